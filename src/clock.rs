@@ -1,0 +1,67 @@
+//! The time of day, injected.
+//!
+//! Whatever decides by the time of day (a certificate's validity, a rule's `expires`) takes it from a [`Clock`]
+//! or as an argument, so that a test can move it. Time-outs and pauses use tokio's monotonic clock instead,
+//! which tests can pause.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Where the time of day comes from.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The present time of day.
+    fn now(&self) -> SystemTime;
+}
+
+/// A shared clock, as every long-lived part holds it.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A clock that stands still until it is set. For tests.
+#[derive(Debug)]
+pub struct ManualClock(std::sync::Mutex<SystemTime>);
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    #[must_use]
+    pub fn new(now: SystemTime) -> Self {
+        Self(std::sync::Mutex::new(now))
+    }
+
+    /// Sets the time it shows.
+    pub fn set(&self, now: SystemTime) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A time of day in RFC 3339 form, UTC, with microseconds: `2026-11-23T08:15:30.123456Z`.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let t = time::OffsetDateTime::from(time);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        t.year(),
+        u8::from(t.month()),
+        t.day(),
+        t.hour(),
+        t.minute(),
+        t.second(),
+        t.microsecond()
+    )
+}

@@ -1,0 +1,3 @@
+//! The config file: read, checked, turned into [`settings::Settings`].
+
+pub mod settings;

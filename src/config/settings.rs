@@ -1,0 +1,283 @@
+//! The checked settings: what the rest of the program works with. Made by [`super::check`] from the file as typed;
+//! every value here is valid by itself and beside the others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
+
+/// Everything `svidecar run` needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where our identity comes from.
+    pub identity: Identity,
+    /// Where the policy is, and how it is applied.
+    pub policy: Policy,
+    /// The listeners, inbound first, each in the file's order; names are unique.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Bounds on connections and times.
+    pub limits: Limits,
+    /// What a change does to connections that are open.
+    pub open_connections: OpenConnections,
+    /// Threads that move bytes, at least 1.
+    pub workers: usize,
+    /// The admin endpoint; absent when the file has none.
+    pub admin: Option<Admin>,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Where our identity comes from.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The source.
+    pub source: IdentitySource,
+    /// Which SVID to present when the source gives several.
+    pub select: SvidSelect,
+    /// Our own trust domain, where the file says it (or `svid` implies it).
+    pub trust_domain: Option<TrustDomain>,
+    /// What a denial does to the SVID in hand.
+    pub on_denied: OnDenied,
+}
+
+/// The kinds of identity source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A SPIFFE Workload API.
+    WorkloadApi(Address),
+    /// PEM files that something else renews; re-read when they change.
+    Files(IdentityFiles),
+}
+
+/// PEM files delivered by cert-manager's CSI driver, spiffe-helper and the like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key, unencrypted.
+    pub key: PathBuf,
+    /// One file of CA certificates for each trust domain.
+    pub bundles: BTreeMap<TrustDomain, PathBuf>,
+}
+
+/// Which SVID to present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SvidSelect {
+    /// The first one, which the Workload API defines as the default identity.
+    First,
+    /// The one with this ID.
+    Id(SpiffeId),
+    /// The one with this hint.
+    Hint(String),
+}
+
+/// What `PermissionDenied` does while we hold a valid SVID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDenied {
+    /// Keep using it until it expires.
+    Keep,
+    /// Stop using it at once.
+    Withdraw,
+}
+
+/// Where the policy is, and how it is applied.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// A file, or a folder of `*.yaml` and `*.yml`.
+    pub path: PathBuf,
+    /// Enforce it or only report.
+    pub mode: PolicyMode,
+}
+
+/// How inbound policy is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyMode {
+    /// Denied peers are refused.
+    Enforce,
+    /// Denied peers are reported and let through. Authentication and `peer` patterns still refuse.
+    Audit,
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Unique among all listeners.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub listen: Address,
+    /// Application protocols to select (inbound) or offer (outbound), in order; none means no ALPN at all.
+    pub alpn: Vec<Vec<u8>>,
+    /// What it does with a connection.
+    pub kind: ListenerKind,
+}
+
+/// What a listener does with a connection.
+#[derive(Clone, Debug)]
+pub enum ListenerKind {
+    /// Mutual TLS in, plaintext to `upstream`.
+    Inbound {
+        /// The application.
+        upstream: Target,
+    },
+    /// Plaintext in, mutual TLS to `connect`.
+    Outbound {
+        /// The other sidecar.
+        connect: Target,
+        /// Who may answer; never empty.
+        peer: Vec<IdPattern>,
+        /// The server name to send; none for an IP address unless the file says one.
+        sni: Option<String>,
+    },
+}
+
+/// An address to listen on, or of the Workload API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `IP:port`.
+    Tcp(SocketAddr),
+    /// `unix:///path`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// A place to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// An address.
+    Ip(SocketAddr),
+    /// A DNS name and port, resolved at each connection.
+    Name(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// The IP address, where it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(addr) => Some(addr.ip()),
+            Self::Name(..) | Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// Bounds on connections and times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once over all listeners, those in their handshake included.
+    pub max_connections: usize,
+    /// Connections in their handshake at once over all listeners.
+    pub max_handshakes: usize,
+    /// From acceptance to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// For name resolution and dialling together.
+    pub connect_timeout: Duration,
+    /// Without a byte either way.
+    pub idle_timeout: Duration,
+    /// From SIGTERM to the forced end.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_handshakes: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(3600),
+            drain_timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+/// What each kind of change does to an open connection that it no longer admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenConnections {
+    /// A new policy, or a rule that expired.
+    pub on_policy_change: OnChange,
+    /// A bundle that lost an authority or went away.
+    pub on_bundle_change: OnChange,
+    /// Our identity became another one or was withdrawn.
+    pub on_identity_change: OnChange,
+    /// One of the two chains ran out.
+    pub on_expiry: OnChange,
+}
+
+impl Default for OpenConnections {
+    fn default() -> Self {
+        Self {
+            on_policy_change: OnChange::Close,
+            on_bundle_change: OnChange::Close,
+            on_identity_change: OnChange::Close,
+            on_expiry: OnChange::Close,
+        }
+    }
+}
+
+/// What happens to an open connection that is no longer admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// It is closed at once.
+    Close,
+    /// It is closed when it has not ended by itself after this time.
+    Drain(Duration),
+    /// It lives on; a log line says so.
+    Log,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Loopback or a unix socket.
+    pub listen: Address,
+    /// Health endpoints alone, on an address that a kubelet can reach.
+    pub probes: Option<SocketAddr>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `None`: text on a terminal, JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// A level (`info`) or `tracing` directives (`info,svidecar::identity=debug`).
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: None, level: "info".to_owned() }
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}

@@ -1,0 +1,7 @@
+//! svidecar: a zero-trust mTLS sidecar.
+
+pub mod clock;
+pub mod config;
+pub mod identity;
+pub mod record;
+pub mod spiffe;

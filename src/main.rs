@@ -1,0 +1,3 @@
+//! The `svidecar` program.
+
+fn main() {}

@@ -1,0 +1,334 @@
+//! The one record of what became of a connection.
+//!
+//! Every connection that reaches a listener, whether it was refused at once or lived for a day, ends as exactly
+//! one [`ConnectionRecord`]. The log line and the metrics are both made from it, so the words in a dashboard are
+//! the words in the log. The sets of words are closed: they are enums here and tables in the docs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::spiffe::SpiffeId;
+
+macro_rules! closed_set {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word used in logs, records, metrics and documentation.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+closed_set! {
+    /// Which way a listener faces.
+    Direction {
+        /// Mutual TLS in, plaintext to the application.
+        Inbound = "inbound",
+        /// Plaintext from the application, mutual TLS out.
+        Outbound = "outbound",
+    }
+}
+
+closed_set! {
+    /// What authorization said.
+    Verdict {
+        /// A rule (inbound) or a `peer` pattern (outbound) admits the peer.
+        Allow = "allow",
+        /// A deny rule matched, nothing allowed it, or no `peer` pattern matched.
+        Deny = "deny",
+        /// The connection ended before authorization was asked.
+        None = "none",
+    }
+}
+
+closed_set! {
+    /// The outcome, coarse: what an alert is built on. [`Reason`] says it precisely.
+    Outcome {
+        /// Bytes flowed and both ends finished by themselves.
+        Ok = "ok",
+        /// Authorization refused the peer.
+        Denied = "denied",
+        /// We turned the connection away before or during the handshake.
+        Refused = "refused",
+        /// A network, a peer or an upstream failed.
+        Failed = "failed",
+        /// We closed a connection that was open.
+        Closed = "closed",
+    }
+}
+
+closed_set! {
+    /// Why a connection ended as it did.
+    Reason {
+        /// Both directions ended in order.
+        Finished = "finished",
+
+        /// A `deny` rule matched the peer.
+        DenyRule = "deny_rule",
+        /// No `allow` rule matched the peer.
+        NoAllowRule = "no_allow_rule",
+        /// No `peer` pattern of the outbound listener names the ID that answered.
+        PeerNotExpected = "peer_not_expected",
+
+        /// We hold no SVID: none was issued yet, or it was withdrawn.
+        NoIdentity = "no_identity",
+        /// Our SVID ran out and no new one came.
+        IdentityExpired = "identity_expired",
+        /// `limits.max_connections` was reached.
+        MaxConnections = "max_connections",
+        /// `limits.max_handshakes` was reached.
+        MaxHandshakes = "max_handshakes",
+        /// The handshake took longer than `limits.handshake_timeout`.
+        HandshakeTimeout = "handshake_timeout",
+        /// The peer spoke something other than TLS.
+        NotTls = "not_tls",
+        /// The peers share no TLS version, suite, group or application protocol.
+        NoCommonParameters = "no_common_parameters",
+        /// The peer broke the TLS protocol.
+        ProtocolError = "protocol_error",
+        /// The peer went away during the handshake.
+        HandshakeAborted = "handshake_aborted",
+        /// The peer presented no certificate.
+        NoCertificate = "no_certificate",
+        /// The peer's certificate is no X.509-SVID as the standard wants it.
+        BadCertificate = "bad_certificate",
+        /// We hold no bundle for the peer's trust domain.
+        UnknownTrustDomain = "unknown_trust_domain",
+        /// The peer's chain does not end at an authority of its own trust domain.
+        UntrustedChain = "untrusted_chain",
+        /// A certificate of the peer's chain is expired.
+        CertificateExpired = "certificate_expired",
+        /// A certificate of the peer's chain is not valid yet.
+        CertificateNotYetValid = "certificate_not_yet_valid",
+        /// The peer refused us with a TLS alert.
+        RefusedByPeer = "refused_by_peer",
+
+        /// The name of the upstream did not resolve.
+        ResolveFailed = "resolve_failed",
+        /// The upstream could not be reached.
+        ConnectFailed = "connect_failed",
+        /// The upstream did not answer within `limits.connect_timeout`.
+        ConnectTimeout = "connect_timeout",
+        /// The peer reset the connection, or ended it with a TLS alert.
+        PeerReset = "peer_reset",
+        /// The peer's TCP connection ended without close_notify: what came may be cut short.
+        PeerTruncated = "peer_truncated",
+        /// The application reset its connection.
+        ApplicationReset = "application_reset",
+
+        /// A new policy does not admit this connection.
+        PolicyChange = "policy_change",
+        /// The rule that admitted this connection expired, and no other does.
+        RuleExpired = "rule_expired",
+        /// The bundles we hold now do not admit the peer's chain.
+        BundleChange = "bundle_change",
+        /// The identity this connection was made with is no longer ours.
+        IdentityChange = "identity_change",
+        /// The peer's certificate chain ran out.
+        PeerExpired = "peer_expired",
+        /// Our certificate chain that this connection was made with ran out.
+        OwnExpired = "own_expired",
+        /// Nothing was sent either way for `limits.idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// The listener is shutting down and `limits.drain_timeout` is over.
+        DrainTimeout = "drain_timeout",
+        /// A second signal ended the process at once.
+        Shutdown = "shutdown",
+        /// Something failed in svidecar or its machine; `detail` says what.
+        Internal = "internal",
+    }
+}
+
+impl Reason {
+    /// The coarse outcome that a reason belongs to.
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Finished => Outcome::Ok,
+            Self::DenyRule | Self::NoAllowRule | Self::PeerNotExpected => Outcome::Denied,
+            Self::NoIdentity
+            | Self::IdentityExpired
+            | Self::MaxConnections
+            | Self::MaxHandshakes
+            | Self::HandshakeTimeout
+            | Self::NotTls
+            | Self::NoCommonParameters
+            | Self::ProtocolError
+            | Self::NoCertificate
+            | Self::BadCertificate
+            | Self::UnknownTrustDomain
+            | Self::UntrustedChain
+            | Self::CertificateExpired
+            | Self::CertificateNotYetValid => Outcome::Refused,
+            Self::HandshakeAborted
+            | Self::RefusedByPeer
+            | Self::ResolveFailed
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::PeerReset
+            | Self::PeerTruncated
+            | Self::ApplicationReset
+            | Self::Internal => Outcome::Failed,
+            Self::PolicyChange
+            | Self::RuleExpired
+            | Self::BundleChange
+            | Self::IdentityChange
+            | Self::PeerExpired
+            | Self::OwnExpired
+            | Self::IdleTimeout
+            | Self::DrainTimeout
+            | Self::Shutdown => Outcome::Closed,
+        }
+    }
+}
+
+/// Where a connection came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerAddr {
+    /// A TCP peer; IPv4-mapped IPv6 addresses are shown as IPv4.
+    Ip(IpAddr, u16),
+    /// A unix socket peer, which has no address.
+    Unix,
+}
+
+impl PeerAddr {
+    /// The IP address, for peers that have one.
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip, _) => Some(ip),
+            Self::Unix => None,
+        }
+    }
+}
+
+impl From<std::net::SocketAddr> for PeerAddr {
+    fn from(addr: std::net::SocketAddr) -> Self {
+        Self::Ip(addr.ip().to_canonical(), addr.port())
+    }
+}
+
+impl std::fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+impl Serialize for PeerAddr {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What became of one connection. Every field is always present; what is not known is `null`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionRecord {
+    /// A number that is unique in this process, in order of acceptance; the same as in `/api/v1/connections`.
+    pub id: u64,
+    /// When the record was made: the connection's end.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: SystemTime,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The listener's direction.
+    pub direction: Direction,
+    /// Who connected to the listener.
+    pub peer_addr: PeerAddr,
+    /// The verified SPIFFE ID at the other end of the TLS connection.
+    #[serde(serialize_with = "display_option")]
+    pub peer_id: Option<Arc<SpiffeId>>,
+    /// The SPIFFE ID we presented.
+    #[serde(serialize_with = "display_option")]
+    pub own_id: Option<Arc<SpiffeId>>,
+    /// What authorization said.
+    pub verdict: Verdict,
+    /// The rule or `peer` pattern that decided.
+    pub rule: Option<Arc<str>>,
+    /// The coarse outcome; `reason.outcome()`.
+    #[serde(rename = "result")]
+    pub outcome: Outcome,
+    /// The precise outcome.
+    pub reason: Reason,
+    /// What a person needs beyond the reason: the check that failed, the error of the system, the alert.
+    pub detail: Option<String>,
+    /// The generation of the policy that decided; 0 before any.
+    pub policy_generation: u64,
+    /// Where the connection was forwarded to, once that was dialled.
+    pub upstream: Option<String>,
+    /// Payload bytes from the one who connected to the one who was connected to.
+    pub bytes_up: u64,
+    /// Payload bytes the other way.
+    pub bytes_down: u64,
+    /// From acceptance to the end.
+    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
+    pub duration: Duration,
+}
+
+fn rfc3339<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&crate::clock::rfc3339(*time))
+}
+
+fn display_option<T: std::fmt::Display, S: serde::Serializer>(
+    value: &Option<Arc<T>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    // A float with three decimals: short connections last less than a millisecond.
+    #[expect(clippy::cast_precision_loss, reason = "micro-seconds of a connection stay far below 2^52")]
+    serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
+}
+
+/// Takes finished records: the log and the metrics, or a test.
+pub trait RecordSink: Send + Sync {
+    /// Takes one record. Called on the worker that served the connection; must not block.
+    fn record(&self, record: &ConnectionRecord);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_serialized_form() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{reason}\""));
+        }
+        for outcome in Outcome::ALL {
+            assert_eq!(serde_json::to_string(outcome).unwrap(), format!("\"{outcome}\""));
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_shown_as_ipv4() {
+        let addr: std::net::SocketAddr = "[::ffff:10.1.2.3]:99".parse().unwrap();
+        assert_eq!(PeerAddr::from(addr).to_string(), "10.1.2.3:99");
+    }
+}

@@ -1,0 +1,1 @@
+//! The X.509-SVID profile of a certificate.
