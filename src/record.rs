@@ -201,6 +201,29 @@ impl Reason {
     }
 }
 
+/// How a connection ended: the words for dashboards and those for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The precise outcome.
+    pub reason: Reason,
+    /// What a person needs beyond the reason.
+    pub detail: Option<String>,
+}
+
+impl Ending {
+    /// An ending that its reason explains.
+    #[must_use]
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+
+    /// An ending with more to say.
+    #[must_use]
+    pub fn with(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: Some(detail.into()) }
+    }
+}
+
 /// Where a connection came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerAddr {
