@@ -3,5 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod identity;
+pub mod policy;
 pub mod record;
 pub mod spiffe;
+pub mod yaml;
