@@ -1,5 +1,7 @@
 //! svidecar: a zero-trust mTLS sidecar.
 
+pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod identity;
