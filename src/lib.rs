@@ -1,6 +1,8 @@
 //! svidecar: a zero-trust mTLS sidecar.
 
+pub mod admin;
 pub mod authorize;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;

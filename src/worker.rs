@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{oneshot, watch};
@@ -25,6 +26,17 @@ pub struct BoundListener {
     pub context: Arc<ListenerContext>,
     /// Its socket.
     pub socket: Listening,
+    /// Tells it from a later listener of the same name.
+    id: u64,
+}
+
+impl BoundListener {
+    /// A listener with its socket.
+    #[must_use]
+    pub fn new(context: ListenerContext, socket: Listening) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        Self { context: Arc::new(context), socket, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+    }
 }
 
 /// The listeners that workers accept from.
@@ -89,13 +101,13 @@ impl Workers {
 
 /// Runs the accept loops of the published set.
 async fn follow(worker: Arc<Worker>, mut set: watch::Receiver<ListenerSet>) {
-    let mut running: HashMap<*const BoundListener, oneshot::Sender<()>> = HashMap::new();
+    let mut running: HashMap<u64, oneshot::Sender<()>> = HashMap::new();
     loop {
         let wanted = set.borrow_and_update().clone();
         // Dropping the sender stops the loop.
-        running.retain(|key, _| wanted.iter().any(|listener| Arc::as_ptr(listener) == *key));
+        running.retain(|id, _| wanted.iter().any(|listener| listener.id == *id));
         for listener in wanted.iter() {
-            running.entry(Arc::as_ptr(listener)).or_insert_with(|| accept_from(&worker, listener));
+            running.entry(listener.id).or_insert_with(|| accept_from(&worker, listener));
         }
         if set.changed().await.is_err() {
             return;

@@ -84,7 +84,7 @@ pub fn parse_filter(level: &str) -> Result<EnvFilter, LogError> {
         }
     }
     EnvFilter::builder()
-        .parse(level)
+        .parse(directives.join(","))
         .map_err(|e| LogError::Filter(format!("`{level}`: {e}")))
 }
 
