@@ -1,7 +1,9 @@
 //! What a scraper sees.
 
+use std::time::Duration;
+
 use super::*;
-use crate::record::{Outcome, PeerAddr};
+use crate::record::{Outcome, PeerAddr, Reason, Verdict};
 
 fn record(listener: &str, reason: Reason) -> ConnectionRecord {
     ConnectionRecord {
