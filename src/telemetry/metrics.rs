@@ -136,16 +136,15 @@ impl Metrics {
             .listeners_change
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = self.listeners.load().get(name)
-            && known.is(direction)
-        {
-            return Arc::clone(known);
+        let mut all = HashMap::clone(&self.listeners.load());
+        match all.get(name) {
+            Some(known) if known.is(direction) => return Arc::clone(known),
+            // Before the new ones are made: not every label set says the direction, so they share some.
+            Some(replaced) => replaced.remove_series(),
+            None => {}
         }
         let made = Arc::new(ListenerMetrics::new(name, direction, &self.families));
-        let mut all = HashMap::clone(&self.listeners.load());
-        if let Some(replaced) = all.insert(Arc::clone(name), Arc::clone(&made)) {
-            replaced.remove_series();
-        }
+        all.insert(Arc::clone(name), Arc::clone(&made));
         self.listeners.store(Arc::new(all));
         made
     }

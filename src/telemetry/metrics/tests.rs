@@ -123,6 +123,10 @@ fn the_same_listener_gives_the_same_handles() {
             .iter()
             .all(|l| !l.contains("inbound"))
     );
+    assert_eq!(
+        lines(&metrics, "svidecar_authorization_decisions_total{").len(),
+        3
+    );
     metrics.remove_listener("orders");
     assert!(lines(&metrics, "svidecar_").iter().all(|l| !l.contains("orders")));
 }
