@@ -268,7 +268,10 @@ async fn the_probes_serve_health_alone() {
     ] {
         let (status, _, body) = running.get(path, LOCAL).await;
         assert_eq!(status, 404, "{path}");
-        assert!(body.contains("there are /livez /readyz /startupz /health\""), "{body}");
+        assert!(
+            body.contains("there are /livez /readyz /startupz /health\""),
+            "{body}"
+        );
     }
     running.end().await;
 }

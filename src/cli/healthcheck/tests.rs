@@ -140,3 +140,37 @@ fn an_endless_answer_is_cut() {
     let mut endless = io::repeat(b'x');
     assert!(read_all(&mut endless, |_| Ok(())).unwrap().len() <= MAX_ANSWER + 4096);
 }
+
+#[test]
+fn the_command_line_reads_and_its_help_has_an_example() {
+    use clap::{Args as _, FromArgMatches as _};
+    let command = || HealthcheckArgs::augment_args(clap::Command::new("healthcheck"));
+    command().debug_assert();
+    let read = |words: &[&str]| {
+        command()
+            .try_get_matches_from([&["healthcheck"], words].concat())
+            .map(|m| HealthcheckArgs::from_arg_matches(&m).unwrap())
+    };
+    let plain = read(&[]).unwrap();
+    assert_eq!(
+        (plain.admin.to_string().as_str(), plain.live),
+        ("127.0.0.1:15000", false)
+    );
+    let full = read(&["--admin", "unix:///a/b", "--live"]).unwrap();
+    assert_eq!(
+        (full.admin.to_string().as_str(), full.live),
+        ("unix:///a/b", true)
+    );
+    assert!(
+        read(&["--admin", "nowhere"])
+            .unwrap_err()
+            .to_string()
+            .contains("expected `IP:port`")
+    );
+    assert!(
+        command()
+            .render_help()
+            .to_string()
+            .contains("svidecar healthcheck --admin unix://")
+    );
+}
