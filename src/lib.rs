@@ -5,3 +5,4 @@ pub mod config;
 pub mod identity;
 pub mod record;
 pub mod spiffe;
+pub mod workload_api;
