@@ -7,8 +7,8 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -50,7 +50,9 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +125,10 @@ impl Authority {
         now: SystemTime,
     ) -> Result<X509Svid, AuthorityError> {
         if id.trust_domain() != &self.trust_domain {
-            return Err(AuthorityError::Foreign { id: id.to_string(), trust_domain: self.trust_domain.clone() });
+            return Err(AuthorityError::Foreign {
+                id: id.to_string(),
+                trust_domain: self.trust_domain.clone(),
+            });
         }
         let issued = self.sign(&leaf_params(id, ttl, now)?)?;
         Ok(X509Svid {
@@ -146,11 +151,18 @@ impl Authority {
 }
 
 /// What a good X.509-SVID leaf says (X509-SVID sections 2 to 4).
-pub fn leaf_params(id: &SpiffeId, ttl: Duration, now: SystemTime) -> Result<CertificateParams, AuthorityError> {
+pub fn leaf_params(
+    id: &SpiffeId,
+    ttl: Duration,
+    now: SystemTime,
+) -> Result<CertificateParams, AuthorityError> {
     let mut params = base_params(&id.to_string(), ttl, now)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     Ok(params)
 }
 
@@ -161,17 +173,22 @@ fn authority_params(
     path_length: Option<u8>,
 ) -> Result<CertificateParams, AuthorityError> {
     let mut params = base_params(&trust_domain.id_string(), life, now)?;
-    params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.is_ca =
+        IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     // Webpki matches issuers by name: authorities that follow one another are told apart at a glance, too.
-    params.distinguished_name.push(DnType::CommonName, format!("svidecar {:08x}", fastrand::u32(..)));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("svidecar {:08x}", fastrand::u32(..)));
     Ok(params)
 }
 
 fn base_params(uri: &str, life: Duration, now: SystemTime) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "svidecar embedded Workload API");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "svidecar embedded Workload API");
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     params.not_before = OffsetDateTime::from(now.checked_sub(BACKDATE).unwrap_or(now));
     let end = OffsetDateTime::from(now)

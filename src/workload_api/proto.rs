@@ -101,21 +101,39 @@ mod tests {
             bundle: vec![3],
             hint: "h".to_owned(),
         };
-        assert_eq!(svid.encode_to_vec(), b"\x0a\x01a\x12\x01\x01\x1a\x01\x02\x22\x01\x03\x2a\x01h");
+        assert_eq!(
+            svid.encode_to_vec(),
+            b"\x0a\x01a\x12\x01\x01\x1a\x01\x02\x22\x01\x03\x2a\x01h"
+        );
         let response = X509SvidResponse {
             svids: Vec::new(),
             crl: vec![vec![7]],
             federated_bundles: HashMap::from([("t".to_owned(), vec![9])]),
         };
-        assert_eq!(response.encode_to_vec(), b"\x12\x01\x07\x1a\x06\x0a\x01t\x12\x01\x09");
-        let bundles = X509BundlesResponse { crl: Vec::new(), bundles: HashMap::from([("t".to_owned(), vec![9])]) };
+        assert_eq!(
+            response.encode_to_vec(),
+            b"\x12\x01\x07\x1a\x06\x0a\x01t\x12\x01\x09"
+        );
+        let bundles = X509BundlesResponse {
+            crl: Vec::new(),
+            bundles: HashMap::from([("t".to_owned(), vec![9])]),
+        };
         assert_eq!(bundles.encode_to_vec(), b"\x12\x06\x0a\x01t\x12\x01\x09");
     }
 
     #[test]
     fn debug_hides_the_key() {
-        let svid = X509Svid { x509_svid_key: b"secret".to_vec(), ..X509Svid::default() };
-        let text = format!("{:?}", X509SvidResponse { svids: vec![svid], ..X509SvidResponse::default() });
+        let svid = X509Svid {
+            x509_svid_key: b"secret".to_vec(),
+            ..X509Svid::default()
+        };
+        let text = format!(
+            "{:?}",
+            X509SvidResponse {
+                svids: vec![svid],
+                ..X509SvidResponse::default()
+            }
+        );
         assert!(!text.contains("key") && !text.contains("115, 101"), "{text}");
     }
 }

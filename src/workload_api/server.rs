@@ -118,9 +118,16 @@ pub fn serve(
         hang_ups: watch::Sender::new(0),
         clock,
     });
-    let accept = tokio::spawn(service::accept(listener, shared.answer.subscribe(), shared.hang_ups.subscribe()));
+    let accept = tokio::spawn(service::accept(
+        listener,
+        shared.answer.subscribe(),
+        shared.hang_ups.subscribe(),
+    ));
     let rotate = tokio::spawn(rotate_in_time(Arc::clone(&shared)));
-    Ok(Handle { shared, tasks: vec![accept.abort_handle(), rotate.abort_handle()] })
+    Ok(Handle {
+        shared,
+        tasks: vec![accept.abort_handle(), rotate.abort_handle()],
+    })
 }
 
 impl Handle {
@@ -150,7 +157,11 @@ impl Handle {
     }
 
     /// Gives out the bundle of another trust domain (DER, one certificate after the other), or with `None` no longer.
-    pub fn federate(&self, trust_domain: &TrustDomain, bundle: Option<Vec<u8>>) -> Result<(), AuthorityError> {
+    pub fn federate(
+        &self,
+        trust_domain: &TrustDomain,
+        bundle: Option<Vec<u8>>,
+    ) -> Result<(), AuthorityError> {
         self.change(|state| match bundle {
             Some(bundle) => drop(state.federated.insert(trust_domain.clone(), bundle)),
             None => drop(state.federated.remove(trust_domain)),
@@ -189,7 +200,10 @@ impl Handle {
 
     /// Ends every stream, and refuses new ones, with `PermissionDenied: no identity issued`, until the next change.
     pub fn deny(&self) {
-        self.script(Answer::Refuse(Code::PermissionDenied, NO_IDENTITY_ISSUED.to_owned()));
+        self.script(Answer::Refuse(
+            Code::PermissionDenied,
+            NO_IDENTITY_ISSUED.to_owned(),
+        ));
     }
 
     /// Answers this to every stream, until the next change.
@@ -200,7 +214,9 @@ impl Handle {
 
     /// Closes every open connection without a word. New ones are served.
     pub fn hang_up(&self) {
-        self.shared.hang_ups.send_modify(|count| *count = count.wrapping_add(1));
+        self.shared
+            .hang_ups
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), AuthorityError> {
@@ -251,23 +267,38 @@ impl Shared {
 impl State {
     fn answer(&self) -> Result<Answer, AuthorityError> {
         if self.entries.is_empty() {
-            return Ok(Answer::Refuse(Code::PermissionDenied, NO_IDENTITY_ISSUED.to_owned()));
+            return Ok(Answer::Refuse(
+                Code::PermissionDenied,
+                NO_IDENTITY_ISSUED.to_owned(),
+            ));
         }
         let mut bundle = self.authority.root().to_vec();
         bundle.extend(self.former_roots.iter().flatten());
         let mut svids = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
-            let mut svid = self.authority.issue(&entry.id, entry.hint.as_deref(), self.ttl, self.issued)?;
+            let mut svid = self
+                .authority
+                .issue(&entry.id, entry.hint.as_deref(), self.ttl, self.issued)?;
             svid.bundle.clone_from(&bundle);
             svids.push(svid);
         }
-        let federated_bundles: std::collections::HashMap<_, _> =
-            self.federated.iter().map(|(td, bundle)| (td.id_string(), bundle.clone())).collect();
+        let federated_bundles: std::collections::HashMap<_, _> = self
+            .federated
+            .iter()
+            .map(|(td, bundle)| (td.id_string(), bundle.clone()))
+            .collect();
         let mut bundles = federated_bundles.clone();
         bundles.insert(self.authority.trust_domain().id_string(), bundle);
         Ok(Answer::Give(Arc::new(Given {
-            svids: X509SvidResponse { svids, crl: Vec::new(), federated_bundles },
-            bundles: X509BundlesResponse { crl: Vec::new(), bundles },
+            svids: X509SvidResponse {
+                svids,
+                crl: Vec::new(),
+                federated_bundles,
+            },
+            bundles: X509BundlesResponse {
+                crl: Vec::new(),
+                bundles,
+            },
         })))
     }
 }

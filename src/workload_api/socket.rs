@@ -34,7 +34,10 @@ pub enum BindError {
 /// # Errors
 /// When a process serves there, something that is no socket is in the way, or the system refuses.
 pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
-    let io_error = |source| BindError::Io { path: path.to_owned(), source };
+    let io_error = |source| BindError::Io {
+        path: path.to_owned(),
+        source,
+    };
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
         Ok(_) => {
@@ -47,7 +50,9 @@ pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
         Err(e) => return Err(io_error(e)),
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(io_error)?;
-    socket.bind(&SockAddr::unix(path).map_err(io_error)?).map_err(io_error)?;
+    socket
+        .bind(&SockAddr::unix(path).map_err(io_error)?)
+        .map_err(io_error)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(io_error)?;
     socket.listen(128).map_err(io_error)?;
     socket.set_nonblocking(true).map_err(io_error)?;
@@ -77,11 +82,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let first = bind(&path, 0o600).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(matches!(bind(&path, 0o600), Err(BindError::InUse(_))));
         drop(first);
         drop(bind(&path, 0o666).unwrap());
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o666
+        );
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(bind(&path, 0o600), Err(BindError::NotASocket(_))));

@@ -18,8 +18,8 @@ use tonic_prost::ProstCodec;
 
 use super::{Answer, Given};
 use crate::workload_api::proto::{
-    FETCH_X509_BUNDLES, FETCH_X509_SVID, SECURITY_HEADER, X509BundlesRequest, X509BundlesResponse, X509SvidRequest,
-    X509SvidResponse,
+    FETCH_X509_BUNDLES, FETCH_X509_SVID, SECURITY_HEADER, X509BundlesRequest, X509BundlesResponse,
+    X509SvidRequest, X509SvidResponse,
 };
 
 /// Open connections at once; more wait in the socket's queue.
@@ -72,14 +72,25 @@ async fn connection(stream: UnixStream, answer: watch::Receiver<Answer>, mut han
 
 async fn route(request: hyper::Request<Incoming>, answer: watch::Receiver<Answer>) -> hyper::Response<Body> {
     // Anything before the method: a browser or a proxy that was tricked into this socket cannot send the header.
-    let secured = request.headers().get(SECURITY_HEADER).is_some_and(|value| value == "true");
+    let secured = request
+        .headers()
+        .get(SECURITY_HEADER)
+        .is_some_and(|value| value == "true");
     if !secured {
         return Status::invalid_argument("security header missing from request").into_http();
     }
     let request = request.map(Body::new);
     match request.uri().path() {
-        FETCH_X509_SVID => Grpc::new(ProstCodec::default()).server_streaming(Svids(answer), request).await,
-        FETCH_X509_BUNDLES => Grpc::new(ProstCodec::default()).server_streaming(Bundles(answer), request).await,
+        FETCH_X509_SVID => {
+            Grpc::new(ProstCodec::default())
+                .server_streaming(Svids(answer), request)
+                .await
+        }
+        FETCH_X509_BUNDLES => {
+            Grpc::new(ProstCodec::default())
+                .server_streaming(Bundles(answer), request)
+                .await
+        }
         path => Status::unimplemented(format!("`{path}` is not served: X.509 only")).into_http(),
     }
 }
@@ -93,7 +104,9 @@ impl ServerStreamingService<X509SvidRequest> for Svids {
     type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, _: Request<X509SvidRequest>) -> Self::Future {
-        ready(Ok(Response::new(stream(self.0.clone(), |given| given.svids.clone()))))
+        ready(Ok(Response::new(stream(self.0.clone(), |given| {
+            given.svids.clone()
+        }))))
     }
 }
 
@@ -106,7 +119,9 @@ impl ServerStreamingService<X509BundlesRequest> for Bundles {
     type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, _: Request<X509BundlesRequest>) -> Self::Future {
-        ready(Ok(Response::new(stream(self.0.clone(), |given| given.bundles.clone()))))
+        ready(Ok(Response::new(stream(self.0.clone(), |given| {
+            given.bundles.clone()
+        }))))
     }
 }
 
