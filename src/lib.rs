@@ -5,4 +5,5 @@ pub mod config;
 pub mod identity;
 pub mod record;
 pub mod spiffe;
+pub mod tls;
 pub mod workload_api;
