@@ -123,10 +123,8 @@ mod tests {
 
     #[test]
     fn debug_hides_the_key() {
-        let svid = X509Svid {
-            x509_svid_key: b"secret".to_vec(),
-            ..X509Svid::default()
-        };
+        let mut svid = X509Svid::default();
+        svid.x509_svid_key = b"secret".to_vec();
         let text = format!(
             "{:?}",
             X509SvidResponse {
