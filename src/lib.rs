@@ -1,6 +1,7 @@
 //! svidecar: a zero-trust mTLS sidecar.
 
 pub mod admin;
+pub mod app;
 pub mod authorize;
 pub mod cli;
 pub mod clock;
@@ -13,10 +14,12 @@ pub mod listener;
 pub mod live;
 pub mod policy;
 pub mod record;
+pub mod reload;
 pub mod spiffe;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+pub mod workload_api;
 pub mod yaml;

@@ -1,3 +1,65 @@
-//! The commands. Each reads its arguments, does its work by the library, and says what came of it.
+//! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
 
 pub mod healthcheck;
+pub mod identity;
+pub mod run;
+mod text;
+pub mod workload_api;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything is good.
+pub const EXIT_GOOD: u8 = 0;
+/// Something failed at run time.
+pub const EXIT_FAILED: u8 = 1;
+/// Bad usage or a bad configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// `policy explain`: the peer is denied.
+pub const EXIT_DENIED: u8 = 3;
+
+/// A zero-trust mTLS sidecar: SPIFFE identities, TLS 1.3 only, policies that explain themselves.
+#[derive(Debug, Parser)]
+#[command(name = "svidecar", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Start here:\n  svidecar demo                            watch it work, with nothing else installed\n  \
+svidecar check --config svidecar.yaml    read config and policies, print every problem\n  \
+svidecar run --config svidecar.yaml      the sidecar")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Identity(identity::IdentityArgs),
+    WorkloadApi(workload_api::WorkloadApiArgs),
+    Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+/// Reads the command line, does what it says, and returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap ends the process itself for --help, --version (0) and bad usage (2).
+    let code = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Identity(args) => identity::run(&args),
+        Command::WorkloadApi(args) => workload_api::run(&args),
+        Command::Healthcheck(args) => match healthcheck::healthcheck(&args, &mut std::io::stdout()) {
+            Ok(()) => EXIT_GOOD,
+            Err(error) => {
+                complain(&error);
+                EXIT_FAILED
+            }
+        },
+    };
+    ExitCode::from(code)
+}
+
+/// Says what went wrong, to the person at the terminal.
+pub(crate) fn complain(what: &dyn std::fmt::Display) {
+    // Nothing can be done about a standard error that is gone.
+    let _ = writeln!(std::io::stderr(), "svidecar: {what}");
+}

@@ -1,0 +1,41 @@
+//! `svidecar run`: the sidecar.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, complain};
+use crate::app::{self, AppError};
+
+/// Run the sidecar
+///
+/// Runs until SIGTERM or SIGINT, then lets open connections finish up to `limits.drain_timeout`; a second signal ends
+/// at once. SIGHUP reads the policy again (it is also read when its files change).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\
+Example:\n  svidecar run --config /etc/svidecar/svidecar.yaml")]
+pub struct RunArgs {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Runs it and returns the exit code.
+#[must_use]
+pub fn run(args: &RunArgs) -> u8 {
+    match app::start(&args.config).and_then(app::Started::run) {
+        Ok(()) => EXIT_GOOD,
+        Err(AppError::Configuration(diagnostics)) => {
+            let mut stderr = std::io::stderr().lock();
+            for diagnostic in &diagnostics {
+                let _ = writeln!(stderr, "{diagnostic}\n");
+            }
+            drop(stderr);
+            complain(&format!("not started: `{}` has errors", args.config.display()));
+            EXIT_USAGE
+        }
+        Err(error) => {
+            complain(&error);
+            EXIT_FAILED
+        }
+    }
+}
