@@ -1,5 +1,6 @@
 //! svidecar: a zero-trust mTLS sidecar.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod identity;
