@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::{EXIT_USAGE, complain, print};
+use super::EXIT_USAGE;
+use super::output::{complain, print};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::Settings;
 use crate::config::{self, Environment};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::{EXIT_DENIED, EXIT_USAGE, complain, print};
+use super::output::{complain, print};
+use super::{EXIT_DENIED, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{ListenerName, Settings};
 use crate::config::{self, Environment};
