@@ -7,14 +7,12 @@
 //! Who may ask: whoever reaches the socket, except a web page. A browser on the same machine can be made to ask
 //! for loopback addresses, under a foreign name (DNS rebinding) or from a foreign origin; both are refused.
 
-mod bind;
 mod page;
 mod routes;
 mod server;
 
 use crate::lifecycle::readiness::Snapshot;
 
-pub use bind::{AdminListener, bind};
 pub use server::{Kind, serve};
 
 /// What the endpoint shows. Read-only, and called on each request: answers come from memory, at once.

@@ -19,7 +19,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use super::routes::{self, Caller};
-use super::{AdminListener, AdminState};
+use super::AdminState;
+use crate::sys::bind::Listening;
 
 /// Connections at once; more are closed unanswered.
 pub(super) const MAX_CONNECTIONS: usize = 64;
@@ -48,7 +49,7 @@ pub enum Kind {
 /// # Errors
 /// When the listener cannot be handed to the runtime, which must have I/O and time.
 pub async fn serve(
-    listener: AdminListener,
+    listener: Listening,
     kind: Kind,
     state: Arc<dyn AdminState>,
     stop: impl Future<Output = ()>,
@@ -128,18 +129,18 @@ enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        _file: RemoveFile,
+        _file: Option<RemoveFile>,
     },
 }
 
 impl Listener {
-    fn adopt(bound: AdminListener) -> io::Result<Self> {
+    fn adopt(bound: Listening) -> io::Result<Self> {
         Ok(match bound {
-            AdminListener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            AdminListener::Unix(listener, path) => Self::Unix {
-                listener: UnixListener::from_std(listener)?,
-                _file: RemoveFile(path),
-            },
+            Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Listening::Unix(listener) => {
+                let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
+                Self::Unix { listener: UnixListener::from_std(listener)?, _file: path.map(RemoveFile) }
+            }
         })
     }
 

@@ -1,7 +1,6 @@
 //! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
 //! and the signals live. Bytes move on the workers.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -119,7 +118,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         identity: identity.state.clone(),
-        policy_path: settings.policy.path.display().to_string(),
+        policy_path: settings.policy.path.as_ref().map(|path| path.display().to_string()),
         last_reload: Mutex::new(None),
     });
     let control = Arc::new(Control {
@@ -159,7 +158,9 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
             }));
         }
     }
-    tokio::spawn(follow_policy(control.clone(), started.policy_seen));
+    if let Some((path, seen)) = started.policy_seen {
+        tokio::spawn(follow_policy(control.clone(), path, seen));
+    }
 
     let result = tokio::select! {
         result = follow_identity(&control, identity.state.clone()) => result,
@@ -274,8 +275,7 @@ async fn follow_identity(
 }
 
 /// Reads the policy again when its files change or a signal asks for it.
-async fn follow_policy(control: Arc<Control>, mut seen: Fingerprint) {
-    let path: PathBuf = control.settings.policy.path.clone();
+async fn follow_policy(control: Arc<Control>, path: PathBuf, mut seen: Fingerprint) {
     let mut generation = 1;
     loop {
         let asked =

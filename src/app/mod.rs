@@ -8,7 +8,7 @@ mod control;
 mod state;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +17,7 @@ use crate::config::settings::{Address, Listener, ListenerKind, Settings};
 use crate::config::{self, Environment};
 use crate::policy::Policy;
 use crate::record::Direction;
+use crate::reload::{self, Fingerprint};
 use crate::sys::bind::{self, BindError, Listening};
 use crate::yaml::Diagnostic;
 
@@ -54,7 +55,8 @@ pub enum AppError {
 pub struct Started {
     settings: Settings,
     policy: Policy,
-    policy_seen: crate::reload::Fingerprint,
+    /// Where the policy is and what it looked like; none where no inbound listener needs one.
+    policy_seen: Option<(PathBuf, Fingerprint)>,
     warnings: Vec<Diagnostic>,
     listeners: Vec<(Arc<Listener>, Listening)>,
     admin: Option<Listening>,
@@ -80,7 +82,10 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
     let (settings, mut warnings) =
         config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
     // Before reading: a change while we read is then seen as one afterwards.
-    let policy_seen = crate::reload::fingerprint(&settings.policy.path);
+    let policy_seen = settings.policy.path.clone().map(|path| {
+        let seen = reload::fingerprint(&path);
+        (path, seen)
+    });
     let (policy, found) = load_policy(&settings, clock.now()).map_err(AppError::Configuration)?;
     warnings.extend(found);
 
@@ -114,7 +119,10 @@ pub fn load_policy(
     settings: &Settings,
     now: SystemTime,
 ) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
-    crate::policy::load(&settings.policy.path, &config::listener_names(&settings.listeners), now)
+    match &settings.policy.path {
+        Some(path) => crate::policy::load(path, &config::listener_names(&settings.listeners), now),
+        None => Ok((Policy::deny_all(), Vec::new())),
+    }
 }
 
 fn bind_address(address: &Address, mode: u32) -> Result<Listening, BindError> {

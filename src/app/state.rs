@@ -32,7 +32,7 @@ pub(super) struct View {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,
     pub(super) identity: watch::Receiver<Arc<State>>,
-    pub(super) policy_path: String,
+    pub(super) policy_path: Option<String>,
     pub(super) last_reload: Mutex<Option<LastReload>>,
 }
 

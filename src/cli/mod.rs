@@ -1,12 +1,16 @@
 //! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
 
+pub mod check;
+pub mod explain;
 pub mod healthcheck;
 pub mod identity;
+mod output;
 pub mod run;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod workload_api;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -34,32 +38,49 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
-    Identity(identity::IdentityArgs),
-    WorkloadApi(workload_api::WorkloadApiArgs),
+    Check(check::Args),
+    Identity(identity::Args),
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    WorkloadApi(workload_api::Args),
     Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+/// Ask questions of policy files.
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    Explain(explain::Args),
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    let out = &mut std::io::stdout();
     // clap ends the process itself for --help, --version (0) and bad usage (2).
-    let code = match Cli::parse().command {
+    match Cli::parse().command {
         Command::Run(args) => run::run(&args),
-        Command::Identity(args) => identity::run(&args),
-        Command::WorkloadApi(args) => workload_api::run(&args),
-        Command::Healthcheck(args) => match healthcheck::healthcheck(&args, &mut std::io::stdout()) {
-            Ok(()) => EXIT_GOOD,
+        Command::Check(args) => check::run(&args),
+        Command::Identity(args) => exit_code(identity::run(&args, out)),
+        Command::Policy(PolicyCommand::Explain(args)) => explain::run(&args),
+        Command::WorkloadApi(args) => exit_code(workload_api::run(&args, out)),
+        Command::Healthcheck(args) => match healthcheck::healthcheck(&args, out) {
+            Ok(()) => ExitCode::from(EXIT_GOOD),
             Err(error) => {
-                complain(&error);
-                EXIT_FAILED
+                output::complain(&format!("svidecar: {error}"));
+                ExitCode::from(EXIT_FAILED)
             }
         },
-    };
-    ExitCode::from(code)
+    }
 }
 
-/// Says what went wrong, to the person at the terminal.
-pub(crate) fn complain(what: &dyn std::fmt::Display) {
-    // Nothing can be done about a standard error that is gone.
-    let _ = writeln!(std::io::stderr(), "svidecar: {what}");
+/// The exit code of a command that writes to standard output; it fails when it cannot.
+fn exit_code(result: std::io::Result<u8>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_GOOD),
+        Err(error) => {
+            output::complain(&format!("svidecar: {error}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! `svidecar run`: the sidecar.
 
-use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, complain};
+use super::output::complain;
+use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::app::{self, AppError};
 
 /// Run the sidecar
@@ -19,23 +20,21 @@ pub struct RunArgs {
     pub config: PathBuf,
 }
 
-/// Runs it and returns the exit code.
+/// Runs it.
 #[must_use]
-pub fn run(args: &RunArgs) -> u8 {
+pub fn run(args: &RunArgs) -> ExitCode {
     match app::start(&args.config).and_then(app::Started::run) {
-        Ok(()) => EXIT_GOOD,
+        Ok(()) => ExitCode::from(EXIT_GOOD),
         Err(AppError::Configuration(diagnostics)) => {
-            let mut stderr = std::io::stderr().lock();
             for diagnostic in &diagnostics {
-                let _ = writeln!(stderr, "{diagnostic}\n");
+                complain(&format!("{diagnostic}\n"));
             }
-            drop(stderr);
-            complain(&format!("not started: `{}` has errors", args.config.display()));
-            EXIT_USAGE
+            complain(&format!("svidecar: not started: `{}` has errors", args.config.display()));
+            ExitCode::from(EXIT_USAGE)
         }
         Err(error) => {
-            complain(&error);
-            EXIT_FAILED
+            complain(&format!("svidecar: {error}"));
+            ExitCode::from(EXIT_FAILED)
         }
     }
 }

@@ -235,7 +235,8 @@ mod tests {
     #[test]
     fn refused() {
         let long = format!("spiffe://td/{}", "a".repeat(2048));
-        let table: &[(&str, fn(&IdPatternError) -> bool)] = &[
+        type Expected = fn(&IdPatternError) -> bool;
+        let table: &[(&str, Expected)] = &[
             ("", |e| matches!(e, IdPatternError::Id(_))),
             ("*", |e| matches!(e, IdPatternError::Id(_))),
             ("td/a", |e| matches!(e, IdPatternError::Id(_))),

@@ -103,6 +103,14 @@ pub fn tcp(address: SocketAddr) -> Result<Listening, BindError> {
 /// # Errors
 /// When a process serves there, something that is no socket is in the way, or the system refuses.
 pub fn unix(path: &Path, mode: u32) -> Result<Listening, BindError> {
+    unix_listener(path, mode).map(Listening::Unix)
+}
+
+/// As [`unix`], for those who know no other kind.
+///
+/// # Errors
+/// As [`unix`].
+pub fn unix_listener(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     let address = || format!("unix://{}", path.display());
     let failed = |e| BindError::new(address(), e);
     match std::fs::symlink_metadata(path) {
@@ -120,7 +128,7 @@ pub fn unix(path: &Path, mode: u32) -> Result<Listening, BindError> {
         socket.set_nonblocking(true)?;
         Ok(socket.into())
     };
-    bound().map(Listening::Unix).map_err(failed)
+    bound().map_err(failed)
 }
 
 /// Whether a process listens on the socket file.
@@ -159,6 +167,13 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(unix(&path, 0o600), Err(BindError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_missing_folder_is_said_with_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = unix(&dir.path().join("no/such.sock"), 0o600).unwrap_err().to_string();
+        assert!(error.contains("no/such.sock`") && error.contains("the folder must exist"), "{error}");
     }
 
     #[test]
