@@ -10,10 +10,12 @@
 //! [X509-SVID]: https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md
 
 mod errors;
+#[cfg(test)]
+pub(crate) mod forge;
 mod key;
 mod san;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
