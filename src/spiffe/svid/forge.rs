@@ -153,6 +153,15 @@ impl Key {
         }
     }
 
+    /// The same key once more.
+    pub(crate) fn same_as(key: &Self) -> Self {
+        let pair = KeyPair::try_from(key.pair.serialize_der()).unwrap();
+        Self {
+            pair,
+            algorithm: key.algorithm,
+        }
+    }
+
     pub(crate) fn spki(&self) -> Vec<u8> {
         self.pair.subject_public_key_info()
     }
