@@ -28,7 +28,7 @@ pub use refusal::{Ignored, Link, PathProblem, Refusal};
 use store::{Anchors, Selection};
 pub use store::{TrustStore, TrustStoreError, Unusable};
 
-/// The most certificates a peer may send. A path has at most seven between leaf and authority (webpki's limit);
+/// The most certificates a peer may send. A path has at most six between leaf and authority (webpki's limit);
 /// some send their root and a cross-signed certificate along.
 pub const MAX_CHAIN_CERTIFICATES: usize = 10;
 

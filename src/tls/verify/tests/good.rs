@@ -62,7 +62,8 @@ pub(super) fn good() -> Vec<Good> {
 
 /// Every kind of key, as the leaf's and as the authority's.
 fn keys(list: &mut List) {
-    let kinds: [(&str, fn() -> Key); 6] = [
+    type Make = fn() -> Key;
+    let kinds: [(&str, Make); 6] = [
         ("EC P-256", Key::p256),
         ("EC P-384", Key::p384),
         ("EC P-521", Key::p521),
@@ -197,6 +198,16 @@ fn rotation(world: &World, list: &mut List) {
         "an authority that was renewed with its key",
         world.deep_chain(1),
         &renewed,
+    );
+
+    let ends_first = Forge::ca(CA, &world.ca)
+        .valid(now() - HOUR, now() + HOUR / 60)
+        .self_signed(&world.ca);
+    let both_valid = store(&[("example.org", &[&ends_first, &world.ca_der])]);
+    list.add(
+        "an authority renewed before its end",
+        world.deep_chain(1),
+        &both_valid,
     );
 
     // The new authority signed by the old one: who has only the old one needs the cross-signed certificate.
