@@ -150,6 +150,14 @@ pub fn path_len(der: &[u8]) -> Result<Option<u32>, CaError> {
     Ok(basic_constraints(&cert)?.and_then(|constraints| constraints.path_len_constraint))
 }
 
+/// The first URI of a certificate, for a message about one that was refused: fit for a log line, and proof of nothing.
+#[must_use]
+pub fn claimed_name(der: &[u8]) -> Option<String> {
+    let cert = parse(der).ok()?;
+    let extension = extension(&cert, &OID_X509_EXT_SUBJECT_ALT_NAME).ok()??;
+    san::uris(extension.value).ok()?.first().map(|uri| shown(uri))
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Defect> {
     if der.len() > MAX_CERTIFICATE_BYTES {
         return Err(Defect::TooLarge { found: der.len() });

@@ -106,7 +106,10 @@ fn verify_parts(
     now: SystemTime,
 ) -> Result<VerifiedPeer, Refusal> {
     check_size(leaf_der, others)?;
-    let leaf = svid::check_leaf(leaf_der)?;
+    let leaf = svid::check_leaf(leaf_der).map_err(|error| Refusal::Leaf {
+        error,
+        claimed: svid::claimed_name(leaf_der),
+    })?;
     let fits = match side {
         PeerSide::Client => leaf.may_connect(),
         PeerSide::Server => leaf.may_serve(),

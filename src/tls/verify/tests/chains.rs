@@ -12,6 +12,7 @@ use super::world::*;
 use crate::identity::material::{Authority, Bundle};
 use crate::spiffe::TrustDomain;
 use crate::spiffe::svid::forge::*;
+use crate::spiffe::svid::tests::ID;
 
 #[test]
 fn good_chains_are_accepted_on_both_sides() {
@@ -64,6 +65,23 @@ fn extended_key_usage_must_fit_the_side() {
     assert!(!accepts(world.leaf().client_only(), PeerSide::Server));
     assert!(!accepts(world.leaf().any_usage(), PeerSide::Client));
     assert!(!accepts(world.leaf().any_usage(), PeerSide::Server));
+}
+
+#[test]
+fn a_refused_leaf_says_whose_it_claims_to_be() {
+    let world = World::shared();
+    let detail = |forge: Forge| {
+        let chain = [forge.sign(CA, &world.ca)];
+        verify_chain(&world.store, &chain, PeerSide::Client, now())
+            .unwrap_err()
+            .to_string()
+    };
+    let text = detail(world.leaf().without(KEY_USAGE));
+    assert!(text.ends_with(&format!("; the peer claims `{ID}`")), "{text}");
+    let text = detail(world.leaf().without(SAN));
+    assert!(!text.contains("the peer claims"), "{text}");
+    let text = detail(world.leaf().with_uris(&["spiffe://a\nb", "c"]));
+    assert!(text.ends_with("; the peer claims `spiffe://a\\nb`"), "{text}");
 }
 
 #[test]
