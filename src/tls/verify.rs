@@ -64,7 +64,7 @@ pub enum PeerSide {
     Server,
 }
 
-/// A peer whose chain was verified. Only [`verify_chain`] makes one.
+/// A peer whose chain was verified; what [`verify_chain`] answers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifiedPeer {
