@@ -39,7 +39,7 @@ impl Agent {
 
     fn ask(&self, json: bool) -> (u8, String) {
         let socket = format!("unix://{}", self.dir.path().join("s").display());
-        ask(&Args {
+        ask(&IdentityArgs {
             socket: Some(socket),
             json,
             timeout: Duration::from_millis(500),
@@ -47,9 +47,11 @@ impl Agent {
     }
 }
 
-fn ask(args: &Args) -> (u8, String) {
+fn ask(args: &IdentityArgs) -> (u8, String) {
     let mut out = Vec::new();
-    let code = run(args, &mut out).unwrap();
+    let mut err = Vec::new();
+    let code = show(args, &mut out, &mut err).unwrap();
+    out.extend(err);
     (code, String::from_utf8(out).unwrap())
 }
 
@@ -135,7 +137,7 @@ fn says_what_is_wrong_and_what_to_check() {
 
 #[test]
 fn bad_addresses() {
-    let args = |socket: &str| Args {
+    let args = |socket: &str| IdentityArgs {
         socket: Some(socket.to_owned()),
         json: false,
         timeout: Duration::from_secs(1),
