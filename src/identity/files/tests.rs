@@ -259,3 +259,23 @@ fn oversized_file_is_not_read() {
         .unwrap();
     assert!(matches!(read_file(&path), Err(FileError::TooLarge(_))));
 }
+
+/// Made for this test.
+const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----\n\
+    MHcCAQEEIN0sQ5gbnT5Z7AAoOveWATcG7aEz9xsIKmJATO/27CixoAoGCCqGSM49\n\
+    AwEHoUQDQgAE4X5EghWRkRbg8mfHMxt0xwvPZ3+BOaiD9ZJBjn+oFc1IFXc5fO/J\n\
+    iSfmaMXflUnjvXnAMt/7gTmqoL43N1WugQ==\n\
+    -----END EC PRIVATE KEY-----";
+
+#[test]
+fn key_in_the_older_form_is_read() {
+    let key = PrivateKeyDer::from_pem_slice(SEC1.as_bytes()).unwrap();
+    assert!(matches!(key, PrivateKeyDer::Sec1(_)));
+    let id = SpiffeId::new("spiffe://example.org/web").unwrap();
+    let pair = KeyPair::try_from(&key).unwrap();
+    let leaf = leaf_params(&id, HOUR, now()).unwrap().self_signed(&pair).unwrap();
+    assert!(belongs_together(leaf.der(), &key));
+    let (chain, _) = issue(&authority("example.org"));
+    let other = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
+    assert!(!belongs_together(&other, &key));
+}
