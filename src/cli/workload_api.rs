@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::workload_api::authority::Authority;
 use crate::workload_api::server::{Entry, Handle, serve};
-use crate::workload_api::socket::bind;
+use crate::sys::bind::unix_listener;
 
 /// How long the authority lives; it goes with the process, so this only has to be long.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -81,7 +81,8 @@ fn serve_until_signal(args: &WorkloadApiArgs) -> io::Result<u8> {
 fn start(args: &WorkloadApiArgs) -> Result<Handle, String> {
     let authority = Authority::new(args.trust_domain.clone(), AUTHORITY_LIFE, SystemTime::now())
         .map_err(|e| e.to_string())?;
-    let listener = bind(&args.socket, args.mode).map_err(|e| e.to_string())?;
+    let listener = unix_listener(&args.socket, args.mode).map_err(|e| e.to_string())?;
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| e.to_string())?;
     serve(
         listener,
         authority,

@@ -8,4 +8,3 @@
 pub mod authority;
 pub mod proto;
 pub mod server;
-pub mod socket;

@@ -1,0 +1,227 @@
+//! The metrics, and their text form.
+//!
+//! Everything that a connection touches is resolved once, into the [`ListenerMetrics`] of its listener: counting
+//! is then an atomic addition. No label takes a value that a peer chooses: listeners and rules come from our own
+//! files, `result`, `reason`, `verdict`, `direction` and `flow` are closed sets, and the SVID's `id` is ours.
+
+mod collect;
+mod exposition;
+mod labels;
+mod listener;
+mod process;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::log::DroppedLines;
+use crate::record::{ConnectionRecord, Direction, RecordSink};
+use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
+use labels::{Families, ReloadLabels};
+
+pub use exposition::Exposition;
+pub use listener::{Flow, ListenerMetrics, OTHER_RULE, OpenConnection};
+
+/// Every metric of the process. One per process; shared by `Arc`.
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    listeners: ArcSwap<HashMap<Arc<str>, Arc<ListenerMetrics>>>,
+    /// Serializes changes to `listeners`; readers never take it.
+    listeners_change: Mutex<()>,
+    expiries: Arc<Expiries>,
+    /// SVIDs published after the first one.
+    pub svid_rotations: Counter,
+    workload_api_connected: Gauge,
+    policy_reload_success: Counter,
+    policy_reload_failure: Counter,
+    policy_generation: Gauge<u64, AtomicU64>,
+}
+
+/// How reading a policy went: the `result` label of `policy_reload_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadResult {
+    /// The new policy is in force.
+    Success,
+    /// The last good policy stays in force.
+    Failure,
+}
+
+impl ReloadResult {
+    /// Every value, in the order of the documentation.
+    pub const ALL: &'static [Self] = &[Self::Success, Self::Failure];
+
+    /// The word used as label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero. `dropped` is the log's count of lines it had no room for.
+    #[must_use]
+    pub fn new(dropped: Option<DroppedLines>) -> Self {
+        let mut root = Registry::default();
+        root.register_collector(Box::new(process::ProcessCollector));
+        let registry = root.sub_registry_with_prefix("svidecar");
+        let families = Families::register(registry);
+        let svid_rotations = Counter::default();
+        registry.register(
+            "svid_rotations",
+            "SVIDs taken into use after the first one",
+            svid_rotations.clone(),
+        );
+        let workload_api_connected = Gauge::default();
+        registry.register(
+            "workload_api_connected",
+            "Whether the identity source answers: 1 or 0",
+            workload_api_connected.clone(),
+        );
+        let reload = Family::<ReloadLabels, Counter>::default();
+        registry.register(
+            "policy_reload",
+            "Policies read, at start and after",
+            reload.clone(),
+        );
+        let reload_counter = |result: ReloadResult| {
+            reload.get_or_create_owned(&ReloadLabels {
+                result: result.as_str(),
+            })
+        };
+        let policy_generation = Gauge::default();
+        registry.register(
+            "policy_generation",
+            "The number of the policy in force, counted from 1 in this process",
+            policy_generation.clone(),
+        );
+        registry.register(
+            "build",
+            "What this binary was built from",
+            Info::new(build_labels()),
+        );
+        registry.register_collector(Box::new(LogLinesDropped(dropped)));
+        let expiries = Arc::new(Expiries::default());
+        registry.register_collector(Box::new(Arc::clone(&expiries)));
+        Self {
+            families,
+            listeners: ArcSwap::default(),
+            listeners_change: Mutex::new(()),
+            expiries,
+            svid_rotations,
+            workload_api_connected,
+            policy_reload_success: reload_counter(ReloadResult::Success),
+            policy_reload_failure: reload_counter(ReloadResult::Failure),
+            policy_generation,
+            registry: root,
+        }
+    }
+
+    /// The handles of a listener, made at the first call. Call when a listener is set up, not for each connection.
+    #[must_use]
+    pub fn listener(&self, name: &Arc<str>, direction: Direction) -> Arc<ListenerMetrics> {
+        let _changing = self
+            .listeners_change
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = HashMap::clone(&self.listeners.load());
+        match all.get(name) {
+            Some(known) if known.is(direction) => return Arc::clone(known),
+            // Before the new ones are made: not every label set says the direction, so they share some.
+            Some(replaced) => replaced.remove_series(),
+            None => {}
+        }
+        let made = Arc::new(ListenerMetrics::new(name, direction, &self.families));
+        all.insert(Arc::clone(name), Arc::clone(&made));
+        self.listeners.store(Arc::new(all));
+        made
+    }
+
+    /// Takes the series of a listener out of the exposition, once it is gone and its connections have ended.
+    pub fn remove_listener(&self, name: &str) {
+        let _changing = self
+            .listeners_change
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = HashMap::clone(&self.listeners.load());
+        if let Some(removed) = all.remove(name) {
+            removed.remove_series();
+            self.listeners.store(Arc::new(all));
+        }
+    }
+
+    /// Counts one finished connection in `connections_total`. Bytes, decisions and handshakes are counted when they
+    /// happen, by way of [`ListenerMetrics`]. A record of an unknown listener is not counted.
+    pub fn record(&self, record: &ConnectionRecord) {
+        if let Some(listener) = self.listeners.load().get(&record.listener) {
+            listener.finished(record.reason);
+        }
+    }
+
+    /// Our own SVID's ID and end, or that we hold none.
+    pub fn set_svid(&self, svid: Option<(&str, SystemTime)>) {
+        self.expiries
+            .svid
+            .store(Arc::new(svid.map(|(id, end)| (id.to_owned(), unix_seconds(end)))));
+    }
+
+    /// Every trust domain that we hold a bundle of, and when its last authority runs out.
+    pub fn set_bundles(&self, bundles: impl IntoIterator<Item = (String, SystemTime)>) {
+        let bundles = bundles
+            .into_iter()
+            .map(|(trust_domain, end)| (trust_domain, unix_seconds(end)))
+            .collect();
+        self.expiries.bundles.store(Arc::new(bundles));
+    }
+
+    /// Whether the identity source answers.
+    pub fn set_workload_api_connected(&self, connected: bool) {
+        self.workload_api_connected.set(i64::from(connected));
+    }
+
+    /// Counts one reading of the policy.
+    pub fn policy_reloaded(&self, result: ReloadResult) {
+        match result {
+            ReloadResult::Success => self.policy_reload_success.inc(),
+            ReloadResult::Failure => self.policy_reload_failure.inc(),
+        };
+    }
+
+    /// The number of the policy in force.
+    pub fn set_policy_generation(&self, generation: u64) {
+        self.policy_generation.set(generation);
+    }
+
+    /// All metrics as text.
+    #[must_use]
+    pub fn encode(&self, exposition: Exposition) -> String {
+        exposition::encode(&self.registry, exposition)
+    }
+}
+
+impl RecordSink for Metrics {
+    fn record(&self, record: &ConnectionRecord) {
+        Self::record(self, record);
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
