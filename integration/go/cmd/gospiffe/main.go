@@ -37,6 +37,7 @@ type options struct {
 	id      string
 	connect string
 	peer    string
+	anyone  bool
 	lines   int
 	every   time.Duration
 	patient time.Duration
@@ -53,6 +54,7 @@ func main() {
 	flags.StringVar(&o.id, "id", "", "which SVID to present when there are several; empty takes the default one")
 	flags.StringVar(&o.connect, "connect", "", "client: where to")
 	flags.StringVar(&o.peer, "peer", "", "the only SPIFFE ID to accept at the other end; empty accepts every verified one")
+	flags.BoolVar(&o.anyone, "trust-anyone", false, "client: do not verify the other end, for tests of who is refused")
 	flags.IntVar(&o.lines, "lines", 1, "client: how many lines to send")
 	flags.DurationVar(&o.every, "every", 0, "client: the pause between lines")
 	flags.DurationVar(&o.patient, "for", time.Minute, "how long to go on or to wait, at most")
@@ -130,7 +132,11 @@ func client(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	dialer := tls.Dialer{Config: tlsconfig.MTLSClientConfig(x509Source, x509Source, authorize)}
+	config := tlsconfig.MTLSClientConfig(x509Source, x509Source, authorize)
+	if o.anyone {
+		config.VerifyPeerCertificate = nil
+	}
+	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(ctx, "tcp", o.connect)
 	if err != nil {
 		return fmt.Errorf("handshake: %w", err)
