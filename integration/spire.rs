@@ -145,9 +145,10 @@ fn expect_refused(addr: SocketAddr) {
 #[test]
 fn a_named_peer_gets_through_and_an_unnamed_one_does_not() {
     let Some(spire) = Spire::shared() else { return };
-    let uid = own_uid();
+    // The user alone would select the sidecars of every other test as well.
+    let (copy, uid) = (ProgramCopy::named("svidecar"), own_uid());
     for path in ["/flow/orders", "/flow/storefront", "/flow/reports"] {
-        spire.register(&Entry::new(path, &[&uid]));
+        spire.register(&Entry::new(path, &[&uid, &copy.selector()]));
     }
     let (orders_id, storefront_id) = (spire.id("/flow/orders"), spire.id("/flow/storefront"));
     let reports_id = spire.id("/flow/reports");
@@ -156,25 +157,12 @@ fn a_named_peer_gets_through_and_an_unnamed_one_does_not() {
         (free_address(), free_address(), free_address(), free_address());
     let policy = allow("storefront-places-orders", &storefront_id);
     let pick = |id: &str| identity(&spire, &format!("svid: {id}"));
-    let orders = Setup::new("orders", pick(&orders_id) + &inbound(tls, application.addr()))
-        .policy(&policy)
-        .start();
-    let storefront = Setup::new(
-        "storefront",
-        pick(&storefront_id) + &outbound(to_orders, tls, &orders_id),
-    )
-    .start();
-    let reports = Setup::new(
-        "reports",
-        pick(&reports_id) + &outbound(also_to_orders, tls, &orders_id),
-    )
-    .start();
+    let start = |name, config| Setup::new(name, config).policy(&policy).program(copy.path()).start();
+    let orders = start("orders", pick(&orders_id) + &inbound(tls, application.addr()));
+    let storefront = start("storefront", pick(&storefront_id) + &outbound(to_orders, tls, &orders_id));
+    let reports = start("reports", pick(&reports_id) + &outbound(also_to_orders, tls, &orders_id));
     // Would send its bytes to an ID that is not the one that answers.
-    let misled = Setup::new(
-        "misled",
-        pick(&storefront_id) + &outbound(to_nobody, tls, &reports_id),
-    )
-    .start();
+    let misled = start("misled", pick(&storefront_id) + &outbound(to_nobody, tls, &reports_id));
     for sidecar in [&orders, &storefront, &reports, &misled] {
         sidecar.wait_ready();
     }
