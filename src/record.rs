@@ -201,6 +201,29 @@ impl Reason {
     }
 }
 
+/// How a connection ended: the words for dashboards and those for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The precise outcome.
+    pub reason: Reason,
+    /// What a person needs beyond the reason.
+    pub detail: Option<String>,
+}
+
+impl Ending {
+    /// An ending that its reason explains.
+    #[must_use]
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+
+    /// An ending with more to say.
+    #[must_use]
+    pub fn with(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: Some(detail.into()) }
+    }
+}
+
 /// Where a connection came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerAddr {
@@ -302,7 +325,10 @@ fn display_option<T: std::fmt::Display, S: serde::Serializer>(
 
 fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // A float with three decimals: short connections last less than a millisecond.
-    #[expect(clippy::cast_precision_loss, reason = "micro-seconds of a connection stay far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "micro-seconds of a connection stay far below 2^52"
+    )]
     serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
 /// Everything `svidecar run` needs to know.
@@ -87,8 +88,9 @@ pub enum OnDenied {
 /// Where the policy is, and how it is applied.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// A file, or a folder of `*.yaml` and `*.yml`.
-    pub path: PathBuf,
+    /// A file, or a folder of `*.yaml` and `*.yml`. Always there when a listener is inbound; without one there is
+    /// nothing for a policy to decide.
+    pub path: Option<PathBuf>,
     /// Enforce it or only report.
     pub mode: PolicyMode,
 }
@@ -132,6 +134,38 @@ pub enum ListenerKind {
         /// The server name to send; none for an IP address unless the file says one.
         sni: Option<String>,
     },
+}
+
+impl Listener {
+    /// Which way it faces.
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        match self.kind {
+            ListenerKind::Inbound { .. } => Direction::Inbound,
+            ListenerKind::Outbound { .. } => Direction::Outbound,
+        }
+    }
+}
+
+/// What a policy must know of a listener to be checked against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerName {
+    /// The name, as `to` may name it.
+    pub name: Arc<str>,
+    /// Which way it faces: policies decide about inbound ones.
+    pub direction: Direction,
+}
+
+/// The names that a policy is compiled for.
+#[must_use]
+pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
+    listeners
+        .iter()
+        .map(|l| ListenerName {
+            name: Arc::clone(&l.name),
+            direction: l.direction(),
+        })
+        .collect()
 }
 
 /// An address to listen on, or of the Workload API.
@@ -269,7 +303,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: None, level: "info".to_owned() }
+        Self {
+            format: None,
+            level: "info".to_owned(),
+        }
     }
 }
 

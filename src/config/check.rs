@@ -1,0 +1,220 @@
+//! The file as typed becomes settings, or a list of all that is wrong with it.
+
+mod general;
+mod identity;
+mod listeners;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::settings::{ListenerName, Policy, PolicyMode, Settings, listener_names};
+use super::{Environment, duration};
+use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value};
+
+const TOP: &[&str] = &[
+    "identity",
+    "policy",
+    "inbound",
+    "outbound",
+    "limits",
+    "open_connections",
+    "workers",
+    "tls",
+    "admin",
+    "sandbox",
+    "audit",
+    "telemetry",
+];
+
+/// What a config file says, as far as it could be read.
+#[derive(Debug)]
+pub struct Examination {
+    /// The settings, when there is no error.
+    pub settings: Option<Settings>,
+    /// Errors and warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Where the policy is, even if something else is wrong.
+    pub policy_path: Option<PathBuf>,
+    /// The listeners' names; `None` when some could not be read, so that nothing can be told of a rule's `to`.
+    pub listeners: Option<Vec<ListenerName>>,
+}
+
+impl Examination {
+    /// What is left when the file could not even be read.
+    pub(super) fn failed(diagnostic: Diagnostic) -> Self {
+        Self {
+            settings: None,
+            diagnostics: vec![diagnostic],
+            policy_path: None,
+            listeners: None,
+        }
+    }
+
+    /// The settings and warnings, or all diagnostics.
+    ///
+    /// # Errors
+    /// All diagnostics, when one of them is an error.
+    pub fn into_result(self) -> Result<(Settings, Vec<Diagnostic>), Vec<Diagnostic>> {
+        match self.settings {
+            Some(settings) => Ok((settings, self.diagnostics)),
+            None => Err(self.diagnostics),
+        }
+    }
+}
+
+/// Everything that the checks of the sections share.
+struct Context<'a> {
+    base_dir: &'a Path,
+    environment: &'a Environment,
+}
+
+impl Context<'_> {
+    /// A path of the file: taken from the file's folder when relative.
+    fn path(&self, text: &str) -> PathBuf {
+        self.base_dir.join(text)
+    }
+}
+
+pub(super) fn examine(text: &str, file_name: &str, base: &Path, environment: &Environment) -> Examination {
+    let mut findings = Findings::new(file_name, text);
+    let context = Context {
+        base_dir: base,
+        environment,
+    };
+    let mut examination = Examination {
+        settings: None,
+        diagnostics: Vec::new(),
+        policy_path: None,
+        listeners: None,
+    };
+    let settings = read(text, &context, &mut examination, &mut findings);
+    examination.settings = settings.filter(|_| findings.errors() == 0);
+    examination.diagnostics = findings.into_list();
+    examination
+}
+
+fn read(
+    text: &str,
+    context: &Context<'_>,
+    seen: &mut Examination,
+    findings: &mut Findings,
+) -> Option<Settings> {
+    if text.len() > yaml::MAX_FILE_BYTES {
+        let message = format!(
+            "the file is larger than {} bytes, the most that is read",
+            yaml::MAX_FILE_BYTES
+        );
+        findings.error(Place::default(), message);
+        return None;
+    }
+    let root = yaml::parse(text, findings)?;
+    if root.value == Value::Null {
+        let help = "a config has at least one listener: see `svidecar run --help`";
+        findings.error_with_help(Place::default(), "the file is empty", help);
+        return None;
+    }
+    let top = Fields::of(&root, "", TOP, findings)?;
+    let identity = identity::read(&top, context, findings);
+    let listeners = listeners::read(&top, findings);
+    let policy = policy(&top, context, listeners.any_inbound, findings);
+    seen.policy_path = policy.path.clone();
+    seen.listeners = listeners.all_named.then(|| listener_names(&listeners.listeners));
+    listeners.check_names(findings);
+    let admin = general::admin(&top, findings);
+    listeners.check_addresses(admin.as_ref(), findings);
+    general::refuse_later_sections(&top, findings);
+    let limits = general::limits(&top, findings);
+    let settings = Settings {
+        identity: identity?,
+        policy,
+        listeners: listeners.listeners,
+        limits,
+        open_connections: general::open_connections(&top, findings),
+        workers: general::workers(&top, context, findings),
+        admin: admin.map(|admin| admin.settings),
+        log: general::log(&top, findings),
+    };
+    Some(settings)
+}
+
+fn policy(top: &Fields<'_>, context: &Context<'_>, any_inbound: bool, findings: &mut Findings) -> Policy {
+    let mut policy = Policy {
+        path: None,
+        mode: PolicyMode::Enforce,
+    };
+    let section = top
+        .get("policy")
+        .and_then(|node| Fields::of(node, "policy", &["path", "mode"], findings));
+    if let Some(fields) = section {
+        policy.path = fields
+            .required_text("path", "policy/", findings)
+            .map(|(text, _)| context.path(text));
+        let modes = [("enforce", PolicyMode::Enforce), ("audit", PolicyMode::Audit)];
+        if let Some(mode) = fields.word("mode", &modes, findings) {
+            policy.mode = mode;
+        }
+    } else if any_inbound && top.get("policy").is_none() {
+        let place = top.key_place("inbound").unwrap_or_default();
+        let help = "name the policy files: `policy: { path: policy/ }`; without a rule that allows them, peers are denied";
+        findings.error_with_help(place, "`inbound` listeners need a `policy`", help);
+    }
+    policy
+}
+
+/// A duration field within bounds.
+fn duration_field(
+    fields: &Fields<'_>,
+    name: &str,
+    bounds: (Duration, Duration),
+    findings: &mut Findings,
+) -> Option<Duration> {
+    let node = fields.get(name)?;
+    duration_node(node, &fields.name_of(name), bounds, findings)
+}
+
+fn duration_node(
+    node: &Node,
+    path: &str,
+    (least, most): (Duration, Duration),
+    findings: &mut Findings,
+) -> Option<Duration> {
+    let typed = match &node.value {
+        Value::Text(text) => duration::parse(text),
+        _ => None,
+    };
+    match typed {
+        Some(value) if (least..=most).contains(&value) => Some(value),
+        Some(_) => {
+            let message = format!(
+                "`{path}` must be from {} to {}",
+                duration::show(least),
+                duration::show(most)
+            );
+            findings.error(node.place, message);
+            None
+        }
+        None => {
+            let help = match node.value {
+                Value::Integer(number) => format!("write the unit: `{number}s` or `{number}ms`"),
+                _ => "write a whole number and `ms`, `s`, `m` or `h`, such as `30s`".to_owned(),
+            };
+            findings.error_with_help(node.place, format!("`{path}` is no duration"), help);
+            None
+        }
+    }
+}
+
+/// Whether `text` can be a listener's name, and with it a metric label.
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// The admin section with the places of its addresses.
+struct CheckedAdmin {
+    settings: super::settings::Admin,
+    listen_place: Place,
+    probes_place: Place,
+}

@@ -1,0 +1,265 @@
+//! Limits, open connections, workers, the admin endpoint, the log, and the sections of later versions.
+
+use std::time::Duration;
+
+use super::listeners::{is_local, listen_advice};
+use super::{CheckedAdmin, Context, duration_field, duration_node};
+use crate::config::address;
+use crate::config::settings::{Admin, Limits, Log, LogFormat, OnChange, OpenConnections};
+use crate::yaml::{Fields, Findings, Place, Value, closest};
+
+/// Threads by default, even where more cores are at hand: a sidecar is the application's guest.
+const DEFAULT_MAX_WORKERS: usize = 4;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HUNDREDTH: Duration = Duration::from_millis(10);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const MONTH: Duration = Duration::from_secs(31 * 86_400);
+
+pub(super) fn limits(top: &Fields<'_>, findings: &mut Findings) -> Limits {
+    let mut limits = Limits::default();
+    let known = [
+        "max_connections",
+        "max_handshakes",
+        "handshake_timeout",
+        "connect_timeout",
+        "idle_timeout",
+        "drain_timeout",
+    ];
+    let Some(fields) = top
+        .get("limits")
+        .and_then(|node| Fields::of(node, "limits", &known, findings))
+    else {
+        return limits;
+    };
+    let count = |name, findings: &mut Findings| {
+        fields
+            .integer(name, 1, 1_000_000, findings)
+            .and_then(|number| usize::try_from(number).ok())
+    };
+    if let Some(number) = count("max_connections", findings) {
+        limits.max_connections = number;
+        limits.max_handshakes = limits.max_handshakes.min(number);
+    }
+    if let Some(number) = count("max_handshakes", findings) {
+        if number > limits.max_connections {
+            let place = fields
+                .get("max_handshakes")
+                .map(|node| node.place)
+                .unwrap_or_default();
+            let message = format!(
+                "`limits.max_handshakes` is above `max_connections` ({})",
+                limits.max_connections
+            );
+            findings.error_with_help(
+                place,
+                message,
+                "a connection in its handshake counts as a connection",
+            );
+        }
+        limits.max_handshakes = number;
+    }
+    let times = [
+        (
+            "handshake_timeout",
+            &mut limits.handshake_timeout,
+            (HUNDREDTH, HOUR),
+        ),
+        ("connect_timeout", &mut limits.connect_timeout, (HUNDREDTH, HOUR)),
+        ("idle_timeout", &mut limits.idle_timeout, (HUNDREDTH, MONTH)),
+        ("drain_timeout", &mut limits.drain_timeout, (MILLISECOND, DAY)),
+    ];
+    for (name, setting, bounds) in times {
+        if let Some(duration) = duration_field(&fields, name, bounds, findings) {
+            *setting = duration;
+        }
+    }
+    limits
+}
+
+pub(super) fn open_connections(top: &Fields<'_>, findings: &mut Findings) -> OpenConnections {
+    let mut settings = OpenConnections::default();
+    let known = [
+        "on_policy_change",
+        "on_bundle_change",
+        "on_identity_change",
+        "on_expiry",
+    ];
+    let node = top.get("open_connections");
+    let Some(fields) = node.and_then(|node| Fields::of(node, "open_connections", &known, findings)) else {
+        return settings;
+    };
+    let changes = [
+        ("on_policy_change", &mut settings.on_policy_change),
+        ("on_bundle_change", &mut settings.on_bundle_change),
+        ("on_identity_change", &mut settings.on_identity_change),
+        ("on_expiry", &mut settings.on_expiry),
+    ];
+    for (name, setting) in changes {
+        if let Some(change) = on_change(&fields, name, findings) {
+            *setting = change;
+        }
+    }
+    settings
+}
+
+/// `close`, `log` or `{ drain: DURATION }`.
+fn on_change(fields: &Fields<'_>, name: &str, findings: &mut Findings) -> Option<OnChange> {
+    let node = fields.get(name)?;
+    let path = fields.name_of(name);
+    match &node.value {
+        Value::Map(_) => {
+            let drain = Fields::of(node, &path, &["drain"], findings)?;
+            let node = drain.require("drain", "30s", findings)?;
+            duration_node(node, &format!("{path}.drain"), (MILLISECOND, DAY), findings).map(OnChange::Drain)
+        }
+        Value::Text(text) if text == "drain" => {
+            findings.error_with_help(
+                node.place,
+                format!("`{path}`: drain for how long?"),
+                "write `{ drain: 30s }`",
+            );
+            None
+        }
+        _ => fields.word(
+            name,
+            &[("close", OnChange::Close), ("log", OnChange::Log)],
+            findings,
+        ),
+    }
+}
+
+pub(super) fn workers(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> usize {
+    top.integer("workers", 1, 256, findings)
+        .and_then(|number| usize::try_from(number).ok())
+        .unwrap_or_else(|| context.environment.cores.clamp(1, DEFAULT_MAX_WORKERS))
+}
+
+pub(super) fn admin(top: &Fields<'_>, findings: &mut Findings) -> Option<CheckedAdmin> {
+    let node = top.get("admin")?;
+    let fields = Fields::of(node, "admin", &["listen", "probes", "token_file"], findings)?;
+    if let Some(place) = fields.key_place("token_file") {
+        let help = "take the line out: nothing on the admin endpoint changes state in this version";
+        findings.error_with_help(place, "`admin.token_file` is not in this version", help);
+    }
+    let probes = fields
+        .text("probes", findings)
+        .and_then(|(text, place)| match address::ip_and_port(text) {
+            Ok(address) => Some((address, place)),
+            Err(error) => {
+                let help = listen_advice(text, &error, "0.0.0.0:15021");
+                findings.error_with_help(place, format!("`admin.probes` is `{text}`: {error}"), help);
+                None
+            }
+        });
+    let (text, place) = fields.required_text("listen", "127.0.0.1:15000", findings)?;
+    let listen = match address::listen(text) {
+        Ok(listen) => listen,
+        Err(error) => {
+            let help = listen_advice(text, &error, "127.0.0.1:15000");
+            findings.error_with_help(place, format!("`admin.listen` is `{text}`: {error}"), help);
+            return None;
+        }
+    };
+    if !is_local(&listen) {
+        let message = format!("`admin.listen` is `{text}`: other machines must not reach the admin endpoint");
+        let help =
+            "listen on 127.0.0.1, [::1] or a unix socket; `admin.probes` serves health checks from elsewhere";
+        findings.error_with_help(place, message, help);
+    }
+    let probes_place = probes.map(|(_, place)| place).unwrap_or_default();
+    let settings = Admin {
+        listen,
+        probes: probes.map(|(address, _)| address),
+    };
+    Some(CheckedAdmin {
+        settings,
+        listen_place: place,
+        probes_place,
+    })
+}
+
+pub(super) fn log(top: &Fields<'_>, findings: &mut Findings) -> Log {
+    let mut log = Log::default();
+    let Some(telemetry) = top
+        .get("telemetry")
+        .and_then(|n| Fields::of(n, "telemetry", &["log"], findings))
+    else {
+        return log;
+    };
+    let node = telemetry.get("log");
+    let Some(fields) = node.and_then(|n| Fields::of(n, "telemetry.log", &["format", "level"], findings))
+    else {
+        return log;
+    };
+    log.format = fields.word(
+        "format",
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        findings,
+    );
+    if let Some((text, place)) = fields.text("level", findings)
+        && check_level(text, place, findings)
+    {
+        text.clone_into(&mut log.level);
+    }
+    log
+}
+
+/// A level, or levels by module: `info,svidecar::identity=debug`. The part of `tracing`'s syntax that cannot be
+/// mistaken: there, a misspelt level alone is taken for the name of a module, and turns everything else off.
+fn check_level(text: &str, place: Place, findings: &mut Findings) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let mut good = true;
+    for directive in text.split(',') {
+        let (module, level) = directive.rsplit_once('=').unwrap_or(("svidecar", directive));
+        let module_ok = !module.is_empty()
+            && module.len() <= 128
+            && module
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'));
+        if !levels.contains(&level) || !module_ok {
+            good = false;
+            let help = match closest(level, &levels) {
+                Some(word) if word != level => format!("did you mean `{word}`?"),
+                _ => "write a level, or levels by module: `info,svidecar::identity=debug`".to_owned(),
+            };
+            findings.error_with_help(
+                place,
+                format!("`telemetry.log.level`: `{directive}` is no log level"),
+                help,
+            );
+        }
+    }
+    good
+}
+
+/// Sections that this version reads without acting on them, and those that it does not have.
+pub(super) fn refuse_later_sections(top: &Fields<'_>, findings: &mut Findings) {
+    if let Some(place) = top.key_place("audit") {
+        let help = "take the section out; every connection's end is one log line meanwhile";
+        findings.error_with_help(place, "`audit` is not in this version", help);
+    }
+    let sandbox = top.word(
+        "sandbox",
+        &[("off", false), ("best-effort", false), ("strict", true)],
+        findings,
+    );
+    if let (Some(true), Some(node)) = (sandbox, top.get("sandbox")) {
+        let help = "write `best-effort`, or take the line out";
+        findings.error_with_help(node.place, "`sandbox: strict` is not in this version", help);
+    }
+    let tls = top
+        .get("tls")
+        .and_then(|node| Fields::of(node, "tls", &["resumption"], findings));
+    if let Some(fields) = tls
+        && fields.boolean("resumption", findings) == Some(true)
+    {
+        let place = fields
+            .get("resumption")
+            .map(|node| node.place)
+            .unwrap_or_default();
+        let message = "`tls.resumption: true` has no effect: this version makes full handshakes only";
+        findings.warn(place, message, "write `false`, or take the line out");
+    }
+}

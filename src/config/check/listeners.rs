@@ -1,0 +1,355 @@
+//! The `inbound` and `outbound` sections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{CheckedAdmin, is_name};
+use crate::config::address::{self, AddressError};
+use crate::config::settings::{Address, Listener, ListenerKind, Target};
+use crate::record::Direction;
+use crate::spiffe::IdPattern;
+use crate::yaml::{Fields, Findings, Node, Place, Value};
+
+/// More than this in one file is a mistake of a template.
+const MAX_LISTENERS: usize = 1000;
+const MAX_PATTERNS: usize = 10_000;
+
+const INBOUND: &[&str] = &[
+    "name",
+    "listen",
+    "upstream",
+    "protocol",
+    "alpn",
+    "proxy_protocol",
+    "accept_proxy_from",
+];
+const OUTBOUND: &[&str] = &[
+    "name",
+    "listen",
+    "connect",
+    "peer",
+    "sni",
+    "protocol",
+    "alpn",
+    "allow_remote_clients",
+];
+
+/// The listeners as far as they could be read.
+pub(super) struct Listeners {
+    pub(super) listeners: Vec<Arc<Listener>>,
+    places: Vec<Places>,
+    /// Whether the file has an `inbound` entry at all.
+    pub(super) any_inbound: bool,
+    /// Whether every entry became a listener.
+    pub(super) all_named: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Places {
+    name: Place,
+    listen: Place,
+}
+
+pub(super) fn read(top: &Fields<'_>, findings: &mut Findings) -> Listeners {
+    let mut all = Listeners {
+        listeners: Vec::new(),
+        places: Vec::new(),
+        any_inbound: false,
+        all_named: true,
+    };
+    for (section, direction) in [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)] {
+        let Some(items) = top.list(section, MAX_LISTENERS, findings) else {
+            // There, but no list of listeners: which names it holds is not known.
+            all.all_named &= top.get(section).is_none();
+            continue;
+        };
+        all.any_inbound |= direction == Direction::Inbound;
+        for (index, item) in items.iter().enumerate() {
+            match listener(item, &format!("{section}[{index}]"), direction, findings) {
+                Some((listener, places)) => {
+                    all.listeners.push(Arc::new(listener));
+                    all.places.push(places);
+                }
+                None => all.all_named = false,
+            }
+        }
+    }
+    if top.get("inbound").is_none() && top.get("outbound").is_none() {
+        let help = "add an entry to `inbound` or `outbound`: see `svidecar run --help` for an example";
+        findings.error_with_help(
+            Place::default(),
+            "no listener: the sidecar would do nothing",
+            help,
+        );
+    }
+    all
+}
+
+impl Listeners {
+    fn placed(&self) -> impl Iterator<Item = (&Arc<Listener>, Places)> {
+        self.listeners.iter().zip(self.places.iter().copied())
+    }
+
+    /// Names tell listeners apart in policies, logs and metrics.
+    pub(super) fn check_names(&self, findings: &mut Findings) {
+        let mut seen: HashMap<&str, Place> = HashMap::new();
+        for (listener, places) in self.placed() {
+            if let Some(first) = seen.insert(&listener.name, places.name) {
+                let message = format!(
+                    "listener `{}` is here twice, first in line {}",
+                    listener.name, first.line
+                );
+                findings.error_with_help(places.name, message, "names are unique over inbound and outbound");
+            }
+        }
+    }
+
+    /// No two sockets on one address.
+    pub(super) fn check_addresses(&self, admin: Option<&CheckedAdmin>, findings: &mut Findings) {
+        let mut seen: Vec<(String, Address)> = Vec::new();
+        let listeners = self.placed().map(|(listener, places)| {
+            (
+                format!("listener `{}`", listener.name),
+                listener.listen.clone(),
+                places.listen,
+            )
+        });
+        let admin = admin.into_iter().flat_map(|admin| {
+            let listen = (
+                "`admin.listen`".to_owned(),
+                admin.settings.listen.clone(),
+                admin.listen_place,
+            );
+            let probes = admin.settings.probes.map(|probes| {
+                (
+                    "`admin.probes`".to_owned(),
+                    Address::Tcp(probes),
+                    admin.probes_place,
+                )
+            });
+            std::iter::once(listen).chain(probes)
+        });
+        for (who, address, place) in listeners.chain(admin) {
+            if let Some((other, taken)) = seen.iter().find(|(_, taken)| collide(taken, &address)) {
+                let message = format!("{who} listens on `{address}`, which {other} takes with `{taken}`");
+                findings.error_with_help(place, message, "give each its own port or path");
+            }
+            seen.push((who, address));
+        }
+    }
+}
+
+/// Whether the second bind would fail.
+fn collide(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Unix(a), Address::Unix(b)) => a == b,
+        (Address::Tcp(a), Address::Tcp(b)) => {
+            let one_covers_other = a.ip() == b.ip()
+                || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+            // Port 0 is a new port each time.
+            a.port() != 0 && a.port() == b.port() && one_covers_other
+        }
+        _ => false,
+    }
+}
+
+fn listener(
+    node: &Node,
+    path: &str,
+    direction: Direction,
+    findings: &mut Findings,
+) -> Option<(Listener, Places)> {
+    let known = match direction {
+        Direction::Inbound => INBOUND,
+        Direction::Outbound => OUTBOUND,
+    };
+    let fields = Fields::of(node, path, known, findings)?;
+    let name = name(&fields, findings);
+    let listen = listen(&fields, direction, findings);
+    let alpn = alpn(&fields, findings);
+    refuse_later_fields(&fields, findings);
+    let kind = match direction {
+        Direction::Inbound => inbound(&fields, findings),
+        Direction::Outbound => outbound(&fields, findings),
+    };
+    let ((name, name_place), (listen, listen_place)) = (name?, listen?);
+    let listener = Listener {
+        name: name.into(),
+        listen,
+        alpn,
+        kind: kind?,
+    };
+    Some((
+        listener,
+        Places {
+            name: name_place,
+            listen: listen_place,
+        },
+    ))
+}
+
+fn name<'n>(fields: &Fields<'n>, findings: &mut Findings) -> Option<(&'n str, Place)> {
+    let (text, place) = fields.required_text("name", "orders", findings)?;
+    if is_name(text) {
+        return Some((text, place));
+    }
+    let message = format!("`{text}` cannot be a listener's name");
+    findings.error_with_help(
+        place,
+        message,
+        "1 to 64 characters of `a-z`, `0-9`, `-`, `_` and `.`",
+    );
+    None
+}
+
+fn listen(fields: &Fields<'_>, direction: Direction, findings: &mut Findings) -> Option<(Address, Place)> {
+    let example = match direction {
+        Direction::Inbound => "0.0.0.0:8443",
+        Direction::Outbound => "127.0.0.1:9001",
+    };
+    let remote_allowed = match direction {
+        Direction::Inbound => true,
+        Direction::Outbound => fields.boolean("allow_remote_clients", findings).unwrap_or(false),
+    };
+    let (text, place) = fields.required_text("listen", example, findings)?;
+    let address = match address::listen(text) {
+        Ok(address) => address,
+        Err(error) => {
+            let message = format!("`{}` is `{text}`: {error}", fields.name_of("listen"));
+            findings.error_with_help(place, message, listen_advice(text, &error, example));
+            return None;
+        }
+    };
+    if !remote_allowed && !is_local(&address) {
+        let message = format!("`{text}` lets other machines speak with our identity");
+        let help = "listen on 127.0.0.1, [::1] or a unix socket, or say `allow_remote_clients: true` if that is meant";
+        findings.error_with_help(place, message, help);
+    }
+    Some((address, place))
+}
+
+/// Whether only this machine (or pod) reaches an address.
+pub(super) fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Tcp(tcp) => tcp.ip().is_loopback(),
+        Address::Unix(_) => true,
+    }
+}
+
+pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> String {
+    match (error, text.rsplit_once(':')) {
+        (AddressError::HostName, Some((_, port))) => format!("write the address: `127.0.0.1:{port}`"),
+        _ if text.starts_with('/') => format!("write `unix://{text}`"),
+        _ => format!("for example `{example}`"),
+    }
+}
+
+fn inbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
+    let upstream = target(fields, "upstream", "127.0.0.1:8080", findings)?;
+    Some(ListenerKind::Inbound { upstream })
+}
+
+fn outbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
+    let connect = target(fields, "connect", "payments.shop.svc:8443", findings);
+    let peer = peer(fields, findings);
+    let sni = match fields.text("sni", findings) {
+        Some((text, place)) if !address::is_dns_name(text) || text.ends_with('.') => {
+            let message = format!("`{}` is `{text}`, which is no DNS name", fields.name_of("sni"));
+            let help = "a server name has no port and no final dot and is no IP address; without it the host of `connect` is sent";
+            findings.error_with_help(place, message, help);
+            None
+        }
+        Some((text, _)) => Some(text.to_ascii_lowercase()),
+        None => match &connect {
+            Some(Target::Name(host, _)) => Some(host.strip_suffix('.').unwrap_or(host).to_owned()),
+            _ => None,
+        },
+    };
+    Some(ListenerKind::Outbound {
+        connect: connect?,
+        peer: peer?,
+        sni,
+    })
+}
+
+fn target(fields: &Fields<'_>, field: &str, example: &str, findings: &mut Findings) -> Option<Target> {
+    let (text, place) = fields.required_text(field, example, findings)?;
+    match address::target(text) {
+        Ok(target) => Some(target),
+        Err(error) => {
+            let help = match error {
+                AddressError::NoAddress(_) => format!("write `127.0.0.1{text}`"),
+                _ => format!("for example `{example}`, `127.0.0.1:8080` or `unix:///run/app.sock`"),
+            };
+            findings.error_with_help(
+                place,
+                format!("`{}` is `{text}`: {error}", fields.name_of(field)),
+                help,
+            );
+            None
+        }
+    }
+}
+
+fn peer(fields: &Fields<'_>, findings: &mut Findings) -> Option<Vec<IdPattern>> {
+    if fields.get("peer").is_none() {
+        let message = format!("`{}` does not say which `peer` may answer", fields.path);
+        let help = "name the SPIFFE ID of the service: `peer: [spiffe://example.org/ns/shop/sa/payments]`";
+        findings.error_with_help(fields.place, message, help);
+        return None;
+    }
+    let texts = fields.texts("peer", MAX_PATTERNS, findings)?;
+    let before = findings.errors();
+    let mut patterns = Vec::with_capacity(texts.len());
+    for (text, place) in texts {
+        match text.parse::<IdPattern>() {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => {
+                findings.error_with_help(
+                    place,
+                    format!("`{text}` is no SPIFFE ID pattern: {error}"),
+                    error.advice(),
+                );
+            }
+        }
+    }
+    (findings.errors() == before && !patterns.is_empty()).then_some(patterns)
+}
+
+/// Application protocol names (RFC 7301 section 3.1: 1 to 255 bytes each). An empty list is the default.
+fn alpn(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Vec<u8>> {
+    if fields
+        .get("alpn")
+        .is_some_and(|node| node.value == Value::List(Vec::new()))
+    {
+        return Vec::new();
+    }
+    let mut protocols: Vec<Vec<u8>> = Vec::new();
+    for (text, place) in fields.texts("alpn", 32, findings).unwrap_or_default() {
+        if text.len() > 255 {
+            findings.error(place, "an ALPN protocol name has 1 to 255 bytes");
+        } else if protocols.iter().any(|other| other == text.as_bytes()) {
+            findings.error(
+                place,
+                format!("`{text}` is in `{}` twice", fields.name_of("alpn")),
+            );
+        } else {
+            protocols.push(text.as_bytes().to_vec());
+        }
+    }
+    protocols
+}
+
+fn refuse_later_fields(fields: &Fields<'_>, findings: &mut Findings) {
+    let http = fields.word("protocol", &[("tcp", false), ("http", true)], findings);
+    if let (Some(true), Some((_, place))) = (http, fields.text("protocol", findings)) {
+        let help = "take the line out: HTTP passes as bytes with `tcp`, without http rules";
+        findings.error_with_help(place, "`protocol: http` is not in this version", help);
+    }
+    for later in ["proxy_protocol", "accept_proxy_from"] {
+        if let Some(place) = fields.key_place(later) {
+            let message = format!("`{}` is not in this version", fields.name_of(later));
+            findings.error_with_help(place, message, "take the line out");
+        }
+    }
+}

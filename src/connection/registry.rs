@@ -1,0 +1,193 @@
+//! The connections that are open, each with what it was admitted on, so that a change can find those it concerns.
+//!
+//! A connection registers *before* it is checked against policy and bundles. A change that comes later finds it here;
+//! a change that came earlier is already in the snapshot that the check loads. None falls in between.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+
+use crate::authorize::Decision;
+use crate::config::settings;
+use crate::identity::material::{Bundle, Svid};
+use crate::forward::meter::Traffic;
+use crate::record::{Direction, Ending, PeerAddr};
+use crate::tls::verify::VerifiedPeer;
+
+/// What an open connection was admitted on.
+#[derive(Debug)]
+pub struct Entry {
+    /// As in its record.
+    pub id: u64,
+    /// The listener as it was configured when the connection came.
+    pub listener: Arc<settings::Listener>,
+    /// The listener's direction.
+    pub direction: Direction,
+    /// Who connected.
+    pub peer_addr: PeerAddr,
+    /// The verified peer.
+    pub peer: VerifiedPeer,
+    /// The bundle that last verified it.
+    pub bundle: Mutex<Option<Arc<Bundle>>>,
+    /// The SVID we presented.
+    pub own: Arc<Svid>,
+    /// When it was accepted.
+    pub since: SystemTime,
+    /// What has flowed.
+    pub traffic: Arc<Traffic>,
+    /// The terms it is open on; absent until it is admitted.
+    pub decision: Mutex<Option<Decision>>,
+    /// Set once a change was only logged for it, so that it is said once.
+    pub noted: AtomicBool,
+    close: Mutex<Option<oneshot::Sender<Ending>>>,
+}
+
+impl Entry {
+    /// The earlier end of the two chains.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.peer.not_after.min(self.own.not_after)
+    }
+
+    /// Tells the connection to end. Returns false when it was told before.
+    pub fn order_close(&self, order: Ending) -> bool {
+        lock(&self.close).take().is_some_and(|sender| sender.send(order).is_ok())
+    }
+}
+
+/// The facts of a connection that is about to be checked.
+#[derive(Debug)]
+pub struct Registration {
+    /// See [`Entry::id`].
+    pub id: u64,
+    /// See [`Entry::listener`].
+    pub listener: Arc<settings::Listener>,
+    /// See [`Entry::direction`].
+    pub direction: Direction,
+    /// See [`Entry::peer_addr`].
+    pub peer_addr: PeerAddr,
+    /// See [`Entry::peer`].
+    pub peer: VerifiedPeer,
+    /// See [`Entry::bundle`].
+    pub bundle: Option<Arc<Bundle>>,
+    /// See [`Entry::own`].
+    pub own: Arc<Svid>,
+    /// See [`Entry::since`].
+    pub since: SystemTime,
+}
+
+/// The open connections.
+#[derive(Debug)]
+pub struct Registry {
+    entries: Arc<Mutex<HashMap<u64, Arc<Entry>>>>,
+    next_id: AtomicU64,
+    /// Milliseconds since the epoch: no chain of an entry ends before. Lowered by registration, recomputed by scans.
+    earliest_expiry: AtomicU64,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            entries: Arc::default(),
+            next_id: AtomicU64::new(1),
+            earliest_expiry: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+/// A registered connection; taken out of the registry when dropped.
+#[derive(Debug)]
+pub struct Registered {
+    /// What was registered.
+    pub entry: Arc<Entry>,
+    /// Resolves when the connection is told to end.
+    pub close: oneshot::Receiver<Ending>,
+    entries: Arc<Mutex<HashMap<u64, Arc<Entry>>>>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.entries).remove(&self.entry.id);
+    }
+}
+
+impl Registry {
+    /// The number of the next connection.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Registers a connection.
+    #[must_use]
+    pub fn register(&self, facts: Registration) -> Registered {
+        let (sender, close) = oneshot::channel();
+        let entry = Arc::new(Entry {
+            id: facts.id,
+            listener: facts.listener,
+            direction: facts.direction,
+            peer_addr: facts.peer_addr,
+            peer: facts.peer,
+            bundle: Mutex::new(facts.bundle),
+            own: facts.own,
+            since: facts.since,
+            traffic: Arc::default(),
+            decision: Mutex::new(None),
+            noted: AtomicBool::new(false),
+            close: Mutex::new(Some(sender)),
+        });
+        lock(&self.entries).insert(entry.id, entry.clone());
+        // After the entry is visible: a scan that misses the entry then sees the lowered bound afterwards.
+        self.earliest_expiry.fetch_min(millis(entry.expires()), Ordering::SeqCst);
+        Registered { entry, close, entries: self.entries.clone() }
+    }
+
+    /// All entries at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<Entry>> {
+        lock(&self.entries).values().cloned().collect()
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Before this time no chain of an open connection ends.
+    #[must_use]
+    pub fn earliest_expiry(&self) -> Option<SystemTime> {
+        match self.earliest_expiry.load(Ordering::SeqCst) {
+            u64::MAX => None,
+            millis => UNIX_EPOCH.checked_add(Duration::from_millis(millis)),
+        }
+    }
+
+    /// Begins a scan: forgets the bound, which [`Self::note_expiry`] and new registrations then make anew.
+    pub fn reset_expiry(&self) {
+        self.earliest_expiry.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// Lowers the bound to the end of `entry`, if that is earlier.
+    pub fn note_expiry(&self, entry: &Entry) {
+        self.earliest_expiry.fetch_min(millis(entry.expires()), Ordering::SeqCst);
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
+/// Locks, also after a panic elsewhere: no holder leaves the data half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

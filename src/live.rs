@@ -1,0 +1,129 @@
+//! What every connection decides by: who we are now, and which policy is in force now.
+//!
+//! Each is one immutable snapshot behind an atomic pointer with a single writer (the identity and the policy tasks of
+//! [`crate::app`]). A connection loads a snapshot once and uses it throughout a decision; the authority over open
+//! connections ([`crate::connection::authority`]) is told of every change.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::clock::SharedClock;
+use crate::config::settings::{Limits, OpenConnections, PolicyMode};
+use crate::connection::capacity::Capacity;
+use crate::connection::registry::Registry;
+use crate::policy::Policy;
+use crate::record::{Reason, RecordSink};
+use crate::tls::configs::Context;
+
+/// Who we are at the moment.
+#[derive(Debug)]
+pub enum IdentityView {
+    /// We hold a valid SVID.
+    Held(Arc<Context>),
+    /// We hold none: every connection is refused.
+    Missing {
+        /// [`Reason::NoIdentity`] or [`Reason::IdentityExpired`].
+        reason: Reason,
+        /// What is known about the cause.
+        detail: String,
+    },
+}
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct PolicyView {
+    /// Counts policies from 1 up in this process; 0 is the policy that denies all, before any was read.
+    pub generation: u64,
+    /// The policy.
+    pub policy: Policy,
+    /// Enforced or only reported.
+    pub mode: PolicyMode,
+    /// When it came into force.
+    pub since: SystemTime,
+}
+
+/// Shared by everything that serves connections.
+pub struct Live {
+    identity: ArcSwap<IdentityView>,
+    policy: ArcSwap<PolicyView>,
+    /// Told after every change of the two.
+    pub changed: Notify,
+    /// The connections that are open.
+    pub registry: Registry,
+    /// How many more may be.
+    pub capacity: Capacity,
+    /// The time of day.
+    pub clock: SharedClock,
+    /// Where finished connections are recorded.
+    pub records: Arc<dyn RecordSink>,
+    /// Bounds on times and numbers.
+    pub limits: Limits,
+    /// What a change does to open connections.
+    pub open_connections: OpenConnections,
+}
+
+impl Live {
+    /// Begins with no identity and a policy that denies all.
+    #[must_use]
+    pub fn new(
+        clock: SharedClock,
+        records: Arc<dyn RecordSink>,
+        limits: Limits,
+        open_connections: OpenConnections,
+        mode: PolicyMode,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            identity: ArcSwap::from_pointee(IdentityView::Missing {
+                reason: Reason::NoIdentity,
+                detail: "the identity source has not answered yet".to_owned(),
+            }),
+            policy: ArcSwap::from_pointee(PolicyView {
+                generation: 0,
+                policy: Policy::deny_all(),
+                mode,
+                since: now,
+            }),
+            changed: Notify::new(),
+            registry: Registry::default(),
+            capacity: Capacity::new(limits.max_connections, limits.max_handshakes),
+            clock,
+            records,
+            limits,
+            open_connections,
+        }
+    }
+
+    /// Who we are now.
+    #[must_use]
+    pub fn identity(&self) -> Arc<IdentityView> {
+        self.identity.load_full()
+    }
+
+    /// Which policy is in force now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<PolicyView> {
+        self.policy.load_full()
+    }
+
+    /// Publishes who we are from now on.
+    pub fn set_identity(&self, view: IdentityView) {
+        self.identity.store(Arc::new(view));
+        self.changed.notify_one();
+    }
+
+    /// Publishes the policy that is in force from now on.
+    pub fn set_policy(&self, view: PolicyView) {
+        self.policy.store(Arc::new(view));
+        self.changed.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}

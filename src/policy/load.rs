@@ -1,0 +1,128 @@
+//! Reading the files of a policy: the only part that touches the disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::compile::compile;
+use super::evaluate::Policy;
+use super::file::{self, RuleFile};
+use crate::config::ListenerName;
+use crate::yaml::{self, Diagnostic, Severity};
+
+/// Files in one folder.
+const MAX_FILES: usize = 1000;
+/// Entries looked at in one folder, whatever they are.
+const MAX_ENTRIES: usize = 10_000;
+/// Bytes over all files.
+const MAX_TOTAL_BYTES: usize = 16 << 20;
+
+/// Reads and compiles the policy at `path`: one file, or all `*.yaml` and `*.yml` of a folder in the order of their
+/// names. Names that begin with a dot are passed over (Kubernetes keeps its `..data` there), symbolic links are
+/// followed, folders inside the folder are not entered. Blocking.
+///
+/// # Errors
+/// All findings in all files, when one of them is an error: the set is refused whole.
+pub fn load(
+    path: &Path,
+    listeners: &[ListenerName],
+    now: SystemTime,
+) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    examine(path, Some(listeners), now)
+}
+
+/// As [`load`]; without `listeners`, what rules say in `to` is not checked.
+///
+/// # Errors
+/// As [`load`].
+pub fn examine(
+    path: &Path,
+    listeners: Option<&[ListenerName]>,
+    now: SystemTime,
+) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let name = path.display().to_string();
+    let paths = match fs::metadata(path) {
+        Ok(kind) if kind.is_dir() => files_of(path).map_err(|error| vec![*error])?,
+        Ok(_) => vec![path.to_path_buf()],
+        Err(error) => {
+            let message = format!("cannot read the policy: {error}");
+            let help = "`policy.path` in the config names a file, or a folder of `*.yaml` files";
+            return Err(vec![Diagnostic::of_file(&name, message).with_help(help)]);
+        }
+    };
+    let mut files: Vec<RuleFile> = Vec::with_capacity(paths.len());
+    let mut unreadable = Vec::new();
+    let mut total = 0_usize;
+    for path in paths {
+        match read(&path) {
+            Ok(file) => {
+                total = total.saturating_add(file.text.len());
+                files.push(file);
+            }
+            Err(error) => unreadable.push(*error),
+        }
+        if total > MAX_TOTAL_BYTES {
+            let message = format!("the policy's files hold more than {MAX_TOTAL_BYTES} bytes together");
+            return Err(vec![Diagnostic::of_file(&name, message)]);
+        }
+    }
+    let compiled = compile(files, listeners, now);
+    match compiled {
+        Ok((policy, mut warnings)) if unreadable.is_empty() => {
+            if policy.rules().is_empty() {
+                let mut warning = Diagnostic::of_file(&name, "the policy has no rule: every peer is denied")
+                    .with_help("add a rule with `action: allow`");
+                warning.severity = Severity::Warning;
+                warnings.push(warning);
+            }
+            Ok((policy, warnings))
+        }
+        Ok((_, found)) | Err(found) => {
+            unreadable.extend(found);
+            Err(unreadable)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<RuleFile, Box<Diagnostic>> {
+    let name = path.display().to_string();
+    let bytes = crate::config::read_file(path)?;
+    Ok(file::read(&name, yaml::decode(&name, &bytes)?))
+}
+
+/// The policy files of a folder, by name.
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
+    let name = folder.display().to_string();
+    let failed = |error: &std::io::Error| {
+        Box::new(Diagnostic::of_file(
+            &name,
+            format!("cannot read the folder: {error}"),
+        ))
+    };
+    let mut paths = Vec::new();
+    for (count, entry) in fs::read_dir(folder).map_err(|e| failed(&e))?.enumerate() {
+        if count >= MAX_ENTRIES {
+            let message = format!("the folder has more than {MAX_ENTRIES} entries");
+            return Err(Box::new(Diagnostic::of_file(&name, message)));
+        }
+        let path = entry.map_err(|e| failed(&e))?.path();
+        let hidden = path
+            .file_name()
+            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let policy = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if policy && !hidden {
+            paths.push(path);
+        }
+    }
+    if paths.len() > MAX_FILES {
+        let message = format!(
+            "the folder has {} policy files; {MAX_FILES} is the most",
+            paths.len()
+        );
+        return Err(Box::new(Diagnostic::of_file(&name, message)));
+    }
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,5 @@
+//! What svidecar asks of the operating system, behind owning types. The only place where `unsafe` would be allowed;
+//! there is none so far.
+
+pub mod limits;
+pub mod stream;

@@ -1,0 +1,121 @@
+//! A connected stream socket, TCP or unix, with the two ways svidecar ends one.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// How long a lingering close waits for the peer to have read our last words.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much a lingering close reads away: about what fits into the socket buffers.
+const LINGER_BYTES: usize = 4 << 20;
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// A TCP connection.
+    Tcp(TcpStream),
+    /// A unix socket connection.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Ends the connection so that the other side cannot take it for a clean end: with a reset on TCP. A unix
+    /// socket has no reset; there the other side sees the end, and an error when bytes of its were left unread.
+    pub fn abort(self) {
+        if let Self::Tcp(stream) = &self {
+            // Failing leaves an ordinary close, and the socket is gone either way.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Ends our direction and waits, for a second at most, until the other side ends its own, reading away what
+    /// comes. Closing at once would send a reset if unread bytes are left or come later, and a reset makes the
+    /// other side's kernel throw away our last words before they are read.
+    pub async fn close_lingering(mut self) {
+        if self.shutdown().await.is_err() {
+            return;
+        }
+        let drain = async {
+            let mut sink = [0; 4096];
+            let mut left = LINGER_BYTES;
+            while let Ok(read @ 1..) = self.read(&mut sink).await {
+                left = left.saturating_sub(read);
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // Running out of time is an ordinary end here.
+        let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+
+    /// Sends small writes at once, as both relays write whole messages. Has no meaning for a unix socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets are not buffered here.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Stream {
+    /// Waits until a read may find something, so that the caller needs a buffer only then. A wake-up may be spurious.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads what is there, without waiting.
+    ///
+    /// # Errors
+    /// The system's; `WouldBlock` when there is nothing.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buf),
+            Self::Unix(stream) => stream.try_read(buf),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Lines as they leave the process.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::record::{Direction, PeerAddr, Reason, Verdict};
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What `work` logs under this filter.
+fn logged(style: Style, level: &str, work: impl FnOnce(&LogSink)) -> String {
+    let captured = Captured::default();
+    let (subscriber, sink, guard) = build(captured.clone(), 1000, style, parse_filter(level).unwrap());
+    tracing::subscriber::with_default(subscriber, || work(&sink));
+    drop(guard);
+    let bytes = captured.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn record(reason: Reason) -> ConnectionRecord {
+    ConnectionRecord {
+        id: 7,
+        time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
+        listener: "orders".into(),
+        direction: Direction::Inbound,
+        peer_addr: PeerAddr::Ip([10, 1, 2, 3].into(), 99),
+        peer_id: Some(Arc::new("spiffe://example.org/web".parse().unwrap())),
+        own_id: None,
+        verdict: Verdict::Deny,
+        rule: Some("no-web".into()),
+        outcome: reason.outcome(),
+        reason,
+        detail: Some("two words".to_owned()),
+        policy_generation: 3,
+        upstream: None,
+        bytes_up: 10,
+        bytes_down: 20,
+        duration: Duration::from_micros(1234),
+    }
+}
+
+#[test]
+fn a_record_is_one_readable_line() {
+    let text = logged(Style::Plain, "info", |sink| {
+        sink.record(&record(Reason::DenyRule))
+    });
+    assert_eq!(
+        text,
+        "1970-01-01T00:00:01.500000Z WARN  svidecar::connection: connection denied id=7 listener=orders \
+         direction=inbound peer_addr=10.1.2.3:99 peer_id=spiffe://example.org/web own_id=- verdict=deny rule=no-web \
+         result=denied reason=deny_rule detail=\"two words\" policy_generation=3 upstream=- bytes_up=10 \
+         bytes_down=20 duration_ms=1.234\n"
+    );
+}
+
+#[test]
+fn a_record_is_one_flat_object_with_every_field() {
+    let text = logged(Style::Json, "info", |sink| sink.record(&record(Reason::Finished)));
+    let line: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+    let mut expected = match serde_json::to_value(record(Reason::Finished)).unwrap() {
+        Value::Object(map) => map,
+        other => panic!("{other}"),
+    };
+    // The record's `time` is the line's `timestamp`; the rest is the record, field for field.
+    let time = expected.remove("time").unwrap();
+    for (key, value) in [
+        ("timestamp", time),
+        ("level", "INFO".into()),
+        ("target", "svidecar::connection".into()),
+        ("message", "connection ok".into()),
+    ] {
+        expected.insert(key.to_owned(), value);
+    }
+    assert_eq!(line, expected);
+    assert_eq!(text.matches('\n').count(), 1);
+}
+
+#[test]
+fn records_heed_the_filter() {
+    for (level, ok, denied) in [
+        ("info", true, true),
+        ("warn", false, true),
+        ("error", false, false),
+        ("off", false, false),
+        ("off,svidecar::connection=info", true, true),
+        ("info,svidecar::connection=warn", false, true),
+        ("debug,svidecar::connection=off", false, false),
+        ("info,svidecar::identity=off", true, true),
+    ] {
+        let seen = |reason| !logged(Style::Json, level, |sink| sink.record(&record(reason))).is_empty();
+        assert_eq!(
+            (seen(Reason::Finished), seen(Reason::DenyRule)),
+            (ok, denied),
+            "{level}"
+        );
+    }
+}
+
+#[test]
+fn levels_follow_the_outcome() {
+    for reason in Reason::ALL {
+        let text = logged(Style::Json, "trace", |sink| sink.record(&record(*reason)));
+        let line: Value = serde_json::from_str(&text).unwrap();
+        let expected = if *reason == Reason::Finished {
+            "INFO"
+        } else {
+            "WARN"
+        };
+        assert_eq!(line["level"], expected, "{reason}");
+        assert_eq!(line["reason"], reason.as_str());
+    }
+}
+
+#[test]
+fn events_have_the_same_keys() {
+    let text = logged(Style::Json, "info", |_| {
+        tracing::info!(target: "svidecar::x", count = 3, ok = true, who = %"a b", level = "mine", "it happened");
+        tracing::debug!("not this");
+    });
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["level"], "INFO");
+    assert_eq!(line["target"], "svidecar::x");
+    assert_eq!(line["message"], "it happened");
+    assert_eq!(
+        (line["count"].as_u64(), line["ok"].as_bool(), line["who"].as_str()),
+        (Some(3), Some(true), Some("a b"))
+    );
+    assert_eq!(line["field_level"], "mine");
+    let timestamp = line["timestamp"].as_str().unwrap();
+    assert!(timestamp.ends_with('Z') && timestamp.len() == "1970-01-01T00:00:01.500000Z".len());
+}
+
+#[test]
+fn causes_are_told_once() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] Quoting);
+    #[derive(Debug, thiserror::Error)]
+    #[error("middle: {0}")]
+    struct Quoting(#[source] std::fmt::Error);
+    let error = Outer(Quoting(std::fmt::Error));
+    let text = logged(Style::Plain, "info", |_| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "failed");
+    });
+    let cause = std::fmt::Error;
+    assert!(
+        text.ends_with(&format!("failed error=\"outer: middle: {cause}\"\n")),
+        "{text}"
+    );
+}
+
+#[test]
+fn no_text_breaks_a_line_or_reaches_the_terminal() {
+    for (peer_text, plain) in [
+        ("simple", "simple"),
+        ("", "\"\""),
+        ("-", "\"-\""),
+        ("a b", "\"a b\""),
+        ("a=b", "\"a=b\""),
+        ("say \"x\"", "\"say \\\"x\\\"\""),
+        ("back\\slash", "\"back\\\\slash\""),
+        ("x\ny", "\"x\\ny\""),
+        ("x\r\ty", "\"x\\r\\ty\""),
+        ("\x1b[31mred", "\"\\u{1b}[31mred\""),
+        ("\u{9b}31m", "\"\\u{9b}31m\""),
+        ("nul\0", "\"nul\\u{0}\""),
+        ("del\x7f", "\"del\\u{7f}\""),
+        ("\u{202e}gpj.exe", "\"\\u{202e}gpj.exe\""),
+        ("a\u{2028}b", "\"a\\u{2028}b\""),
+        ("a\u{200b}b", "\"a\\u{200b}b\""),
+        ("\u{e0041}tag", "\"\\u{e0041}tag\""),
+        ("grüße", "grüße"),
+    ] {
+        let mut bad = record(Reason::PeerReset);
+        bad.detail = Some(peer_text.to_owned());
+        let text = logged(Style::Plain, "info", |sink| sink.record(&bad));
+        assert!(
+            text.contains(&format!(" detail={plain} policy_generation=")),
+            "{peer_text:?}: {text}"
+        );
+        let json = logged(Style::Json, "info", |sink| sink.record(&bad));
+        for line in [&text, &json] {
+            assert!(
+                !line.trim_end_matches('\n').chars().any(line::is_harmful),
+                "{line:?}"
+            );
+        }
+        // What is escaped in JSON is still the same text to whoever parses it.
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["detail"], peer_text);
+        let event = logged(Style::Plain, "info", |_| tracing::info!(peer_text, "{peer_text}"));
+        assert!(
+            !event.trim_end_matches('\n').chars().any(line::is_harmful),
+            "{event:?}"
+        );
+    }
+}
+
+#[test]
+fn colours_are_ours_alone() {
+    let mut bad = record(Reason::PeerReset);
+    bad.detail = Some("\x1b]0;title\x07".to_owned());
+    let text = logged(Style::Color, "info", |sink| sink.record(&bad));
+    let ours = ["\x1b[2m", "\x1b[0m", "\x1b[33m"]
+        .iter()
+        .fold(text, |text, code| text.replace(code, ""));
+    assert!(
+        !ours.trim_end_matches('\n').chars().any(line::is_harmful),
+        "{ours:?}"
+    );
+}
+
+#[test]
+fn long_texts_are_cut() {
+    let mut long = record(Reason::PeerReset);
+    long.detail = Some("ü".repeat(100_000));
+    for style in [Style::Plain, Style::Json] {
+        let text = logged(style, "info", |sink| sink.record(&long));
+        assert!(text.len() < 10_000 && text.contains("ü…"), "{}", text.len());
+    }
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    /// Holds every write back until it is let go.
+    struct Stuck(std::sync::mpsc::Receiver<()>);
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (let_go, stuck) = std::sync::mpsc::channel();
+    let (subscriber, sink, guard) = build(Stuck(stuck), 4, Style::Json, parse_filter("info").unwrap());
+    tracing::subscriber::with_default(subscriber, || {
+        for _ in 0..100 {
+            sink.record(&record(Reason::Finished));
+        }
+    });
+    // Four wait in the queue, and one may be in the writer's hands.
+    assert!(
+        (95..=96).contains(&sink.dropped().count()),
+        "{}",
+        sink.dropped().count()
+    );
+    let metrics = crate::telemetry::metrics::Metrics::new(Some(sink.dropped()));
+    let text = metrics.encode(crate::telemetry::metrics::Exposition::Prometheus);
+    assert!(
+        text.contains(&format!(
+            "svidecar_log_lines_dropped_total {}\n",
+            sink.dropped().count()
+        )),
+        "{text}"
+    );
+    drop(let_go);
+    drop(guard);
+}
+
+#[test]
+fn levels_are_checked() {
+    for good in [
+        "info",
+        "WARN",
+        "off",
+        "info,svidecar::identity=debug",
+        "svidecar=trace , warn",
+    ] {
+        parse_filter(good).unwrap_or_else(|e| panic!("{good}: {e}"));
+    }
+    for bad in [
+        "",
+        "inof",
+        "svidecar::identity",
+        "info,",
+        "svidecar=loud",
+        "debug;trace",
+    ] {
+        let message = parse_filter(bad).unwrap_err().to_string();
+        assert!(
+            message.starts_with('`') && message.contains("error, warn, info"),
+            "{bad}: {message}"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! What a scraper sees.
+
+use super::*;
+use crate::record::{Outcome, PeerAddr};
+
+fn record(listener: &str, reason: Reason) -> ConnectionRecord {
+    ConnectionRecord {
+        id: 1,
+        time: SystemTime::UNIX_EPOCH,
+        listener: listener.into(),
+        direction: Direction::Inbound,
+        peer_addr: PeerAddr::Unix,
+        peer_id: None,
+        own_id: None,
+        verdict: Verdict::None,
+        rule: None,
+        outcome: reason.outcome(),
+        reason,
+        detail: None,
+        policy_generation: 0,
+        upstream: None,
+        bytes_up: 0,
+        bytes_down: 0,
+        duration: Duration::ZERO,
+    }
+}
+
+fn lines(metrics: &Metrics, with: &str) -> Vec<String> {
+    let mut found: Vec<String> = metrics
+        .encode(Exposition::Prometheus)
+        .lines()
+        .filter(|l| l.starts_with(with))
+        .map(str::to_owned)
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_reason_is_counted_under_its_own_name() {
+    let metrics = Metrics::new(None);
+    let _inbound = metrics.listener(&"orders".into(), Direction::Inbound);
+    for (n, reason) in Reason::ALL.iter().enumerate() {
+        for _ in 0..=n {
+            metrics.record(&record("orders", *reason));
+        }
+    }
+    let text = metrics.encode(Exposition::OpenMetrics);
+    for (n, reason) in Reason::ALL.iter().enumerate() {
+        let line = format!(
+            "svidecar_connections_total{{listener=\"orders\",direction=\"inbound\",result=\"{}\",reason=\"{reason}\"}} {}\n",
+            reason.outcome(),
+            n + 1
+        );
+        assert!(text.contains(&line), "{line}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn records_of_unknown_listeners_make_no_series() {
+    let metrics = Metrics::new(None);
+    for n in 0..100 {
+        metrics.record(&record(&format!("ghost-{n}"), Reason::Finished));
+    }
+    assert_eq!(
+        lines(&metrics, "svidecar_connections_total"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn handles_count_what_is_seen() {
+    let metrics = Metrics::new(None);
+    let listener = metrics.listener(&"orders".into(), Direction::Inbound);
+    let first = listener.open();
+    let second = listener.open();
+    drop(first);
+    listener.bytes(Flow::Up).inc_by(10);
+    listener.bytes_down.inc_by(3);
+    listener.handshake(Duration::from_millis(3));
+    assert_eq!(
+        lines(&metrics, "svidecar_connections_open{"),
+        ["svidecar_connections_open{listener=\"orders\",direction=\"inbound\"} 1"]
+    );
+    assert_eq!(
+        lines(&metrics, "svidecar_bytes_total{"),
+        [
+            "svidecar_bytes_total{listener=\"orders\",direction=\"inbound\",flow=\"down\"} 3",
+            "svidecar_bytes_total{listener=\"orders\",direction=\"inbound\",flow=\"up\"} 10"
+        ]
+    );
+    let buckets = lines(&metrics, "svidecar_handshake_seconds_bucket");
+    assert!(
+        buckets
+            .iter()
+            .any(|l| l.contains("le=\"0.0025\"") && l.ends_with(" 0")),
+        "{buckets:?}"
+    );
+    assert!(
+        buckets
+            .iter()
+            .any(|l| l.contains("le=\"0.005\"") && l.ends_with(" 1")),
+        "{buckets:?}"
+    );
+    drop(second);
+    assert!(lines(&metrics, "svidecar_connections_open{")[0].ends_with(" 0"));
+}
+
+#[test]
+fn the_same_listener_gives_the_same_handles() {
+    let metrics = Metrics::new(None);
+    let name: Arc<str> = "orders".into();
+    metrics.listener(&name, Direction::Inbound).bytes_up.inc();
+    metrics.listener(&name, Direction::Inbound).bytes_up.inc();
+    assert!(lines(&metrics, "svidecar_bytes_total")[1].ends_with(" 2"));
+    // The name now belongs to a listener of the other direction: the old series are gone.
+    let _outbound = metrics.listener(&name, Direction::Outbound);
+    assert!(
+        lines(&metrics, "svidecar_")
+            .iter()
+            .all(|l| !l.contains("inbound"))
+    );
+    metrics.remove_listener("orders");
+    assert!(lines(&metrics, "svidecar_").iter().all(|l| !l.contains("orders")));
+}
+
+#[test]
+fn decisions_have_series_for_configured_rules_only() {
+    let metrics = Metrics::new(None);
+    let listener = metrics.listener(&"orders".into(), Direction::Inbound);
+    listener.set_rules([("web", Verdict::Allow), ("ban", Verdict::Deny)]);
+    listener.decided(Some("web"), Verdict::Allow);
+    listener.decided(Some("ban"), Verdict::Deny);
+    listener.decided(None, Verdict::Deny);
+    listener.decided(None, Verdict::None);
+    for n in 0..1000 {
+        listener.decided(Some(&format!("gone-{n}")), Verdict::Allow);
+    }
+    let expected = |rule: &str, verdict: &str, count: u32| {
+        format!(
+            "svidecar_authorization_decisions_total{{listener=\"orders\",rule=\"{rule}\",verdict=\"{verdict}\"}} {count}"
+        )
+    };
+    let series = lines(&metrics, "svidecar_authorization_decisions_total{");
+    assert_eq!(
+        series,
+        [
+            expected("", "deny", 1),
+            expected("(other)", "allow", 1000),
+            expected("(other)", "deny", 0),
+            expected("ban", "deny", 1),
+            expected("web", "allow", 1),
+        ]
+    );
+    // A reload keeps the count of a rule that stays and removes the one that went, with its verdict.
+    listener.set_rules([("web", Verdict::Allow), ("ban", Verdict::Allow)]);
+    let series = lines(&metrics, "svidecar_authorization_decisions_total{");
+    assert!(series.contains(&expected("web", "allow", 1)));
+    assert!(series.contains(&expected("ban", "allow", 0)));
+    assert!(!series.iter().any(|l| l.contains("rule=\"ban\",verdict=\"deny\"")));
+}
+
+#[test]
+fn expiries_are_replaced_whole() {
+    let metrics = Metrics::new(None);
+    assert_eq!(lines(&metrics, "svidecar_svid_expiry"), Vec::<String>::new());
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    metrics.set_svid(Some(("spiffe://example.org/a", at(100))));
+    metrics.set_svid(Some(("spiffe://example.org/b", at(200))));
+    metrics.set_bundles([
+        ("example.org".to_owned(), at(7)),
+        ("partner.example".to_owned(), at(8)),
+    ]);
+    metrics.set_bundles([("example.org".to_owned(), at(9))]);
+    assert_eq!(
+        lines(&metrics, "svidecar_svid_expiry"),
+        ["svidecar_svid_expiry_timestamp_seconds{id=\"spiffe://example.org/b\"} 200"]
+    );
+    assert_eq!(
+        lines(&metrics, "svidecar_bundle_expiry"),
+        ["svidecar_bundle_expiry_timestamp_seconds{trust_domain=\"example.org\"} 9"]
+    );
+    metrics.set_svid(None);
+    assert_eq!(lines(&metrics, "svidecar_svid_expiry"), Vec::<String>::new());
+}
+
+#[test]
+fn single_values_are_there_from_the_start() {
+    let metrics = Metrics::new(None);
+    metrics.set_workload_api_connected(true);
+    metrics.policy_reloaded(ReloadResult::Failure);
+    metrics.set_policy_generation(4);
+    let all = metrics.encode(Exposition::Prometheus);
+    for line in [
+        "svidecar_svid_rotations_total 0",
+        "svidecar_workload_api_connected 1",
+        "svidecar_policy_reload_total{result=\"success\"} 0",
+        "svidecar_policy_reload_total{result=\"failure\"} 1",
+        "svidecar_policy_generation 4",
+        "svidecar_log_lines_dropped_total 0",
+        "# TYPE process_cpu_seconds_total counter",
+        "# TYPE process_open_fds gauge",
+        "# TYPE svidecar_build_info gauge",
+    ] {
+        assert!(all.lines().any(|l| l == line), "{line} is not in\n{all}");
+    }
+    assert!(all.contains(&format!(
+        "svidecar_build_info{{version=\"{}\"",
+        env!("CARGO_PKG_VERSION")
+    )));
+}
+
+#[test]
+fn label_values_cannot_break_a_line() {
+    let metrics = Metrics::new(None);
+    let listener = metrics.listener(&"orders".into(), Direction::Inbound);
+    listener.set_rules([("a\"} 1\nevil 1", Verdict::Allow)]);
+    let text = metrics.encode(Exposition::Prometheus);
+    assert!(!text.lines().any(|l| l.starts_with("evil")));
+}
+
+#[test]
+fn outcomes_of_the_record_are_those_of_its_reason() {
+    // `connections_total` derives `result` from `reason`: the record must not be able to say otherwise.
+    for reason in Reason::ALL {
+        assert_eq!(record("x", *reason).outcome, reason.outcome());
+        assert!(Outcome::ALL.contains(&reason.outcome()));
+    }
+    for (place, reason) in Reason::ALL.iter().enumerate() {
+        assert_eq!(*reason as usize, place);
+    }
+}

@@ -1,0 +1,357 @@
+//! Drives a TLS handshake over a socket with rustls' unbuffered connections, and hands over an established
+//! [`Session`].
+//!
+//! rustls is fed one record at a time. So when it says that the handshake is complete, whatever else was read is
+//! still sealed, and the session opens it like all that follows: data that arrived with the peer's Finished is
+//! neither lost nor treated apart.
+//!
+//! What can fail is told in full to the caller ([`Failure`]) and in one alert to the peer.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
+use rustls::{CertificateError, ClientConfig, Error as TlsError, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::record::{HEADER, MAX_RECORD};
+use super::session::{Kernel, Session};
+use super::verify::{Refusal, VerifiedPeer, take_outcome};
+use super::alert;
+use crate::record::Reason;
+use crate::sys::stream::Stream;
+
+/// The most that may be unread or half-understood at once: a handshake message of 64 KiB, which rustls takes at
+/// most, and a record behind it.
+const MAX_BUFFERED: usize = (1 << 16) + 2 * MAX_RECORD;
+/// What is read at a time; a usual flight fits.
+const READ_SIZE: usize = 4096;
+/// Steps rustls may ask for after an error until its alert is out.
+const MAX_ALERT_STEPS: usize = 8;
+
+/// An authenticated connection.
+#[derive(Debug)]
+pub struct Established {
+    /// Opens and seals its records.
+    pub session: Session,
+    /// Who the peer is.
+    pub peer: VerifiedPeer,
+    /// Sealed bytes that were read behind the handshake.
+    pub unread: Vec<u8>,
+}
+
+/// A handshake that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The class of failure.
+    pub reason: Reason,
+    /// The whole truth for the operator.
+    pub detail: String,
+    /// Whether the peer was sent an alert, so that the socket must be closed with care.
+    pub alerted: bool,
+}
+
+impl Failure {
+    fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), alerted: false }
+    }
+}
+
+/// Does the server's side of the handshake.
+///
+/// # Errors
+/// See [`Failure`]. The stream is left open so that the caller can close it as the failure asks.
+pub async fn accept(stream: &mut Stream, config: Arc<ServerConfig>) -> Result<Established, Failure> {
+    let connection = UnbufferedServerConnection::new(config)
+        .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    Driver::new(Connection::Server(Box::new(connection))).run(stream).await
+}
+
+/// Does the client's side of the handshake; `name` is what the server name indication says.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn connect(
+    stream: &mut Stream,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<Established, Failure> {
+    let connection = UnbufferedClientConnection::new(config, name)
+        .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    Driver::new(Connection::Client(Box::new(connection))).run(stream).await
+}
+
+enum Connection {
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+}
+
+/// What rustls wants next.
+enum Step {
+    /// Its next state.
+    Again,
+    /// What it encoded is to be sent.
+    Transmit,
+    /// Another record.
+    Read,
+    /// Nothing: the handshake is complete.
+    Complete,
+}
+
+struct Driver {
+    connection: Connection,
+    incoming: Vec<u8>,
+    /// How much of `incoming` rustls has seen and not given back.
+    fed: usize,
+    outgoing: Vec<u8>,
+    received_any: bool,
+    verified: Option<Result<VerifiedPeer, Refusal>>,
+}
+
+impl Driver {
+    const fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            incoming: Vec::new(),
+            fed: 0,
+            outgoing: Vec::new(),
+            received_any: false,
+            verified: None,
+        }
+    }
+
+    async fn run(mut self, stream: &mut Stream) -> Result<Established, Failure> {
+        loop {
+            match self.step() {
+                Ok(Step::Again) => {}
+                Ok(Step::Transmit) => self.transmit(stream).await?,
+                Ok(Step::Read) => self.feed_record(stream).await?,
+                Ok(Step::Complete) => {
+                    self.transmit(stream).await?;
+                    return self.establish();
+                }
+                Err(error) => return Err(self.fail(stream, &error).await),
+            }
+        }
+    }
+
+    /// One step of rustls, which runs the verifier when its turn comes.
+    fn step(&mut self) -> Result<Step, TlsError> {
+        // The verifier's outcome reaches us through a thread-local: clear what another connection may have left.
+        drop(take_outcome());
+        let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
+        let (discard, step) = match &mut self.connection {
+            Connection::Client(c) => {
+                handle::<ClientConnectionData>(c.process_tls_records(incoming), &mut self.outgoing)
+            }
+            Connection::Server(c) => {
+                handle::<ServerConnectionData>(c.process_tls_records(incoming), &mut self.outgoing)
+            }
+        };
+        if let Some(outcome) = take_outcome() {
+            self.verified = Some(outcome);
+        }
+        let discard = discard.min(self.fed);
+        self.incoming.drain(..discard);
+        self.fed -= discard;
+        step
+    }
+
+    async fn transmit(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+        let sent = stream.write_all(&self.outgoing).await;
+        self.outgoing.clear();
+        match sent {
+            Ok(()) => Ok(()),
+            // The peer may have said why before it went.
+            Err(error) => Err(self.read_last_words(stream, &error).await),
+        }
+    }
+
+    /// Lets rustls see one record more.
+    async fn feed_record(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+        loop {
+            if let Some(length) = self.next_record()? {
+                self.fed += length;
+                return Ok(());
+            }
+            if self.incoming.len() >= MAX_BUFFERED {
+                return Err(Failure::new(Reason::ProtocolError, "a handshake message of more than 64 KiB"));
+            }
+            self.incoming.reserve(READ_SIZE);
+            match stream.read_buf(&mut self.incoming).await {
+                Ok(0) => return Err(self.peer_left("closed the connection")),
+                Ok(_) => {}
+                Err(error) => return Err(self.peer_left(&error.to_string())),
+            }
+        }
+    }
+
+    /// The length of the whole record behind those already fed, if it is there.
+    fn next_record(&mut self) -> Result<Option<usize>, Failure> {
+        let unfed = self.incoming.get(self.fed..).unwrap_or_default();
+        if !self.received_any {
+            // A ClientHello or ServerHello begins so (RFC 8446 section 5.1); the server's may also be an alert.
+            let expected: &[u8] = match self.connection {
+                Connection::Server(_) => &[22],
+                Connection::Client(_) => &[22, 21],
+            };
+            let is_tls = match *unfed {
+                [] => return Ok(None),
+                [content_type] => expected.contains(&content_type),
+                [content_type, major, ..] => expected.contains(&content_type) && major == 3,
+            };
+            if !is_tls {
+                return Err(Failure::new(Reason::NotTls, "the first bytes are no TLS handshake record"));
+            }
+        }
+        let Some(&[_, _, _, high, low]) = unfed.first_chunk::<HEADER>() else { return Ok(None) };
+        let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
+        if length > MAX_RECORD {
+            return Err(Failure::new(Reason::ProtocolError, "a record longer than TLS 1.3 allows"));
+        }
+        if unfed.len() < length {
+            return Ok(None);
+        }
+        self.received_any = true;
+        Ok(Some(length))
+    }
+
+    fn peer_left(&self, how: &str) -> Failure {
+        let when = if self.received_any || !self.incoming.is_empty() {
+            "in the middle of the handshake"
+        } else {
+            "before the handshake's first byte"
+        };
+        Failure::new(Reason::HandshakeAborted, format!("the peer left {when}: {how}"))
+    }
+
+    fn establish(self) -> Result<Established, Failure> {
+        let Some(Ok(peer)) = self.verified else {
+            // Cannot happen while client authentication is mandatory; if it did, nobody was authenticated.
+            return Err(Failure::new(Reason::Internal, "the handshake completed without a verified peer"));
+        };
+        let session = match self.connection {
+            Connection::Client(c) => c
+                .dangerous_into_kernel_connection()
+                .map(|(secrets, kernel)| (secrets, Kernel::Client(Box::new(kernel)))),
+            Connection::Server(c) => c
+                .dangerous_into_kernel_connection()
+                .map(|(secrets, kernel)| (secrets, Kernel::Server(Box::new(kernel)))),
+        };
+        let (secrets, kernel) = session.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        let session =
+            Session::new(&secrets, kernel).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        Ok(Established { session, peer, unread: self.incoming })
+    }
+
+    /// Sends rustls' alert, if it has one for this error, and explains the failure.
+    async fn fail(&mut self, stream: &mut Stream, error: &TlsError) -> Failure {
+        let verified = self.verified.take();
+        self.fed = 0;
+        for _ in 0..MAX_ALERT_STEPS {
+            if !matches!(self.step(), Ok(Step::Again | Step::Transmit)) {
+                break;
+            }
+        }
+        let alerted = !self.outgoing.is_empty() && stream.write_all(&self.outgoing).await.is_ok();
+        let (reason, detail) = explain(error, verified.as_ref());
+        Failure { reason, detail, alerted }
+    }
+
+    /// Our write failed. What the peer sent before it closed, an alert perhaps, says more than the error does.
+    async fn read_last_words(&mut self, stream: &mut Stream, error: &io::Error) -> Failure {
+        loop {
+            if self.feed_record(stream).await.is_err() {
+                return self.peer_left(&error.to_string());
+            }
+            loop {
+                match self.step() {
+                    Ok(Step::Again | Step::Transmit) => {}
+                    Ok(Step::Read) => break,
+                    Ok(Step::Complete) => return self.peer_left(&error.to_string()),
+                    Err(tls) => {
+                        let (reason, detail) = explain(&tls, self.verified.as_ref());
+                        return Failure::new(reason, detail);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Does what a state asks for. Returns how many bytes rustls is done with, and what it wants next.
+fn handle<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    outgoing: &mut Vec<u8>,
+) -> (usize, Result<Step, TlsError>) {
+    let step = match status.state {
+        Err(error) => Err(error),
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let start = outgoing.len();
+            let mut encoded = data.encode(&mut []);
+            if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = encoded {
+                outgoing.resize(start + required_size, 0);
+                encoded = data.encode(outgoing.get_mut(start..).unwrap_or_default());
+            }
+            match encoded {
+                Ok(written) => {
+                    outgoing.truncate(start + written);
+                    Ok(Step::Again)
+                }
+                Err(error) => Err(TlsError::General(error.to_string())),
+            }
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(Step::Transmit)
+        }
+        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Read),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Complete),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+            Err(TlsError::AlertReceived(rustls::AlertDescription::CloseNotify))
+        }
+        // Early data is off, and data records are not fed to rustls.
+        Ok(_) => Err(TlsError::General("data during the handshake".to_owned())),
+    };
+    (status.discard, step)
+}
+
+/// The reason and the whole truth of an error of rustls.
+fn explain(error: &TlsError, verified: Option<&Result<VerifiedPeer, Refusal>>) -> (Reason, String) {
+    match (error, verified) {
+        (TlsError::InvalidCertificate(_), Some(Err(refusal))) => (refusal.reason(), refusal.to_string()),
+        (TlsError::InvalidCertificate(CertificateError::BadSignature), _) => (
+            Reason::BadCertificate,
+            "the peer does not hold the certificate's key: its CertificateVerify signature is wrong".to_owned(),
+        ),
+        (TlsError::InvalidCertificate(e), _) => (Reason::BadCertificate, e.to_string()),
+        (TlsError::NoCertificatesPresented, _) => {
+            (Reason::NoCertificate, "the peer presented no certificate".to_owned())
+        }
+        (TlsError::PeerIncompatible(e), _) => {
+            (Reason::NoCommonParameters, format!("the peer offers nothing we accept: {e:?}"))
+        }
+        (TlsError::NoApplicationProtocol, _) => {
+            (Reason::NoCommonParameters, "no application protocol (ALPN) in common".to_owned())
+        }
+        (TlsError::AlertReceived(a), _) => {
+            (Reason::RefusedByPeer, format!("the peer refused the handshake: {}", alert::name(*a)))
+        }
+        (
+            TlsError::InappropriateMessage { .. }
+            | TlsError::InappropriateHandshakeMessage { .. }
+            | TlsError::InvalidMessage(_)
+            | TlsError::PeerMisbehaved(_)
+            | TlsError::DecryptError
+            | TlsError::PeerSentOversizedRecord,
+            _,
+        ) => (Reason::ProtocolError, error.to_string()),
+        _ => (Reason::Internal, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

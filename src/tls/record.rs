@@ -1,0 +1,222 @@
+//! TLS 1.3 record protection (RFC 8446 section 5), in the caller's buffer.
+//!
+//! A [`Sealer`] and an [`Opener`] each hold one direction's key, its initialization vector and its record counter.
+//! They copy nothing: a record is sealed and opened where it lies. What the records mean (alerts, key updates) is
+//! [`super::session`]'s matter.
+//!
+//! The keys come from rustls when the handshake is done. The AEAD is aws-lc-rs' `TlsRecord*Key`, which refuses a
+//! nonce that does not count upwards.
+
+use std::ops::Range;
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, Nonce, TlsProtocolId, TlsRecordOpeningKey, TlsRecordSealingKey,
+};
+use rustls::{AlertDescription, ConnectionTrafficSecrets, ContentType};
+
+/// Type, legacy version, length (RFC 8446 section 5.1).
+pub const HEADER: usize = 5;
+/// The most payload that one record may hold (RFC 8446 section 5.1).
+pub const MAX_PAYLOAD: usize = 1 << 14;
+/// The inner content type and the AEAD's tag.
+pub const TRAILER: usize = 1 + 16;
+/// A whole record of the most payload, as we write it.
+pub const MAX_SEALED: usize = HEADER + MAX_PAYLOAD + TRAILER;
+/// A whole record of the most that a peer may send: up to 256 bytes of expansion (RFC 8446 section 5.2).
+pub const MAX_RECORD: usize = HEADER + MAX_PAYLOAD + 256;
+
+/// Records that may be sealed with one AES-GCM key before it must be updated: RFC 8446 section 5.5 allows about
+/// 2^24.5 full-size ones.
+pub const SEAL_LIMIT: u64 = 1 << 24;
+
+/// Why a record was refused. Each is fatal to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Its type is none that may follow the handshake.
+    #[error("a record of type {0} after the handshake")]
+    UnexpectedType(u8),
+    /// It is longer than RFC 8446 section 5.2 allows, or its payload is.
+    #[error("a record longer than TLS 1.3 allows")]
+    Overflow,
+    /// It does not open with the key: it was altered, or the peer is out of step.
+    #[error("a record that does not decrypt")]
+    BadMac,
+    /// It holds only padding.
+    #[error("a record with no content type")]
+    NoContentType,
+    /// The slot is too small for the payload and what TLS adds, or the counter ran out.
+    #[error("a record could not be sealed")]
+    Seal,
+    /// rustls negotiated a suite that this layer does not know, or keys of a wrong length.
+    #[error("record keys of an unknown kind")]
+    Keys,
+}
+
+impl RecordError {
+    /// The alert that tells the peer (RFC 8446 sections 5.1, 5.2, 5.4, 6.2).
+    #[must_use]
+    pub const fn alert(self) -> AlertDescription {
+        match self {
+            Self::UnexpectedType(_) | Self::NoContentType => AlertDescription::UnexpectedMessage,
+            Self::Overflow => AlertDescription::RecordOverflow,
+            Self::BadMac => AlertDescription::BadRecordMac,
+            Self::Seal | Self::Keys => AlertDescription::InternalError,
+        }
+    }
+}
+
+/// The length of the record at the start of `bytes`, header included; `None` while the header is not whole.
+///
+/// # Errors
+/// A record of another type than application data (after the handshake every record is one, RFC 8446 section 5.2),
+/// or of a length that the standard forbids.
+pub fn record_length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    let Some(&[content_type, _, _, high, low]) = bytes.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    if content_type != u8::from(ContentType::ApplicationData) {
+        return Err(RecordError::UnexpectedType(content_type));
+    }
+    let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
+    if length > MAX_RECORD { Err(RecordError::Overflow) } else { Ok(Some(length)) }
+}
+
+fn key_parts(
+    secrets: &ConnectionTrafficSecrets,
+) -> Result<(&'static Algorithm, &[u8], [u8; 12]), RecordError> {
+    let (algorithm, key, iv) = match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+        _ => return Err(RecordError::Keys),
+    };
+    let iv = iv.as_ref().try_into().map_err(|_| RecordError::Keys)?;
+    Ok((algorithm, key.as_ref(), iv))
+}
+
+/// The per-record nonce (RFC 8446 section 5.3).
+fn nonce(iv: &[u8; 12], sequence: u64) -> Nonce {
+    let mut nonce = *iv;
+    for (byte, count) in nonce.iter_mut().skip(4).zip(sequence.to_be_bytes()) {
+        *byte ^= count;
+    }
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// Seals the records of one direction.
+pub struct Sealer {
+    key: TlsRecordSealingKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl Sealer {
+    /// A sealer that goes on at `sequence`.
+    ///
+    /// # Errors
+    /// Keys of a kind this layer does not know.
+    pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
+        let (algorithm, key, iv) = key_parts(secrets)?;
+        let mut key =
+            TlsRecordSealingKey::new(algorithm, TlsProtocolId::TLS13, key).map_err(|_| RecordError::Keys)?;
+        if sequence > 0 {
+            // aws-lc takes the first nonce it sees for that of record 0 and counts from there. This one is
+            // sealed away from the wire (rustls has used it already), so that counting may go on at `sequence`.
+            key.seal_in_place_separate_tag(nonce(&iv, 0), Aad::empty(), &mut [])
+                .map_err(|_| RecordError::Keys)?;
+        }
+        Ok(Self { key, iv, sequence })
+    }
+
+    /// Whether the key has sealed as many records as it should.
+    #[must_use]
+    pub const fn is_spent(&self) -> bool {
+        self.sequence >= SEAL_LIMIT
+    }
+
+    /// Seals the `length` payload bytes that lie [`HEADER`] bytes into `slot`, and returns the record's whole length.
+    /// `slot` must have room for [`TRAILER`] bytes after the payload.
+    ///
+    /// # Errors
+    /// A slot too small, a payload over [`MAX_PAYLOAD`], or a spent counter; nothing may be sent on afterwards.
+    pub fn seal(
+        &mut self,
+        content_type: ContentType,
+        slot: &mut [u8],
+        length: usize,
+    ) -> Result<usize, RecordError> {
+        if length > MAX_PAYLOAD {
+            return Err(RecordError::Seal);
+        }
+        let body = length + TRAILER;
+        let record = slot.get_mut(..HEADER + body).ok_or(RecordError::Seal)?;
+        let (header, rest) = record.split_at_mut(HEADER);
+        let (inner, tag_out) = rest.split_at_mut(length + 1);
+        let [high, low] = u16::try_from(body).map_err(|_| RecordError::Seal)?.to_be_bytes();
+        header.copy_from_slice(&[u8::from(ContentType::ApplicationData), 3, 3, high, low]);
+        if let Some(last) = inner.last_mut() {
+            *last = u8::from(content_type);
+        }
+        let next = self.sequence.checked_add(1).ok_or(RecordError::Seal)?;
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce(&self.iv, self.sequence), Aad::from(&*header), inner)
+            .map_err(|_| RecordError::Seal)?;
+        tag_out.copy_from_slice(tag.as_ref());
+        self.sequence = next;
+        Ok(HEADER + body)
+    }
+}
+
+/// Opens the records of one direction.
+pub struct Opener {
+    key: TlsRecordOpeningKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl Opener {
+    /// An opener that goes on at `sequence`.
+    ///
+    /// # Errors
+    /// Keys of a kind this layer does not know.
+    pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
+        let (algorithm, key, iv) = key_parts(secrets)?;
+        let key =
+            TlsRecordOpeningKey::new(algorithm, TlsProtocolId::TLS13, key).map_err(|_| RecordError::Keys)?;
+        Ok(Self { key, iv, sequence })
+    }
+
+    /// Opens one whole record (as [`record_length`] delimits it) in place. Returns its inner content type and where
+    /// its payload lies in `record`.
+    ///
+    /// # Errors
+    /// Whatever RFC 8446 section 5.2 makes fatal; nothing may be read afterwards.
+    pub fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
+        let (header, body) = record.split_at_mut_checked(HEADER).ok_or(RecordError::BadMac)?;
+        let next = self.sequence.checked_add(1).ok_or(RecordError::BadMac)?;
+        let plain = self
+            .key
+            .open_in_place(nonce(&self.iv, self.sequence), Aad::from(&*header), body)
+            .map_err(|_| RecordError::BadMac)?;
+        self.sequence = next;
+        // The content type is the last byte that is not padding (RFC 8446 section 5.4).
+        let end = plain.iter().rposition(|byte| *byte != 0).ok_or(RecordError::NoContentType)?;
+        if end > MAX_PAYLOAD {
+            return Err(RecordError::Overflow);
+        }
+        let content_type = plain.get(end).copied().ok_or(RecordError::NoContentType)?;
+        Ok((ContentType::from(content_type), HEADER..HEADER + end))
+    }
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealer").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opener").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}

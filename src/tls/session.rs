@@ -1,0 +1,315 @@
+//! An established TLS 1.3 connection: what its records mean (RFC 8446 sections 4.6, 5, 6).
+//!
+//! A [`Session`] seals what is sent and opens what is received, answers key updates, passes over session tickets,
+//! and tells data from the end of data and from a failure. It does no I/O and holds no buffer for data: the caller
+//! reads records into its own and has them opened there.
+
+use std::ops::Range;
+
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{AlertDescription, ContentType, ExtractedSecrets};
+
+use super::alert;
+use super::record::{HEADER, Opener, RecordError, Sealer, TRAILER};
+
+/// Handshake messages and empty records that may come in a row without data: a peer that sends more only burns CPU.
+const MAX_IDLE_RECORDS: u8 = 32;
+/// A post-handshake message may span records; a NewSessionTicket is at most a little over 64 KiB
+/// (RFC 8446 section 4.6.1).
+const MAX_HANDSHAKE_MESSAGE: usize = (1 << 16) + 1024;
+/// The bytes of a sealed alert, and more than those of a sealed key update.
+pub const CONTROL_RECORD: usize = HEADER + 5 + TRAILER;
+
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+
+/// What rustls keeps of a connection whose records we protect ourselves: the secrets that key updates derive from.
+pub(super) enum Kernel {
+    /// We are the client.
+    Client(Box<KernelConnection<ClientConnectionData>>),
+    /// We are the server.
+    Server(Box<KernelConnection<ServerConnectionData>>),
+}
+
+/// What a received record was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Payload for the other side; where in the record it lies.
+    Data(Range<usize>),
+    /// Nothing the caller must act on.
+    Nothing,
+    /// The peer sends no more data (close_notify, RFC 8446 section 6.1).
+    End,
+    /// The peer ended the connection with this fatal alert.
+    Alert(AlertDescription),
+}
+
+/// Why a session cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// A record broke RFC 8446 section 5.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A message broke RFC 8446 section 4.6 or 6.
+    #[error("{what} ({})", alert::name(*.alert))]
+    Message {
+        /// What was wrong.
+        what: &'static str,
+        /// What the peer is told.
+        alert: AlertDescription,
+    },
+    /// rustls could not derive a key.
+    #[error("key update failed: {0}")]
+    KeyUpdate(String),
+}
+
+impl SessionError {
+    /// The alert that tells the peer.
+    #[must_use]
+    pub const fn alert(&self) -> AlertDescription {
+        match self {
+            Self::Record(error) => error.alert(),
+            Self::Message { alert, .. } => *alert,
+            Self::KeyUpdate(_) => AlertDescription::InternalError,
+        }
+    }
+}
+
+/// An established TLS 1.3 connection.
+pub struct Session {
+    sealer: Sealer,
+    opener: Opener,
+    kernel: Kernel,
+    /// The start of a post-handshake message that goes on in the next record.
+    partial_message: Vec<u8>,
+    idle_records: u8,
+    /// The peer asked for new keys; ours change before the next data record (RFC 8446 section 4.6.3).
+    update_owed: bool,
+    /// A close_notify or fatal alert was sealed: nothing may follow it.
+    sealed_end: bool,
+}
+
+impl Session {
+    pub(super) fn new(secrets: &ExtractedSecrets, kernel: Kernel) -> Result<Self, RecordError> {
+        Ok(Self {
+            sealer: Sealer::new(secrets.tx.0, &secrets.tx.1)?,
+            opener: Opener::new(secrets.rx.0, &secrets.rx.1)?,
+            kernel,
+            partial_message: Vec::new(),
+            idle_records: 0,
+            update_owed: false,
+            sealed_end: false,
+        })
+    }
+
+    /// Opens one whole record in place and says what it was.
+    ///
+    /// # Errors
+    /// Anything that RFC 8446 makes fatal. The caller seals [`SessionError::alert`] and ends the connection.
+    pub fn receive(&mut self, record: &mut [u8]) -> Result<Received, SessionError> {
+        let (content_type, payload) = self.opener.open(record)?;
+        match content_type {
+            ContentType::ApplicationData => {
+                if !self.partial_message.is_empty() {
+                    return Err(unexpected("data inside a handshake message"));
+                }
+                if payload.is_empty() {
+                    self.count_idle()?;
+                    return Ok(Received::Nothing);
+                }
+                self.idle_records = 0;
+                Ok(Received::Data(payload))
+            }
+            ContentType::Alert => self.alert(record.get(payload).unwrap_or_default()),
+            ContentType::Handshake => {
+                self.count_idle()?;
+                self.handshake(record.get(payload).unwrap_or_default())?;
+                Ok(Received::Nothing)
+            }
+            _ => Err(unexpected("a record of an unknown content type")),
+        }
+    }
+
+    fn count_idle(&mut self) -> Result<(), SessionError> {
+        self.idle_records += 1;
+        if self.idle_records > MAX_IDLE_RECORDS {
+            return Err(unexpected("too many records without data"));
+        }
+        Ok(())
+    }
+
+    fn alert(&mut self, payload: &[u8]) -> Result<Received, SessionError> {
+        let &[_level, description] = payload else {
+            return Err(SessionError::Message {
+                what: "a malformed alert",
+                alert: AlertDescription::DecodeError,
+            });
+        };
+        // In TLS 1.3 the level means nothing: all but these two are fatal (RFC 8446 section 6).
+        match AlertDescription::from(description) {
+            AlertDescription::CloseNotify => Ok(Received::End),
+            AlertDescription::UserCanceled => {
+                self.count_idle()?;
+                Ok(Received::Nothing)
+            }
+            other => Ok(Received::Alert(other)),
+        }
+    }
+
+    fn handshake(&mut self, payload: &[u8]) -> Result<(), SessionError> {
+        if payload.is_empty() {
+            return Err(unexpected("an empty handshake record"));
+        }
+        if self.partial_message.len() + payload.len() > MAX_HANDSHAKE_MESSAGE {
+            return Err(unexpected("a handshake message of more than 64 KiB"));
+        }
+        self.partial_message.extend_from_slice(payload);
+        let mut messages = std::mem::take(&mut self.partial_message);
+        let mut rest = messages.as_slice();
+        while let Some((message_type, body, after)) = split_message(rest) {
+            match message_type {
+                KEY_UPDATE => self.key_update(body, after.is_empty())?,
+                // Tickets are for resumption, which we do not do: passed over.
+                NEW_SESSION_TICKET if matches!(self.kernel, Kernel::Client(_)) => {}
+                _ => return Err(unexpected("a handshake message that may not follow the handshake")),
+            }
+            rest = after;
+        }
+        let consumed = messages.len() - rest.len();
+        messages.drain(..consumed);
+        self.partial_message = messages;
+        Ok(())
+    }
+
+    /// RFC 8446 section 4.6.3. Keys change at a record's end, so nothing may follow in the same record.
+    fn key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), SessionError> {
+        let requested = match body {
+            [0] => false,
+            [1] => true,
+            _ => {
+                return Err(SessionError::Message {
+                    what: "a malformed key update",
+                    alert: AlertDescription::IllegalParameter,
+                });
+            }
+        };
+        if !is_last {
+            return Err(unexpected("a key update that is not the last of its record"));
+        }
+        let (sequence, secrets) = match &mut self.kernel {
+            Kernel::Client(kernel) => kernel.update_rx_secret(),
+            Kernel::Server(kernel) => kernel.update_rx_secret(),
+        }
+        .map_err(|e| SessionError::KeyUpdate(e.to_string()))?;
+        self.opener = Opener::new(sequence, &secrets)?;
+        self.update_owed |= requested;
+        Ok(())
+    }
+
+    /// Seals `length` payload bytes that lie [`HEADER`] bytes into `slot`; returns the record's whole length.
+    /// Call [`Self::before_data`] first.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`]; also after the end was sealed.
+    pub fn seal_data(&mut self, slot: &mut [u8], length: usize) -> Result<usize, SessionError> {
+        if self.sealed_end {
+            return Err(RecordError::Seal.into());
+        }
+        Ok(self.sealer.seal(ContentType::ApplicationData, slot, length)?)
+    }
+
+    /// Seals what must go out before the next data record, a key update where one is due, and appends it to `out`.
+    ///
+    /// # Errors
+    /// No new key could be derived.
+    pub fn before_data(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        if self.update_owed || self.sealer.is_spent() {
+            self.update_owed = false;
+            self.update_sending_key(out)?;
+        }
+        Ok(())
+    }
+
+    /// Seals a key update (update_not_requested) with the old key and goes over to the new one.
+    fn update_sending_key(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        self.seal_control(ContentType::Handshake, &[KEY_UPDATE, 0, 0, 1, 0], out)?;
+        let (sequence, secrets) = match &mut self.kernel {
+            Kernel::Client(kernel) => kernel.update_tx_secret(),
+            Kernel::Server(kernel) => kernel.update_tx_secret(),
+        }
+        .map_err(|e| SessionError::KeyUpdate(e.to_string()))?;
+        self.sealer = Sealer::new(sequence, &secrets)?;
+        Ok(())
+    }
+
+    /// Seals the end of our data, close_notify, and appends it to `out`. Does nothing when an end was sealed before.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn seal_close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        self.seal_end(1, AlertDescription::CloseNotify, out)
+    }
+
+    /// Seals a fatal alert and appends it to `out`. Does nothing when an end was sealed before.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn seal_fatal(&mut self, alert: AlertDescription, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        self.seal_end(2, alert, out)
+    }
+
+    fn seal_end(
+        &mut self,
+        level: u8,
+        alert: AlertDescription,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SessionError> {
+        // A fatal alert may still follow close_notify: it tells the peer that its own data was not taken.
+        if self.sealed_end && level == 1 {
+            return Ok(());
+        }
+        self.sealed_end = true;
+        self.seal_control(ContentType::Alert, &[level, u8::from(alert)], out)
+    }
+
+    fn seal_control(
+        &mut self,
+        content_type: ContentType,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SessionError> {
+        let start = out.len();
+        out.resize(start + HEADER, 0);
+        out.extend_from_slice(payload);
+        out.resize(out.len() + TRAILER, 0);
+        let slot = out.get_mut(start..).ok_or(RecordError::Seal)?;
+        self.sealer.seal(content_type, slot, payload.len())?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("sealer", &self.sealer)
+            .field("opener", &self.opener)
+            .finish_non_exhaustive()
+    }
+}
+
+const fn unexpected(what: &'static str) -> SessionError {
+    SessionError::Message { what, alert: AlertDescription::UnexpectedMessage }
+}
+
+/// The first handshake message of `bytes`: its type, its body, and what follows; `None` while it is not whole.
+fn split_message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[message_type, a, b, c], rest) = bytes.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
+    let (body, after) = rest.split_at_checked(length)?;
+    Some((message_type, body, after))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! To whom: names are resolved and sockets connected.
+
+pub mod dial;
+pub mod resolve;

@@ -1,0 +1,248 @@
+//! Reading a mapping field by field, with a finding for whatever is unknown, repeated, empty or of the wrong kind.
+
+use super::node::{Node, Place, Value};
+use super::{Findings, closest, one_of};
+
+/// The fields of one mapping, all of them known.
+#[derive(Debug)]
+pub struct Fields<'n> {
+    /// Where the mapping stands.
+    pub place: Place,
+    /// What it is called in messages, such as `inbound[0]`; empty for the whole file.
+    pub path: String,
+    entries: Vec<(&'n str, Place, &'n Node)>,
+}
+
+impl<'n> Fields<'n> {
+    /// The fields of `node`, which must be a mapping with none but `known` keys. A finding is made for each key that is
+    /// unknown, repeated or has no value; such keys then read as absent.
+    pub fn of(node: &'n Node, path: &str, known: &[&str], findings: &mut Findings) -> Option<Self> {
+        let Value::Map(map) = &node.value else {
+            let what = if path.is_empty() { "the file" } else { path };
+            findings.error_with_help(
+                node.place,
+                format!("`{what}` must be a mapping, not {}", node.value.kind()),
+                format!("its fields are {}", one_of(known)),
+            );
+            return None;
+        };
+        let mut entries: Vec<(&str, Place, &Node)> = Vec::new();
+        for (key, value) in map {
+            let Value::Text(name) = &key.value else { continue };
+            let name = name.as_str();
+            if !known.contains(&name) {
+                unknown_field(key.place, name, path, known, findings);
+            } else if let Some((_, first, _)) = entries.iter().find(|(other, ..)| *other == name) {
+                let message = format!(
+                    "`{}` is here twice, first in line {}",
+                    join(path, name),
+                    first.line
+                );
+                findings.error_with_help(key.place, message, "keep one of them");
+            } else if value.value == Value::Null {
+                let message = format!("`{}` has no value", join(path, name));
+                findings.error_with_help(key.place, message, "give it a value, or take the line out");
+            } else {
+                entries.push((name, key.place, value));
+            }
+        }
+        Some(Self {
+            place: node.place,
+            path: path.to_owned(),
+            entries,
+        })
+    }
+
+    /// The value of a field.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'n Node> {
+        self.entries
+            .iter()
+            .find(|(key, ..)| *key == name)
+            .map(|(.., value)| *value)
+    }
+
+    /// Where the key of a field stands.
+    #[must_use]
+    pub fn key_place(&self, name: &str) -> Option<Place> {
+        self.entries
+            .iter()
+            .find(|(key, ..)| *key == name)
+            .map(|(_, place, _)| *place)
+    }
+
+    /// The full name of a field, for messages.
+    #[must_use]
+    pub fn name_of(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    /// The text of a field.
+    pub fn text(&self, name: &str, findings: &mut Findings) -> Option<(&'n str, Place)> {
+        let node = self.get(name)?;
+        text(node, &self.name_of(name), findings).map(|text| (text, node.place))
+    }
+
+    /// The text of a field that must be there.
+    pub fn required_text(
+        &self,
+        name: &str,
+        example: &str,
+        findings: &mut Findings,
+    ) -> Option<(&'n str, Place)> {
+        self.require(name, example, findings)?;
+        self.text(name, findings)
+    }
+
+    /// The value of a field that must be there.
+    pub fn require(&self, name: &str, example: &str, findings: &mut Findings) -> Option<&'n Node> {
+        let node = self.get(name);
+        if node.is_none() {
+            let message = if self.path.is_empty() {
+                format!("`{name}` is missing")
+            } else {
+                format!("`{name}` is missing in `{}`", self.path)
+            };
+            findings.error_with_help(self.place, message, format!("for example `{name}: {example}`"));
+        }
+        node
+    }
+
+    /// The truth of a field.
+    pub fn boolean(&self, name: &str, findings: &mut Findings) -> Option<bool> {
+        let node = self.get(name)?;
+        if let Value::Bool(value) = node.value {
+            return Some(value);
+        }
+        let message = format!(
+            "`{}` must be `true` or `false`, not {}",
+            self.name_of(name),
+            node.value.kind()
+        );
+        findings.error(node.place, message);
+        None
+    }
+
+    /// The whole number of a field, within bounds.
+    pub fn integer(&self, name: &str, least: u64, most: u64, findings: &mut Findings) -> Option<u64> {
+        let node = self.get(name)?;
+        match node.value {
+            Value::Integer(value) if (least..=most).contains(&value) => Some(value),
+            _ => {
+                let message = format!(
+                    "`{}` must be a whole number from {least} to {most}",
+                    self.name_of(name)
+                );
+                findings.error(node.place, message);
+                None
+            }
+        }
+    }
+
+    /// One of a closed set of words.
+    pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)], findings: &mut Findings) -> Option<T> {
+        let (typed, place) = self.text(name, findings)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == typed) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        unknown_word(place, typed, &self.name_of(name), &known, findings);
+        None
+    }
+
+    /// The list of a field, not empty and not longer than `most`.
+    pub fn list(&self, name: &str, most: usize, findings: &mut Findings) -> Option<&'n [Node]> {
+        let node = self.get(name)?;
+        let path = self.name_of(name);
+        match &node.value {
+            Value::List(items) if items.is_empty() => {
+                let help = "name at least one, or take the line out";
+                findings.error_with_help(node.place, format!("`{path}` is an empty list"), help);
+                None
+            }
+            Value::List(items) if items.len() > most => {
+                findings.error(
+                    node.place,
+                    format!("`{path}` has {} items; {most} is the most", items.len()),
+                );
+                None
+            }
+            Value::List(items) => Some(items),
+            Value::Text(text) => {
+                let message = format!("`{path}` must be a list, not text");
+                findings.error_with_help(node.place, message, format!("write `[{text}]`"));
+                None
+            }
+            other => {
+                findings.error(
+                    node.place,
+                    format!("`{path}` must be a list, not {}", other.kind()),
+                );
+                None
+            }
+        }
+    }
+
+    /// The texts of a list, each with its place; findings for what is no text.
+    pub fn texts(&self, name: &str, most: usize, findings: &mut Findings) -> Option<Vec<(&'n str, Place)>> {
+        let items = self.list(name, most, findings)?;
+        let path = self.name_of(name);
+        Some(
+            items
+                .iter()
+                .filter_map(|item| Some((text(item, &path, findings)?, item.place)))
+                .collect(),
+        )
+    }
+}
+
+/// The text of a node.
+pub(crate) fn text<'n>(node: &'n Node, path: &str, findings: &mut Findings) -> Option<&'n str> {
+    match &node.value {
+        Value::Text(text) if text.trim().is_empty() => {
+            findings.error(node.place, format!("`{path}` is empty"));
+            None
+        }
+        Value::Text(text) => Some(text),
+        Value::Bool(_) | Value::Integer(_) | Value::Number(_) => {
+            let message = format!("`{path}` must be text; YAML reads this as {}", node.value.kind());
+            findings.error_with_help(node.place, message, "put it in quotes");
+            None
+        }
+        other => {
+            findings.error(node.place, format!("`{path}` must be text, not {}", other.kind()));
+            None
+        }
+    }
+}
+
+/// A finding about a word that is none of `known`.
+fn unknown_word(place: Place, typed: &str, path: &str, known: &[&str], findings: &mut Findings) {
+    let message = format!("`{typed}` is no value of `{path}`");
+    let help = match closest(typed, known) {
+        Some(word) => format!("did you mean `{word}`? it may be {}", one_of(known)),
+        None => format!("it may be {}", one_of(known)),
+    };
+    findings.error_with_help(place, message, help);
+}
+
+fn unknown_field(place: Place, typed: &str, path: &str, known: &[&str], findings: &mut Findings) {
+    let message = if path.is_empty() {
+        format!("unknown field `{typed}`")
+    } else {
+        format!("unknown field `{typed}` in `{path}`")
+    };
+    let help = match closest(typed, known) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => format!("the fields here are {}", one_of(known)),
+    };
+    findings.error_with_help(place, message, help);
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
