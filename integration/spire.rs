@@ -157,12 +157,26 @@ fn a_named_peer_gets_through_and_an_unnamed_one_does_not() {
         (free_address(), free_address(), free_address(), free_address());
     let policy = allow("storefront-places-orders", &storefront_id);
     let pick = |id: &str| identity(&spire, &format!("svid: {id}"));
-    let start = |name, config| Setup::new(name, config).policy(&policy).program(copy.path()).start();
+    let start = |name, config| {
+        Setup::new(name, config)
+            .policy(&policy)
+            .program(copy.path())
+            .start()
+    };
     let orders = start("orders", pick(&orders_id) + &inbound(tls, application.addr()));
-    let storefront = start("storefront", pick(&storefront_id) + &outbound(to_orders, tls, &orders_id));
-    let reports = start("reports", pick(&reports_id) + &outbound(also_to_orders, tls, &orders_id));
+    let storefront = start(
+        "storefront",
+        pick(&storefront_id) + &outbound(to_orders, tls, &orders_id),
+    );
+    let reports = start(
+        "reports",
+        pick(&reports_id) + &outbound(also_to_orders, tls, &orders_id),
+    );
     // Would send its bytes to an ID that is not the one that answers.
-    let misled = start("misled", pick(&storefront_id) + &outbound(to_nobody, tls, &reports_id));
+    let misled = start(
+        "misled",
+        pick(&storefront_id) + &outbound(to_nobody, tls, &reports_id),
+    );
     for sidecar in [&orders, &storefront, &reports, &misled] {
         sidecar.wait_ready();
     }
