@@ -53,16 +53,19 @@ compose() { "${compose_command[@]}" --project-name "$project" --file "$here/comp
 made_images=()
 scratch=$(mktemp -d)
 made_bootstrap=''
+is_up=''
 
 take_down() {
     local status=$?
     trap - EXIT
-    if [ "$status" != 0 ]; then
-        say 'what the containers said last'
-        compose logs --no-color --tail 40 || true
+    if [ -n "$is_up" ]; then
+        if [ "$status" != 0 ]; then
+            say 'what the containers said last'
+            compose logs --no-color --tail 40 || true
+        fi
+        say 'taking it down'
+        compose down --volumes --remove-orphans --timeout 5 >"$scratch/down.log" 2>&1 || cat "$scratch/down.log"
     fi
-    say 'taking it down'
-    compose down --volumes --remove-orphans --timeout 5 >"$scratch/down.log" 2>&1 || cat "$scratch/down.log"
     if [ ${#made_images[@]} -gt 0 ]; then
         docker image rm --force "${made_images[@]}" >/dev/null 2>&1 || true
     fi
@@ -150,6 +153,7 @@ wrote() {
 }
 
 say 'SPIRE server'
+is_up=yes
 compose up -d spire-server >"$scratch/up.log" 2>&1 || { cat "$scratch/up.log"; fail 'compose up'; }
 eventually 'the SPIRE server is healthy' spire_server healthcheck
 
