@@ -5,6 +5,7 @@
 //! connections ([`crate::connection::authority`]) is told of every change.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -63,6 +64,8 @@ pub struct Live {
     pub limits: Limits,
     /// What a change does to open connections.
     pub open_connections: OpenConnections,
+    /// Set when a second signal asked for the end at once.
+    pub shutdown_now: AtomicBool,
 }
 
 impl Live {
@@ -94,6 +97,7 @@ impl Live {
             records,
             limits,
             open_connections,
+            shutdown_now: AtomicBool::new(false),
         }
     }
 

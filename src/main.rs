@@ -1,3 +1,5 @@
-//! The `svidecar` program.
+//! The `svidecar` program. All of it is in the library; see [`svidecar::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    svidecar::cli::main()
+}

@@ -124,17 +124,20 @@ fn read(
     listeners.check_addresses(admin.as_ref(), findings);
     general::refuse_later_sections(&top, findings);
     let limits = general::limits(&top, findings);
-    let settings = Settings {
+    let open_connections = general::open_connections(&top, findings);
+    let workers = general::workers(&top, context, findings);
+    let log = general::log(&top, findings);
+    // Only now: a bad identity must not hide what is wrong after it.
+    Some(Settings {
         identity: identity?,
         policy,
         listeners: listeners.listeners,
         limits,
-        open_connections: general::open_connections(&top, findings),
-        workers: general::workers(&top, context, findings),
+        open_connections,
+        workers,
         admin: admin.map(|admin| admin.settings),
-        log: general::log(&top, findings),
-    };
-    Some(settings)
+        log,
+    })
 }
 
 fn policy(top: &Fields<'_>, context: &Context<'_>, any_inbound: bool, findings: &mut Findings) -> Policy {
@@ -153,7 +156,7 @@ fn policy(top: &Fields<'_>, context: &Context<'_>, any_inbound: bool, findings: 
         if let Some(mode) = fields.word("mode", &modes, findings) {
             policy.mode = mode;
         }
-    } else if any_inbound && top.get("policy").is_none() {
+    } else if any_inbound && !top.mentions("policy") {
         let place = top.key_place("inbound").unwrap_or_default();
         let help = "name the policy files: `policy: { path: policy/ }`; without a rule that allows them, peers are denied";
         findings.error_with_help(place, "`inbound` listeners need a `policy`", help);

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::buffer::Buffer;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroize as _;
 
 use crate::spiffe::{SpiffeId, TrustDomain};
 
@@ -26,6 +27,7 @@ pub struct Material {
 }
 
 /// An X.509-SVID of ours with its private key (X509-SVID section 2, Workload API section 5.2.1).
+#[derive(PartialEq, Eq)]
 pub struct Svid {
     /// The SPIFFE ID in the leaf.
     pub id: Arc<SpiffeId>,
@@ -33,7 +35,7 @@ pub struct Svid {
     pub hint: Option<String>,
     /// The leaf first, then intermediates.
     pub chain: Vec<CertificateDer<'static>>,
-    /// PKCS#8. Zeroized when dropped.
+    /// PKCS#8; from files also SEC1 or PKCS#1. Zeroized when dropped.
     pub key: PrivateKeyDer<'static>,
     /// When the leaf becomes valid.
     pub not_before: SystemTime,
@@ -54,6 +56,12 @@ impl fmt::Debug for Svid {
             .field("serial", &self.serial)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Svid {
+    fn drop(&mut self) {
+        self.key.zeroize();
     }
 }
 

@@ -128,6 +128,16 @@ impl Rule {
         self.expires.is_some_and(|expires| now >= expires)
     }
 
+    /// Whether the rule can say different things at a listener to different own trust domains.
+    #[must_use]
+    pub fn depends_on_own_trust_domain(&self, listener: &str) -> bool {
+        let here = self
+            .to
+            .as_ref()
+            .is_none_or(|to| to.iter().any(|name| **name == *listener));
+        here && self.action == Action::Allow && self.from.is_none()
+    }
+
     /// The first condition that does not hold; `None` when the rule matches. The one place where conditions are
     /// judged: deciding and explaining both ask here.
     #[must_use]

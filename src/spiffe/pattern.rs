@@ -28,6 +28,15 @@ enum Segment {
     Any,
 }
 
+impl Segment {
+    fn literal(&self) -> Option<&str> {
+        match self {
+            Self::Literal(text) => Some(text),
+            Self::Any => None,
+        }
+    }
+}
+
 /// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdPatternError {
@@ -88,11 +97,11 @@ impl IdPattern {
         if self.any_tail {
             return None;
         }
-        let literal = |segment| match segment {
-            &Segment::Literal(ref text) => Some(&**text),
-            &Segment::Any => None,
-        };
-        let segments: Vec<&str> = self.segments.iter().map(literal).collect::<Option<_>>()?;
+        let segments: Vec<&str> = self
+            .segments
+            .iter()
+            .map(Segment::literal)
+            .collect::<Option<_>>()?;
         SpiffeId::from_segments(self.trust_domain.clone(), &segments).ok()
     }
 
@@ -134,11 +143,7 @@ impl FromStr for IdPattern {
                 }
             }
         }
-        Ok(Self {
-            trust_domain,
-            segments: segments.into(),
-            any_tail,
-        })
+        Ok(Self { trust_domain, segments: segments.into(), any_tail })
     }
 }
 
@@ -230,7 +235,8 @@ mod tests {
     #[test]
     fn refused() {
         let long = format!("spiffe://td/{}", "a".repeat(2048));
-        let table: &[(&str, fn(&IdPatternError) -> bool)] = &[
+        type Expected = fn(&IdPatternError) -> bool;
+        let table: &[(&str, Expected)] = &[
             ("", |e| matches!(e, IdPatternError::Id(_))),
             ("*", |e| matches!(e, IdPatternError::Id(_))),
             ("td/a", |e| matches!(e, IdPatternError::Id(_))),

@@ -84,7 +84,7 @@ pub fn parse_filter(level: &str) -> Result<EnvFilter, LogError> {
         }
     }
     EnvFilter::builder()
-        .parse(level)
+        .parse(directives.join(","))
         .map_err(|e| LogError::Filter(format!("`{level}`: {e}")))
 }
 
@@ -184,29 +184,49 @@ fn build(
     (subscriber, LogSink(output), LogGuard { _worker: worker })
 }
 
-/// A record's fields in the order of reading: where, who, to whom, what was decided and why, how much.
+/// The names of a record's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
+pub(super) const RECORD_FIELDS: [&str; 16] = [
+    "id",
+    "listener",
+    "direction",
+    "peer_addr",
+    "peer_id",
+    "own_id",
+    "verdict",
+    "rule",
+    "result",
+    "reason",
+    "detail",
+    "policy_generation",
+    "upstream",
+    "bytes_up",
+    "bytes_down",
+    "duration_ms",
+];
+
 fn record_fields(record: &ConnectionRecord) -> Vec<(&'static str, Value)> {
     fn text<T: ToString>(value: &Option<T>) -> Value {
         value.as_ref().map_or(Value::Null, |v| Value::from(v.to_string()))
     }
-    vec![
-        ("id", record.id.into()),
-        ("listener", (&*record.listener).into()),
-        ("direction", record.direction.as_str().into()),
-        ("peer_addr", record.peer_addr.to_string().into()),
-        ("peer_id", text(&record.peer_id)),
-        ("own_id", text(&record.own_id)),
-        ("verdict", record.verdict.as_str().into()),
-        ("rule", text(&record.rule)),
-        ("result", record.outcome.as_str().into()),
-        ("reason", record.reason.as_str().into()),
-        ("detail", text(&record.detail)),
-        ("policy_generation", record.policy_generation.into()),
-        ("upstream", text(&record.upstream)),
-        ("bytes_up", record.bytes_up.into()),
-        ("bytes_down", record.bytes_down.into()),
-        ("duration_ms", milliseconds(record.duration)),
-    ]
+    let values: [Value; 16] = [
+        record.id.into(),
+        (&*record.listener).into(),
+        record.direction.as_str().into(),
+        record.peer_addr.to_string().into(),
+        text(&record.peer_id),
+        text(&record.own_id),
+        record.verdict.as_str().into(),
+        text(&record.rule),
+        record.outcome.as_str().into(),
+        record.reason.as_str().into(),
+        text(&record.detail),
+        record.policy_generation.into(),
+        text(&record.upstream),
+        record.bytes_up.into(),
+        record.bytes_down.into(),
+        milliseconds(record.duration),
+    ];
+    RECORD_FIELDS.into_iter().zip(values).collect()
 }
 
 /// Milliseconds with three decimals, as the record serializes them.

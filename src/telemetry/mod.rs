@@ -7,3 +7,6 @@
 
 pub mod log;
 pub mod metrics;
+
+#[cfg(test)]
+mod docs;

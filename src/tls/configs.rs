@@ -79,7 +79,7 @@ impl Context {
             .map_err(ContextError::OwnSvid)?;
         let certified = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
         let client_verifier =
-            Arc::new(PeerVerifier::for_clients(store.clone(), clock.clone(), provider.clone()));
+            Arc::new(PeerVerifier::for_clients(store.clone(), clock.clone(), provider));
 
         let mut servers = HashMap::new();
         let mut clients = HashMap::new();
@@ -105,7 +105,7 @@ impl Context {
                     let verifier = PeerVerifier::for_servers(
                         store.clone(),
                         clock.clone(),
-                        provider.clone(),
+                        provider,
                         admit(peer.clone()),
                     );
                     let mut config = ClientConfig::builder_with_provider(provider.clone())

@@ -22,6 +22,7 @@ use super::session::{Kernel, Session};
 use super::verify::{Refusal, VerifiedPeer, take_outcome};
 use super::alert;
 use crate::record::Reason;
+use crate::spiffe::SpiffeId;
 use crate::sys::stream::Stream;
 
 /// The most that may be unread or half-understood at once: a handshake message of 64 KiB, which rustls takes at
@@ -50,13 +51,15 @@ pub struct Failure {
     pub reason: Reason,
     /// The whole truth for the operator.
     pub detail: String,
+    /// Who the peer is, where it was verified and refused for another cause.
+    pub peer: Option<SpiffeId>,
     /// Whether the peer was sent an alert, so that the socket must be closed with care.
     pub alerted: bool,
 }
 
 impl Failure {
     fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), alerted: false }
+        Self { reason, detail: detail.into(), peer: None, alerted: false }
     }
 }
 
@@ -258,7 +261,12 @@ impl Driver {
         }
         let alerted = !self.outgoing.is_empty() && stream.write_all(&self.outgoing).await.is_ok();
         let (reason, detail) = explain(error, verified.as_ref());
-        Failure { reason, detail, alerted }
+        let peer = match verified {
+            Some(Err(Refusal::NotExpected { id })) => Some(id),
+            Some(Ok(peer)) => Some(SpiffeId::clone(&peer.id)),
+            _ => None,
+        };
+        Failure { reason, detail, peer, alerted }
     }
 
     /// Our write failed. What the peer sent before it closed, an alert perhaps, says more than the error does.

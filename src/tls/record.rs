@@ -121,7 +121,8 @@ impl Sealer {
         if sequence > 0 {
             // aws-lc takes the first nonce it sees for that of record 0 and counts from there. This one is
             // sealed away from the wire (rustls has used it already), so that counting may go on at `sequence`.
-            key.seal_in_place_separate_tag(nonce(&iv, 0), Aad::empty(), &mut [])
+            let _discarded = key
+                .seal_in_place_separate_tag(nonce(&iv, 0), Aad::empty(), &mut [])
                 .map_err(|_| RecordError::Keys)?;
         }
         Ok(Self { key, iv, sequence })

@@ -71,6 +71,13 @@ impl Diagnostic {
         self
     }
 
+    /// Place and message in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let (file, message) = (printable(&self.file), printable(&self.message));
+        if self.line > 0 { format!("{file}:{}:{}: {message}", self.line, self.column) } else { format!("{file}: {message}") }
+    }
+
     /// Whether it keeps the file from being used.
     #[must_use]
     pub fn is_error(&self) -> bool {

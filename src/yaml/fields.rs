@@ -11,12 +11,14 @@ pub struct Fields<'n> {
     /// What it is called in messages, such as `inbound[0]`; empty for the whole file.
     pub path: String,
     entries: Vec<(&'n str, Place, &'n Node)>,
+    /// Fields that were meant but cannot be read, and of which there is a finding already.
+    spoilt: Vec<&'n str>,
 }
 
 impl<'n> Fields<'n> {
     /// The fields of `node`, which must be a mapping with none but `known` keys. A finding is made for each key that is
     /// unknown, repeated or has no value; such keys then read as absent.
-    pub fn of(node: &'n Node, path: &str, known: &[&str], findings: &mut Findings) -> Option<Self> {
+    pub fn of(node: &'n Node, path: &str, known: &[&'static str], findings: &mut Findings) -> Option<Self> {
         let Value::Map(map) = &node.value else {
             let what = if path.is_empty() { "the file" } else { path };
             findings.error_with_help(
@@ -27,11 +29,12 @@ impl<'n> Fields<'n> {
             return None;
         };
         let mut entries: Vec<(&str, Place, &Node)> = Vec::new();
+        let mut spoilt = Vec::new();
         for (key, value) in map {
             let Value::Text(name) = &key.value else { continue };
             let name = name.as_str();
             if !known.contains(&name) {
-                unknown_field(key.place, name, path, known, findings);
+                spoilt.extend(unknown_field(key.place, name, path, known, findings));
             } else if let Some((_, first, _)) = entries.iter().find(|(other, ..)| *other == name) {
                 let message = format!(
                     "`{}` is here twice, first in line {}",
@@ -42,6 +45,7 @@ impl<'n> Fields<'n> {
             } else if value.value == Value::Null {
                 let message = format!("`{}` has no value", join(path, name));
                 findings.error_with_help(key.place, message, "give it a value, or take the line out");
+                spoilt.push(name);
             } else {
                 entries.push((name, key.place, value));
             }
@@ -50,6 +54,7 @@ impl<'n> Fields<'n> {
             place: node.place,
             path: path.to_owned(),
             entries,
+            spoilt,
         })
     }
 
@@ -60,6 +65,12 @@ impl<'n> Fields<'n> {
             .iter()
             .find(|(key, ..)| *key == name)
             .map(|(.., value)| *value)
+    }
+
+    /// Whether the file has a field, readable or not, or one that is probably meant to be it.
+    #[must_use]
+    pub fn mentions(&self, name: &str) -> bool {
+        self.get(name).is_some() || self.spoilt.contains(&name)
     }
 
     /// Where the key of a field stands.
@@ -97,7 +108,7 @@ impl<'n> Fields<'n> {
     /// The value of a field that must be there.
     pub fn require(&self, name: &str, example: &str, findings: &mut Findings) -> Option<&'n Node> {
         let node = self.get(name);
-        if node.is_none() {
+        if !self.mentions(name) {
             let message = if self.path.is_empty() {
                 format!("`{name}` is missing")
             } else {
@@ -226,17 +237,26 @@ fn unknown_word(place: Place, typed: &str, path: &str, known: &[&str], findings:
     findings.error_with_help(place, message, help);
 }
 
-fn unknown_field(place: Place, typed: &str, path: &str, known: &[&str], findings: &mut Findings) {
+/// Returns the field that was probably meant.
+fn unknown_field(
+    place: Place,
+    typed: &str,
+    path: &str,
+    known: &[&'static str],
+    findings: &mut Findings,
+) -> Option<&'static str> {
     let message = if path.is_empty() {
         format!("unknown field `{typed}`")
     } else {
         format!("unknown field `{typed}` in `{path}`")
     };
-    let help = match closest(typed, known) {
+    let meant = closest(typed, known);
+    let help = match meant {
         Some(word) => format!("did you mean `{word}`?"),
         None => format!("the fields here are {}", one_of(known)),
     };
     findings.error_with_help(place, message, help);
+    meant
 }
 
 fn join(path: &str, name: &str) -> String {

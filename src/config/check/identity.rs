@@ -12,6 +12,9 @@ const KNOWN: &[&str] = &["socket", "svid", "hint", "files", "trust_domain", "on_
 
 pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<Identity> {
     let Some(node) = top.get("identity") else {
+        if top.mentions("identity") {
+            return None;
+        }
         let source = default_source(context, Place::default(), findings)?;
         let (select, trust_domain) = (SvidSelect::First, None);
         return Some(Identity {
@@ -64,6 +67,7 @@ fn source(fields: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -
             let (text, place) = fields.text("socket", findings)?;
             workload_api(text, place, "identity.socket", findings)
         }
+        None if fields.mentions("socket") || fields.mentions("files") => None,
         None => default_source(context, fields.place, findings),
     }
 }

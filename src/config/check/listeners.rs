@@ -60,7 +60,8 @@ pub(super) fn read(top: &Fields<'_>, findings: &mut Findings) -> Listeners {
     for (section, direction) in [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)] {
         let Some(items) = top.list(section, MAX_LISTENERS, findings) else {
             // There, but no list of listeners: which names it holds is not known.
-            all.all_named &= top.get(section).is_none();
+            all.all_named &= !top.mentions(section);
+            all.any_inbound |= direction == Direction::Inbound && top.mentions(section);
             continue;
         };
         all.any_inbound |= direction == Direction::Inbound;
@@ -74,7 +75,7 @@ pub(super) fn read(top: &Fields<'_>, findings: &mut Findings) -> Listeners {
             }
         }
     }
-    if top.get("inbound").is_none() && top.get("outbound").is_none() {
+    if !top.mentions("inbound") && !top.mentions("outbound") {
         let help = "add an entry to `inbound` or `outbound`: see `svidecar run --help` for an example";
         findings.error_with_help(
             Place::default(),
@@ -209,7 +210,11 @@ fn listen(fields: &Fields<'_>, direction: Direction, findings: &mut Findings) ->
     };
     let remote_allowed = match direction {
         Direction::Inbound => true,
-        Direction::Outbound => fields.boolean("allow_remote_clients", findings).unwrap_or(false),
+        // Unreadable is an error already, and says nothing of what is wanted.
+        Direction::Outbound => match fields.boolean("allow_remote_clients", findings) {
+            Some(allowed) => allowed,
+            None => fields.mentions("allow_remote_clients"),
+        },
     };
     let (text, place) = fields.required_text("listen", example, findings)?;
     let address = match address::listen(text) {
@@ -292,7 +297,7 @@ fn target(fields: &Fields<'_>, field: &str, example: &str, findings: &mut Findin
 }
 
 fn peer(fields: &Fields<'_>, findings: &mut Findings) -> Option<Vec<IdPattern>> {
-    if fields.get("peer").is_none() {
+    if !fields.mentions("peer") {
         let message = format!("`{}` does not say which `peer` may answer", fields.path);
         let help = "name the SPIFFE ID of the service: `peer: [spiffe://example.org/ns/shop/sa/payments]`";
         findings.error_with_help(fields.place, message, help);

@@ -1,7 +1,9 @@
 //! What a scraper sees.
 
+use std::time::Duration;
+
 use super::*;
-use crate::record::{Outcome, PeerAddr};
+use crate::record::{Outcome, PeerAddr, Reason, Verdict};
 
 fn record(listener: &str, reason: Reason) -> ConnectionRecord {
     ConnectionRecord {
@@ -120,6 +122,10 @@ fn the_same_listener_gives_the_same_handles() {
         lines(&metrics, "svidecar_")
             .iter()
             .all(|l| !l.contains("inbound"))
+    );
+    assert_eq!(
+        lines(&metrics, "svidecar_authorization_decisions_total{").len(),
+        3
     );
     metrics.remove_listener("orders");
     assert!(lines(&metrics, "svidecar_").iter().all(|l| !l.contains("orders")));

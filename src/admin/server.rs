@@ -1,0 +1,171 @@
+//! Accepts connections and serves one request on each.
+//!
+//! One request each, because an idle connection that is kept costs one of a small number of places, and the clients
+//! (a kubelet, a scraper, a person) ask every few seconds at most.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+
+use super::routes::{self, Caller};
+use super::AdminState;
+use crate::sys::bind::Listening;
+
+/// Connections at once; more are closed unanswered.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+/// For the request line and headers.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a whole connection, the reader's slowness included.
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// For what is still being answered when the endpoint stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Request line and headers together.
+const MAX_HEAD: usize = 16 * 1024;
+/// Headers of a request.
+const MAX_HEADERS: usize = 64;
+
+/// Which routes are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All.
+    Full,
+    /// Health alone, for an address that others can reach.
+    Probes,
+}
+
+/// Serves until `stop` completes, then gives open requests a second. A unix socket's file is removed at the end.
+///
+/// # Errors
+/// When the listener cannot be handed to the runtime, which must have I/O and time.
+pub async fn serve(
+    listener: Listening,
+    kind: Kind,
+    state: Arc<dyn AdminState>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = Listener::adopt(listener)?;
+    let mut connections = JoinSet::new();
+    let mut pause = FIRST_PAUSE;
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        // Finished ones give their places back before the new one is counted.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            // Closed unanswered: whoever has the places taken is near, and a person will ask again.
+            Ok(_) if connections.len() >= MAX_CONNECTIONS => {
+                tracing::debug!(
+                    limit = MAX_CONNECTIONS,
+                    "admin endpoint: too many connections at once, closed one"
+                );
+            }
+            Ok((stream, local)) => {
+                pause = FIRST_PAUSE;
+                connections.spawn(serve_connection(
+                    stream,
+                    Caller { kind, local },
+                    Arc::clone(&state),
+                ));
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "admin endpoint: cannot accept a connection, trying again");
+                tokio::select! {
+                    () = &mut stop => break,
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+                }
+            }
+        }
+    }
+    drop(listener);
+    let finish = async { while connections.join_next().await.is_some() {} };
+    // What is not done by then is aborted with the set.
+    let _ = tokio::time::timeout(STOP_TIMEOUT, finish).await;
+    Ok(())
+}
+
+/// Pauses after a failed accept grow from the first to the last: out of descriptors is out for a while.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+async fn serve_connection(stream: Box<dyn Stream>, caller: Caller, state: Arc<dyn AdminState>) {
+    let service = service_fn(move |request| {
+        let response = routes::answer(&request, caller, &*state);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::debug!(error = %e, "admin endpoint: connection failed"),
+        Err(_) => tracing::debug!("admin endpoint: connection took too long, closed"),
+    }
+}
+
+/// A byte stream of either kind of socket.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        _file: Option<RemoveFile>,
+    },
+}
+
+impl Listener {
+    fn adopt(bound: Listening) -> io::Result<Self> {
+        Ok(match bound {
+            Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Listening::Unix(listener) => {
+                let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
+                Self::Unix { listener: UnixListener::from_std(listener)?, _file: path.map(RemoveFile) }
+            }
+        })
+    }
+
+    /// A connection, and the address of ours that it came to, for TCP.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let local = stream.local_addr()?.ip().to_canonical();
+                Ok((Box::new(stream), Some(local)))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Box::new(stream), None))
+            }
+        }
+    }
+}
+
+/// The socket's file, removed when the listener goes.
+struct RemoveFile(PathBuf);
+
+impl Drop for RemoveFile {
+    fn drop(&mut self) {
+        // Nothing is lost when it stays: the next start finds that nobody answers, and replaces it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,350 @@
+//! The endpoint over real sockets, and the rules of who may ask as a table.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::sys::bind;
+use super::*;
+use crate::config::settings::Address;
+use crate::lifecycle::readiness::{Condition, Readiness};
+
+struct Fake(Readiness);
+
+impl AdminState for Fake {
+    fn readiness(&self) -> Snapshot {
+        self.0.snapshot()
+    }
+
+    fn metrics(&self, openmetrics: bool) -> String {
+        format!("openmetrics {openmetrics}\n")
+    }
+
+    fn identity(&self) -> Value {
+        json!({ "what": "identity" })
+    }
+
+    fn policy(&self) -> Value {
+        json!({ "what": "policy" })
+    }
+
+    fn connections(&self, limit: usize) -> Value {
+        json!({ "what": "connections", "limit": limit })
+    }
+}
+
+struct Running {
+    address: Address,
+    readiness: Readiness,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+fn start(address: &Address, kind: Kind) -> Running {
+    let listener = match address {
+        Address::Tcp(address) => bind::tcp(*address).unwrap(),
+        Address::Unix(path) => bind::unix(path, 0o600).unwrap(),
+    };
+    let address = listener.tcp_address().map_or_else(|| address.clone(), Address::Tcp);
+    let readiness = Readiness::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let state = Arc::new(Fake(readiness.clone()));
+    let served = tokio::spawn(serve(listener, kind, state, async move {
+        let _ = stopped.await;
+    }));
+    Running {
+        address,
+        readiness,
+        stop,
+        served,
+    }
+}
+
+fn start_tcp(kind: Kind) -> Running {
+    start(&Address::Tcp("127.0.0.1:0".parse().unwrap()), kind)
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Running {
+    async fn connect(&self) -> Box<dyn Stream> {
+        match &self.address {
+            Address::Tcp(addr) => Box::new(TcpStream::connect(addr).await.unwrap()),
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await.unwrap()),
+        }
+    }
+
+    /// Sends a request as it stands and returns the answer, to the end of the connection.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
+        parse(&self.raw(&format!("GET {path} HTTP/1.1\r\n{headers}\r\n")).await)
+    }
+
+    async fn end(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+fn parse(answer: &str) -> (u16, String, String) {
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    (
+        head[9..12].parse().unwrap(),
+        head.to_ascii_lowercase(),
+        body.to_owned(),
+    )
+}
+
+const LOCAL: &str = "Host: 127.0.0.1:15000\r\n";
+
+#[tokio::test]
+async fn readiness_goes_from_503_to_200_and_says_why() {
+    let running = start_tcp(Kind::Full);
+    let (status, head, body) = running.get("/readyz", LOCAL).await;
+    assert_eq!(status, 503);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["status"], "unavailable");
+    assert_eq!(
+        body["conditions"][0],
+        json!({ "name": "identity", "ok": false, "detail": "no SVID yet" })
+    );
+    assert_eq!(running.get("/startupz", LOCAL).await.0, 503);
+    assert_eq!(running.get("/livez", LOCAL).await.0, 200);
+    for condition in Condition::ALL {
+        running.readiness.set(*condition, true, "fine");
+    }
+    for path in ["/readyz", "/health", "/startupz"] {
+        assert_eq!(running.get(path, LOCAL).await.0, 200, "{path}");
+    }
+    running.readiness.set(Condition::NotDraining, false, "SIGTERM");
+    let statuses = [
+        running.get("/health", LOCAL).await.0,
+        running.get("/startupz", LOCAL).await.0,
+    ];
+    assert_eq!(statuses, [503, 200]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn every_route_answers_with_its_content_and_its_headers() {
+    let running = start_tcp(Kind::Full);
+    for (path, kind, content) in [
+        ("/api/v1/identity", "application/json", "\"identity\""),
+        ("/api/v1/policy", "application/json", "\"policy\""),
+        ("/api/v1/connections", "application/json", "\"limit\": 100"),
+        ("/api/v1/connections?limit=7", "application/json", "\"limit\": 7"),
+        (
+            "/metrics",
+            "text/plain; version=0.0.4; charset=utf-8",
+            "openmetrics false",
+        ),
+        ("/style.css", "text/css", "prefers-color-scheme"),
+        ("/", "text/html", "<title>svidecar: not ready</title>"),
+    ] {
+        let (status, head, body) = running.get(path, LOCAL).await;
+        assert_eq!(status, 200, "{path}");
+        assert!(head.contains(&format!("content-type: {kind}")), "{path}: {head}");
+        assert!(body.contains(content), "{path}: {body}");
+        for header in [
+            "x-content-type-options: nosniff",
+            "cache-control: no-store",
+            "default-src 'none'",
+        ] {
+            assert!(head.contains(header), "{path}: {head}");
+        }
+    }
+    let accept = format!("{LOCAL}Accept: application/openmetrics-text; version=1.0.0\r\n");
+    let (_, head, body) = running.get("/metrics", &accept).await;
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
+    assert_eq!(body, "openmetrics true\n");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn wrong_requests_get_helpful_answers() {
+    let running = start_tcp(Kind::Full);
+    let (status, _, body) = running.get("/metricz", LOCAL).await;
+    assert_eq!(status, 404);
+    assert!(
+        body.contains("there is no `/metricz` here") && body.contains("/metrics"),
+        "{body}"
+    );
+    let (status, head, body) = parse(
+        &running
+            .raw(&format!("POST /readyz HTTP/1.1\r\n{LOCAL}\r\n"))
+            .await,
+    );
+    assert_eq!(status, 405);
+    assert!(
+        head.contains("allow: get, head") && body.contains("does not take POST"),
+        "{head}{body}"
+    );
+    for query in ["limit=0", "limit=1001", "limit=x", "limit", "color=red"] {
+        let (status, _, body) = running.get(&format!("/api/v1/connections?{query}"), LOCAL).await;
+        assert_eq!(status, 400, "{query}: {body}");
+    }
+    let (status, _, body) = parse(&running.raw(&format!("HEAD /livez HTTP/1.1\r\n{LOCAL}\r\n")).await);
+    assert_eq!((status, body.as_str()), (200, ""));
+    let big = format!("{LOCAL}X: {}\r\n", "x".repeat(17 * 1024));
+    assert_eq!(running.get("/livez", &big).await.0, 431);
+    let many = format!("{LOCAL}{}", "X: y\r\n".repeat(100));
+    assert_eq!(running.get("/livez", &many).await.0, 431);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_are_refused() {
+    let full = start_tcp(Kind::Full);
+    let probes = start_tcp(Kind::Probes);
+    // headers, then the status of the full endpoint and of the probes
+    for (headers, expected) in [
+        ("Host: 127.0.0.1:15000\r\n", [200, 200]),
+        ("Host: localhost\r\n", [200, 200]),
+        ("Host: LOCALHOST:1\r\n", [200, 200]),
+        ("Host: [::1]:15000\r\n", [200, 200]),
+        ("Host: [::ffff:127.0.0.1]:15000\r\n", [200, 200]),
+        ("", [200, 200]),
+        ("Host: 10.0.0.7:15021\r\n", [403, 200]),
+        ("Host: evil.example\r\n", [403, 403]),
+        ("Host: localhost.evil.example:15000\r\n", [403, 403]),
+        ("Host: 127.0.0.1.evil.example\r\n", [403, 403]),
+        ("Host: user@127.0.0.1\r\n", [403, 403]),
+        ("Host: 127.0.0.1\r\nHost: evil.example\r\n", [403, 403]),
+        ("Host:\r\n", [403, 403]),
+        ("Host: localhost:9\r\nOrigin: http://localhost:9\r\n", [200, 200]),
+        ("Host: localhost:9\r\nOrigin: http://localhost:8\r\n", [403, 403]),
+        (
+            "Host: localhost:9\r\nOrigin: https://evil.example\r\n",
+            [403, 403],
+        ),
+        ("Host: localhost:9\r\nOrigin: null\r\n", [403, 403]),
+        (
+            "Host: localhost:9\r\nOrigin: http://localhost:9\r\nOrigin: http://x\r\n",
+            [403, 403],
+        ),
+        ("Origin: http://evil.example\r\n", [403, 403]),
+    ] {
+        for (running, expected) in [&full, &probes].into_iter().zip(expected) {
+            let (status, _, body) = running.get("/livez", headers).await;
+            assert_eq!(status, expected, "{headers:?}: {body}");
+        }
+    }
+    let absolute = format!("GET http://evil.example/livez HTTP/1.1\r\n{LOCAL}\r\n");
+    assert_eq!(parse(&full.raw(&absolute).await).0, 403);
+    full.end().await;
+    probes.end().await;
+}
+
+#[tokio::test]
+async fn the_probes_serve_health_alone() {
+    let running = start_tcp(Kind::Probes);
+    for path in ["/readyz", "/startupz", "/health"] {
+        assert_eq!(running.get(path, LOCAL).await.0, 503, "{path}");
+    }
+    assert_eq!(running.get("/livez", LOCAL).await.0, 200);
+    for path in [
+        "/",
+        "/metrics",
+        "/style.css",
+        "/api/v1/identity",
+        "/api/v1/policy",
+        "/api/v1/connections",
+    ] {
+        let (status, _, body) = running.get(path, LOCAL).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(
+            body.contains("there are /livez /readyz /startupz /health\""),
+            "{body}"
+        );
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_private_and_cares_for_no_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    // Left behind by a process that died.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let address = Address::Unix(path.clone());
+    let running = start(&address, Kind::Full);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(running.get("/livez", "Host: whatever.example\r\n").await.0, 200);
+    assert_eq!(
+        running.get("/livez", "Host: x\r\nOrigin: http://x\r\n").await.0,
+        403
+    );
+    running.end().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_headers_and_slow_readers_are_cut_off() {
+    let running = start_tcp(Kind::Full);
+    let mut slow = running.connect().await;
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: local")
+        .await
+        .unwrap();
+    let began = tokio::time::Instant::now();
+    let mut answer = Vec::new();
+    // Time passes by itself while everybody waits; an end of the stream is what is waited for.
+    let _ = slow.read_to_end(&mut answer).await;
+    let waited = began.elapsed();
+    assert!(
+        waited >= server::HEADER_TIMEOUT && waited <= server::CONNECTION_TIMEOUT,
+        "{waited:?}"
+    );
+    assert!(!String::from_utf8_lossy(&answer).contains(" 200 "));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn more_connections_than_the_cap_are_closed_and_places_come_back() {
+    let running = start_tcp(Kind::Full);
+    let mut held = Vec::new();
+    for _ in 0..server::MAX_CONNECTIONS {
+        held.push(running.connect().await);
+    }
+    let mut surplus = running.connect().await;
+    let mut nothing = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(3), surplus.read_to_end(&mut nothing)).await;
+    assert!(
+        read.is_ok() && nothing.is_empty(),
+        "the surplus connection is not closed"
+    );
+    // Those within the cap are served, and each gives its place back.
+    for stream in &mut held {
+        stream
+            .write_all(format!("GET /livez HTTP/1.1\r\n{LOCAL}\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(parse(&answer).0, 200);
+    }
+    assert_eq!(running.get("/livez", LOCAL).await.0, 200);
+    running.end().await;
+}

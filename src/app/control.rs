@@ -1,0 +1,403 @@
+//! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
+//! and the signals live. Bytes move on the workers.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::state::{LastReload, View};
+use super::{AppError, Started, direction, load_policy};
+use crate::admin;
+use crate::clock::SharedClock;
+use crate::config::settings::{Listener, ListenerKind, LogFormat, Settings};
+use crate::connection::registry::lock;
+use crate::connection::{ListenerContext, authority};
+use crate::identity::source::{self, State, Status};
+use crate::lifecycle::drain::{Drain, Drained};
+use crate::lifecycle::readiness::{Condition, Readiness};
+use crate::lifecycle::signal::{Signal, Signals};
+use crate::live::{IdentityView, Live, PolicyView};
+use crate::policy::{Action, Policy};
+use crate::record::{ConnectionRecord, Reason, RecordSink, Verdict};
+use crate::reload::{self, Fingerprint};
+use crate::sys::limits;
+use crate::telemetry::log::{self, LogSink};
+use crate::telemetry::metrics::{ListenerMetrics, Metrics, ReloadResult};
+use crate::tls::configs::{self, Context};
+use crate::worker::{BoundListener, Workers};
+use crate::yaml::Diagnostic;
+
+/// How long connections that were told to end may take to say goodbye.
+const FORCED_END: Duration = Duration::from_secs(2);
+
+/// The log and the metrics, which take every record.
+struct Sinks {
+    log: LogSink,
+    metrics: Arc<Metrics>,
+}
+
+impl RecordSink for Sinks {
+    fn record(&self, record: &ConnectionRecord) {
+        self.metrics.record(record);
+        self.log.record(record);
+    }
+}
+
+pub(super) fn run(started: Started) -> Result<(), AppError> {
+    let format = started.settings.log.format.map(|format| match format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    });
+    let (sink, _log_guard) =
+        log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
+    if let Err(error) = limits::forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
+    }
+    check_open_files(&started.settings);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(control(started, sink))
+}
+
+/// Two descriptors for each connection, and some for ourselves.
+fn check_open_files(settings: &Settings) {
+    let limit = limits::raise_open_files();
+    let wanted = settings.limits.max_connections as u64 * 2 + 64;
+    if limit < wanted {
+        tracing::warn!(
+            limit, wanted, max_connections = settings.limits.max_connections,
+            "the limit of open files is too low for limits.max_connections: connections beyond it will wait"
+        );
+    }
+}
+
+/// What the tasks of the control runtime share.
+struct Control {
+    settings: Settings,
+    clock: SharedClock,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    listeners: Vec<Arc<ListenerMetrics>>,
+    reload_asked: Notify,
+    view: Arc<View>,
+}
+
+async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
+    let mut signals = Signals::new()?;
+    let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
+    let records = Arc::new(Sinks { log: sink, metrics: metrics.clone() });
+    let settings = started.settings;
+    for warning in &started.warnings {
+        tracing::warn!("{warning}");
+    }
+    let live = Arc::new(Live::new(
+        started.clock.clone(),
+        records,
+        settings.limits.clone(),
+        settings.open_connections,
+        settings.policy.mode,
+    ));
+    let identity = source::spawn(&settings.identity, started.clock.clone());
+    let readiness = Readiness::new();
+    let bound: Vec<_> = started
+        .listeners
+        .into_iter()
+        .map(|(listener, socket)| {
+            let context = ListenerContext {
+                direction: direction(&listener),
+                metrics: metrics.listener(&listener.name, direction(&listener)),
+                settings: listener,
+            };
+            Arc::new(BoundListener::new(context, socket))
+        })
+        .collect();
+    let view = Arc::new(View {
+        live: live.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        identity: identity.state.clone(),
+        policy_path: settings.policy.path.as_ref().map(|path| path.display().to_string()),
+        last_reload: Mutex::new(None),
+    });
+    let control = Arc::new(Control {
+        clock: started.clock,
+        live,
+        metrics,
+        readiness,
+        listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
+        reload_asked: Notify::new(),
+        view,
+        settings,
+    });
+    control.set_policy(started.policy, 1);
+
+    let drain = Drain::new();
+    let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
+    let names: Vec<_> = bound.iter().map(|b| format!("{}={}", b.context.settings.name, b.context.settings.listen)).collect();
+    workers.publish(bound.into());
+    control.readiness.set(Condition::Listeners, true, names.join(" "));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), workers = control.settings.workers, listeners = %names.join(" "),
+        "listening"
+    );
+
+    tokio::spawn(authority::watch(control.live.clone()));
+    let (stop_admin, admin_stopped) = watch::channel(());
+    let mut admin_tasks = tokio::task::JoinSet::new();
+    for (socket, kind) in
+        [(started.admin, admin::Kind::Full), (started.probes, admin::Kind::Probes)]
+    {
+        if let Some(socket) = socket {
+            let mut stopped = admin_stopped.clone();
+            let state: Arc<dyn admin::AdminState> = control.view.clone();
+            admin_tasks.spawn(admin::serve(socket, kind, state, async move {
+                // Either a value or the sender's end: both mean stop.
+                let _ = stopped.changed().await;
+            }));
+        }
+    }
+    if let Some((path, seen)) = started.policy_seen {
+        tokio::spawn(follow_policy(control.clone(), path, seen));
+    }
+
+    let result = tokio::select! {
+        result = follow_identity(&control, identity.state.clone()) => result,
+        () = until_terminated(&control, &mut signals) => Ok(()),
+    };
+    end(&control, &workers, &drain, &mut signals).await;
+    workers.stop();
+    let _ = stop_admin.send(());
+    while admin_tasks.join_next().await.is_some() {}
+    remove_sockets(&control.settings);
+    result
+}
+
+/// Handles signals up to the first that asks for the end.
+async fn until_terminated(control: &Control, signals: &mut Signals) {
+    loop {
+        match signals.next().await {
+            Signal::Terminate { .. } => return,
+            Signal::Reload => control.reload_asked.notify_one(),
+        }
+    }
+}
+
+/// Stops accepting, lets connections finish, and forces those that do not.
+async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut Signals) {
+    let open = control.live.capacity.connections();
+    control.readiness.set(Condition::NotDraining, false, "shutting down");
+    workers.publish(Arc::new([]));
+    tracing::info!(
+        open, drain_timeout_s = control.settings.limits.drain_timeout.as_secs_f64(),
+        "shutting down: no new connections; open ones may finish"
+    );
+    let again = async {
+        // What else comes does not matter any more.
+        while !matches!(signals.next().await, Signal::Terminate { .. }) {}
+    };
+    let cut = tokio::select! {
+        drained = drain.drain(control.settings.limits.drain_timeout) => match drained {
+            Drained::Complete => 0,
+            Drained::Forced { remaining } => remaining,
+        },
+        () = again => {
+            control.live.shutdown_now.store(true, Ordering::Relaxed);
+            let remaining = drain.tokens();
+            drain.force();
+            remaining
+        }
+    };
+    // They are told to end and say why to their peers; that takes a moment.
+    let _ = tokio::time::timeout(FORCED_END, drain.finished()).await;
+    if cut > 0 {
+        tracing::warn!(cut, "ended; connections were cut");
+    } else {
+        tracing::info!("ended; every connection had finished");
+    }
+}
+
+/// Unix sockets leave a file behind that would look as if somebody listened.
+fn remove_sockets(settings: &Settings) {
+    for listener in &settings.listeners {
+        if let crate::config::settings::Address::Unix(path) = &listener.listen {
+            // Not being there is what is wanted.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
+/// we hold nothing.
+async fn follow_identity(
+    control: &Control,
+    mut states: watch::Receiver<Arc<State>>,
+) -> Result<(), AppError> {
+    let provider = configs::provider();
+    let mut published: Option<u64> = None;
+    let mut rotations = 0;
+    loop {
+        let state = states.borrow_and_update().clone();
+        if let (Status::Fatal { why }, None) = (&state.status, &state.material) {
+            return Err(AppError::Identity(why.clone()));
+        }
+        control.metrics.set_workload_api_connected(state.connected);
+        control.metrics.svid_rotations.inc_by(state.rotations.saturating_sub(rotations));
+        rotations = state.rotations;
+        match &state.material {
+            Some(material) if published == Some(material.generation) => {}
+            Some(material) => {
+                match Context::new(material.clone(), &control.settings.listeners, &provider, &control.clock) {
+                    Ok(context) => {
+                        published = Some(material.generation);
+                        control.live.set_identity(IdentityView::Held(Arc::new(context)));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "an update of our identity cannot be used; the last one stays in force");
+                    }
+                }
+            }
+            None => {
+                published = None;
+                let reason = match state.status {
+                    Status::Expired => Reason::IdentityExpired,
+                    _ => Reason::NoIdentity,
+                };
+                control.live.set_identity(IdentityView::Missing { reason, detail: state.status.to_string() });
+            }
+        }
+        control.show_identity(&state);
+        if states.changed().await.is_err() {
+            return Err(AppError::Identity("the identity source ended".to_owned()));
+        }
+    }
+}
+
+/// Reads the policy again when its files change or a signal asks for it.
+async fn follow_policy(control: Arc<Control>, path: PathBuf, mut seen: Fingerprint) {
+    let mut generation = 1;
+    loop {
+        let asked =
+            tokio::time::timeout(reload::PERIOD, control.reload_asked.notified()).await.is_ok();
+        let looked_at = path.clone();
+        // A dead network file system must not hold up identity and signals.
+        let Ok(now) = tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await else {
+            return;
+        };
+        if now == seen && !asked {
+            continue;
+        }
+        seen = now;
+        let (settings, time) = (control.settings.clone(), control.clock.now());
+        let Ok(loaded) = tokio::task::spawn_blocking(move || load_policy(&settings, time)).await else {
+            return;
+        };
+        match loaded {
+            Ok((policy, warnings)) => {
+                for warning in &warnings {
+                    tracing::warn!("{warning}");
+                }
+                control.metrics.policy_reloaded(ReloadResult::Success);
+                if policy.content_hash() == control.live.policy().policy.content_hash() {
+                    tracing::info!(generation, "the policy was read again and has not changed");
+                    control.show_policy(&[]);
+                } else {
+                    generation += 1;
+                    control.set_policy(policy, generation);
+                    tracing::info!(generation, "a new policy is in force");
+                }
+            }
+            Err(problems) => {
+                control.metrics.policy_reloaded(ReloadResult::Failure);
+                for problem in problems.iter().filter(|p| p.is_error()) {
+                    tracing::error!(generation, "the new policy is refused, the last good one stays in force: {problem}");
+                }
+                control.show_policy(&problems);
+            }
+        }
+    }
+}
+
+impl Control {
+    /// Puts a policy into force.
+    fn set_policy(&self, policy: Policy, generation: u64) {
+        for (listener, metrics) in self.settings.listeners.iter().zip(&self.listeners) {
+            set_rules(metrics, listener, &policy);
+        }
+        self.metrics.set_policy_generation(generation);
+        self.live.set_policy(PolicyView {
+            generation,
+            policy,
+            mode: self.settings.policy.mode,
+            since: self.clock.now(),
+        });
+        self.show_policy(&[]);
+    }
+
+    /// Shows the policy in force, and what is wrong with the newest files.
+    fn show_policy(&self, problems: &[Diagnostic]) {
+        let view = self.live.policy();
+        let problems: Vec<String> =
+            problems.iter().filter(|p| p.is_error()).map(|p| p.summary()).collect();
+        let rules = view.policy.rules().len();
+        let detail = match problems.first() {
+            None => format!("generation {}, {rules} rules", view.generation),
+            Some(first) => format!(
+                "generation {} stays in force: the files have {} error(s), the first: {first}",
+                view.generation,
+                problems.len()
+            ),
+        };
+        self.readiness.set(Condition::Policy, true, detail);
+        *lock(&self.view.last_reload) = Some(LastReload { at: self.clock.now(), problems });
+    }
+
+    fn show_identity(&self, state: &State) {
+        let detail = match (&state.material, &state.last_problem) {
+            (Some(material), None) => format!(
+                "{} until {}",
+                material.svid.id,
+                crate::clock::rfc3339(material.svid.not_after)
+            ),
+            (Some(material), Some(problem)) => format!(
+                "{} until {}; {problem}",
+                material.svid.id,
+                crate::clock::rfc3339(material.svid.not_after)
+            ),
+            (None, Some(problem)) if *problem != state.status.to_string() => {
+                format!("{}: {problem}", state.status)
+            }
+            (None, _) => state.status.to_string(),
+        };
+        self.readiness.set(Condition::Identity, state.material.is_some(), detail);
+        let id = state.material.as_deref().map(|m| (m.svid.id.to_string(), m.svid.not_after));
+        self.metrics.set_svid(id.as_ref().map(|(id, end)| (id.as_str(), *end)));
+        let bundles = state.material.as_deref().into_iter().flat_map(|m| m.bundles.values());
+        self.metrics.set_bundles(
+            bundles.filter_map(|b| Some((b.trust_domain.as_str().to_owned(), b.not_after()?))),
+        );
+    }
+}
+
+/// The rules that can decide for a listener, for the metric that counts decisions.
+fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
+    match &listener.kind {
+        ListenerKind::Inbound { .. } => {
+            metrics.set_rules(policy.rules().iter().filter_map(|rule| {
+                let concerns = rule.to().is_none_or(|to| to.contains(&listener.name));
+                let verdict = match rule.action() {
+                    Action::Allow => Verdict::Allow,
+                    Action::Deny => Verdict::Deny,
+                    Action::Audit => return None,
+                };
+                concerns.then_some((rule.name().as_ref(), verdict))
+            }));
+        }
+        ListenerKind::Outbound { peer, .. } => {
+            let patterns: Vec<_> = peer.iter().map(ToString::to_string).collect();
+            metrics.set_rules(patterns.iter().map(|pattern| (pattern.as_str(), Verdict::Allow)));
+        }
+    }
+}
+

@@ -1,0 +1,149 @@
+//! Builds every part in order, runs them, and ends them in order.
+//!
+//! [`start`] reads, checks and binds everything that can fail, and starts no thread: between it and
+//! [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
+//! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
+
+mod control;
+mod state;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::settings::{Address, Listener, ListenerKind, Settings};
+use crate::config::{self, Environment};
+use crate::policy::Policy;
+use crate::record::Direction;
+use crate::reload::{self, Fingerprint};
+use crate::sys::bind::{self, BindError, Listening};
+use crate::yaml::Diagnostic;
+
+/// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
+/// containers often run as different users.
+const APPLICATION_SOCKET_MODE: u32 = 0o666;
+/// Who may connect to the admin socket: our own user.
+const ADMIN_SOCKET_MODE: u32 = 0o600;
+
+/// Why the sidecar did not start or did not keep running.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Config or policy are bad: exit code 2.
+    #[error("the configuration has errors")]
+    Configuration(Vec<Diagnostic>),
+    /// A socket could not be bound.
+    #[error("listener `{0}`: {1}")]
+    Listener(Arc<str>, BindError),
+    /// The admin socket could not be bound.
+    #[error("admin endpoint: {0}")]
+    Admin(BindError),
+    /// The log could not be set up.
+    #[error("log: {0}")]
+    Log(String),
+    /// A thread, runtime or signal handler could not be made.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The identity source refuses us for good.
+    #[error("identity: {0}")]
+    Identity(String),
+}
+
+/// Everything read, checked and bound, and nothing running.
+#[derive(Debug)]
+pub struct Started {
+    settings: Settings,
+    policy: Policy,
+    /// Where the policy is and what it looked like; none where no inbound listener needs one.
+    policy_seen: Option<(PathBuf, Fingerprint)>,
+    warnings: Vec<Diagnostic>,
+    listeners: Vec<(Arc<Listener>, Listening)>,
+    admin: Option<Listening>,
+    probes: Option<Listening>,
+    clock: SharedClock,
+}
+
+/// Which way a listener faces.
+#[must_use]
+pub const fn direction(listener: &Listener) -> Direction {
+    match listener.kind {
+        ListenerKind::Inbound { .. } => Direction::Inbound,
+        ListenerKind::Outbound { .. } => Direction::Outbound,
+    }
+}
+
+/// Reads the config and the policy it names, and binds the sockets.
+///
+/// # Errors
+/// All problems of the files, or the first socket that cannot be bound.
+pub fn start(config: &Path) -> Result<Started, AppError> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let (settings, mut warnings) =
+        config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
+    // Before reading: a change while we read is then seen as one afterwards.
+    let policy_seen = settings.policy.path.clone().map(|path| {
+        let seen = reload::fingerprint(&path);
+        (path, seen)
+    });
+    let (policy, found) = load_policy(&settings, clock.now()).map_err(AppError::Configuration)?;
+    warnings.extend(found);
+
+    let mut listeners = Vec::with_capacity(settings.listeners.len());
+    for listener in &settings.listeners {
+        let socket = bind_address(&listener.listen, APPLICATION_SOCKET_MODE)
+            .map_err(|e| AppError::Listener(listener.name.clone(), e))?;
+        listeners.push((listener.clone(), socket));
+    }
+    let admin = settings
+        .admin
+        .as_ref()
+        .map(|admin| bind_address(&admin.listen, ADMIN_SOCKET_MODE))
+        .transpose()
+        .map_err(AppError::Admin)?;
+    let probes = settings
+        .admin
+        .as_ref()
+        .and_then(|admin| admin.probes)
+        .map(bind::tcp)
+        .transpose()
+        .map_err(AppError::Admin)?;
+    Ok(Started { settings, policy, policy_seen, warnings, listeners, admin, probes, clock })
+}
+
+/// Reads the policy as the settings name it.
+///
+/// # Errors
+/// All findings, when one of them is an error.
+pub fn load_policy(
+    settings: &Settings,
+    now: SystemTime,
+) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    match &settings.policy.path {
+        Some(path) => crate::policy::load(path, &config::listener_names(&settings.listeners), now),
+        None => Ok((Policy::deny_all(), Vec::new())),
+    }
+}
+
+fn bind_address(address: &Address, mode: u32) -> Result<Listening, BindError> {
+    match address {
+        Address::Tcp(address) => bind::tcp(*address),
+        Address::Unix(path) => bind::unix(path, mode),
+    }
+}
+
+impl Started {
+    /// What the files made one wonder about.
+    #[must_use]
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// When a part cannot be started, or the identity source refuses us for good.
+    pub fn run(self) -> Result<(), AppError> {
+        control::run(self)
+    }
+}

@@ -1,0 +1,104 @@
+//! `svidecar check`: what `run` would say to a config and its policies, all of it at once.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use super::EXIT_USAGE;
+use super::output::{complain, print};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::settings::Settings;
+use crate::config::{self, Environment};
+use crate::policy::{self, Policy};
+use crate::record::Direction;
+use crate::yaml::{Diagnostic, counted};
+
+/// Reads config and policies as `run` would, and prints every problem.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Each problem comes with file, line and column, the line itself, and what to write instead.
+Exit code 0 when `svidecar run` would start with these files, 2 when not. Warnings do not count.
+
+Example:
+  svidecar check --config /etc/svidecar/config.yaml")]
+pub struct Args {
+    /// The config file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    match check(&args.config, &Environment::of_process(), SystemClock.now()) {
+        Ok((summary, warnings)) => {
+            warnings
+                .iter()
+                .for_each(|warning| complain(&format!("{warning}\n")));
+            print(&summary, ExitCode::SUCCESS)
+        }
+        Err(found) => {
+            found.iter().for_each(|problem| complain(&format!("{problem}\n")));
+            let errors = found.iter().filter(|problem| problem.is_error()).count();
+            complain(&format!(
+                "{} in {}",
+                counted(errors, "error"),
+                args.config.display()
+            ));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// The summary line and the warnings, or all that is wrong.
+///
+/// # Errors
+/// Every finding in the config and in the policy it names, when one of them is an error.
+pub fn check(
+    config: &Path,
+    environment: &Environment,
+    now: SystemTime,
+) -> Result<(String, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut examined = config::examine(config, environment);
+    let policy = match examined.policy_path.take() {
+        // Without all the names nothing can be said of a rule's `to`; the rest of the policy is still checked.
+        Some(path) => policy::examine(&path, examined.listeners.as_deref(), now).map(Some),
+        None => Ok(None),
+    };
+    let mut found = std::mem::take(&mut examined.diagnostics);
+    match (examined.settings, policy) {
+        (Some(settings), Ok(policy)) => {
+            let (policy, warnings) = policy.unzip();
+            found.extend(warnings.into_iter().flatten());
+            Ok((summary(&settings, policy.as_ref()), found))
+        }
+        (_, Ok(policy)) => {
+            found.extend(policy.into_iter().flat_map(|(_, warnings)| warnings));
+            Err(found)
+        }
+        (_, Err(problems)) => {
+            found.extend(problems);
+            Err(found)
+        }
+    }
+}
+
+fn summary(settings: &Settings, policy: Option<&Policy>) -> String {
+    let facing = |direction| {
+        settings
+            .listeners
+            .iter()
+            .filter(|l| l.direction() == direction)
+            .count()
+    };
+    let listeners = format!(
+        "{} ({} inbound, {} outbound)",
+        counted(settings.listeners.len(), "listener"),
+        facing(Direction::Inbound),
+        facing(Direction::Outbound)
+    );
+    match policy {
+        Some(policy) => format!("ok: {listeners}, {}", counted(policy.rules().len(), "rule")),
+        None => format!("ok: {listeners}, no policy"),
+    }
+}

@@ -1,0 +1,196 @@
+//! `svidecar policy explain`: the verdict about a peer, and what every rule had to do with it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use super::output::{complain, print};
+use super::{EXIT_DENIED, EXIT_USAGE};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::settings::{ListenerName, Settings};
+use crate::config::{self, Environment};
+use crate::policy::{self, Explanation, Facts, Policy};
+use crate::record::{Direction, Verdict};
+use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::yaml::{Diagnostic, closest, one_of};
+
+/// Tells whether a peer would be admitted to a listener, and why.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Prints the verdict, the rule that decided, and for every other rule the first condition that did not hold.
+Without --source the peer's address counts as unknown: no allow rule with `source` matches then, every deny rule
+with `source` does. Exit code 0 for allow, 3 for deny, 2 when the question or the files are wrong.
+
+Example:
+  svidecar policy explain --config config.yaml --to orders \\
+      --from spiffe://example.org/ns/shop/sa/storefront --source 10.1.2.3")]
+pub struct Args {
+    /// The config file; it names the policy
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The inbound listener that the peer connects to
+    #[arg(long, value_name = "LISTENER")]
+    pub to: String,
+    /// The peer's SPIFFE ID
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub from: String,
+    /// The peer's IP address
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
+    /// Our own trust domain, where the config says neither `svid` nor `trust_domain`
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    match explain(args, &Environment::of_process(), SystemClock.now()) {
+        Ok((explanation, warnings)) => {
+            warnings
+                .iter()
+                .for_each(|warning| complain(&format!("{warning}\n")));
+            let exit = match explanation.verdict {
+                Verdict::Allow => ExitCode::SUCCESS,
+                Verdict::Deny | Verdict::None => ExitCode::from(EXIT_DENIED),
+            };
+            if !args.json {
+                return print(&explanation.to_string(), exit);
+            }
+            match serde_json::to_string_pretty(&explanation) {
+                Ok(json) => print(&json, exit),
+                Err(error) => {
+                    complain(&format!("error: cannot write the answer as JSON: {error}"));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Err(problem) => {
+            complain(&problem.to_string());
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The config or the policy is bad.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))]
+    Files(Vec<Diagnostic>),
+    /// `--from` is no SPIFFE ID.
+    #[error("error: --from is `{0}`, which is no SPIFFE ID: {1}")]
+    From(String, String),
+    /// `--to` names no inbound listener.
+    #[error("error: --to is `{0}`: {1}")]
+    To(String, String),
+    /// `--trust-domain` is no trust domain.
+    #[error("error: --trust-domain is `{0}`, which is no trust domain")]
+    TrustDomain(String),
+    /// The answer depends on our own trust domain, and nothing says it.
+    #[error(
+        "error: rule `{0}` has no `from` and so allows our own trust domain, which the config does not say: \
+         set `identity.trust_domain`, or give --trust-domain"
+    )]
+    OwnTrustDomain(String),
+}
+
+/// Answers the question.
+///
+/// # Errors
+/// The question makes no sense with this config, or the config or the policy is bad.
+pub fn explain(
+    args: &Args,
+    environment: &Environment,
+    now: SystemTime,
+) -> Result<(Explanation, Vec<Diagnostic>), ExplainError> {
+    let (settings, policy, warnings) = files(&args.config, environment, now)?;
+    let peer = SpiffeId::new(&args.from)
+        .map_err(|error| ExplainError::From(args.from.clone(), error.to_string()))?;
+    if peer.path().is_empty() {
+        let message = "a workload's ID has a path".to_owned();
+        return Err(ExplainError::From(args.from.clone(), message));
+    }
+    check_listener(&args.to, &config::listener_names(&settings.listeners))?;
+    let own = own_trust_domain(args, &settings, &policy, &peer)?;
+    let facts = Facts {
+        listener: &args.to,
+        peer: &peer,
+        source: args.source,
+        own_trust_domain: &own,
+    };
+    Ok((policy.explain(&facts, now), warnings))
+}
+
+fn files(
+    path: &Path,
+    environment: &Environment,
+    now: SystemTime,
+) -> Result<(Settings, Policy, Vec<Diagnostic>), ExplainError> {
+    // The question is about policy: that an agent's socket is known only where the sidecar runs is no obstacle.
+    let offline = Environment {
+        endpoint_socket: environment
+            .endpoint_socket
+            .clone()
+            .or_else(|| Some("unix:///not-asked".to_owned())),
+        ..environment.clone()
+    };
+    let (settings, mut warnings) = config::load(path, &offline).map_err(ExplainError::Files)?;
+    let Some(policy_path) = &settings.policy.path else {
+        return Ok((settings, Policy::deny_all(), warnings));
+    };
+    let names = config::listener_names(&settings.listeners);
+    let (policy, more) = policy::load(policy_path, &names, now).map_err(ExplainError::Files)?;
+    warnings.extend(more);
+    Ok((settings, policy, warnings))
+}
+
+fn check_listener(to: &str, listeners: &[ListenerName]) -> Result<(), ExplainError> {
+    let inbound: Vec<&str> = listeners
+        .iter()
+        .filter(|l| l.direction == Direction::Inbound)
+        .map(|l| &*l.name)
+        .collect();
+    if inbound.contains(&to) {
+        return Ok(());
+    }
+    let outbound = listeners.iter().any(|listener| *listener.name == *to);
+    let why = match closest(to, &inbound) {
+        _ if outbound => "an outbound listener, where `peer` in the config says who may answer".to_owned(),
+        Some(word) => format!("no inbound listener; did you mean `{word}`?"),
+        None if inbound.is_empty() => "the config has no inbound listener".to_owned(),
+        None => format!("no inbound listener; there is {}", one_of(&inbound)),
+    };
+    Err(ExplainError::To(to.to_owned(), why))
+}
+
+/// Our own trust domain. Where nothing says it, any will do unless an allow rule asks for it: then there is no answer.
+fn own_trust_domain(
+    args: &Args,
+    settings: &Settings,
+    policy: &Policy,
+    peer: &SpiffeId,
+) -> Result<TrustDomain, ExplainError> {
+    if let Some(text) = &args.trust_domain {
+        let plain = !text.contains('/');
+        return TrustDomain::new(text)
+            .ok()
+            .filter(|_| plain)
+            .ok_or_else(|| ExplainError::TrustDomain(text.clone()));
+    }
+    if let Some(domain) = &settings.identity.trust_domain {
+        return Ok(domain.clone());
+    }
+    match policy
+        .rules()
+        .iter()
+        .find(|rule| rule.depends_on_own_trust_domain(&args.to))
+    {
+        Some(rule) => Err(ExplainError::OwnTrustDomain(rule.name().to_string())),
+        None => Ok(peer.trust_domain().clone()),
+    }
+}

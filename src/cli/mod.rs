@@ -1,0 +1,86 @@
+//! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
+
+pub mod check;
+pub mod explain;
+pub mod healthcheck;
+pub mod identity;
+mod output;
+pub mod run;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod workload_api;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything is good.
+pub const EXIT_GOOD: u8 = 0;
+/// Something failed at run time.
+pub const EXIT_FAILED: u8 = 1;
+/// Bad usage or a bad configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// `policy explain`: the peer is denied.
+pub const EXIT_DENIED: u8 = 3;
+
+/// A zero-trust mTLS sidecar: SPIFFE identities, TLS 1.3 only, policies that explain themselves.
+#[derive(Debug, Parser)]
+#[command(name = "svidecar", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Start here:\n  svidecar demo                            watch it work, with nothing else installed\n  \
+svidecar check --config svidecar.yaml    read config and policies, print every problem\n  \
+svidecar run --config svidecar.yaml      the sidecar")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Check(check::Args),
+    Identity(identity::Args),
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    WorkloadApi(workload_api::Args),
+    Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+/// Ask questions of policy files.
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    Explain(explain::Args),
+}
+
+/// Reads the command line, does what it says, and returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let out = &mut std::io::stdout();
+    // clap ends the process itself for --help, --version (0) and bad usage (2).
+    match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Identity(args) => exit_code(identity::run(&args, out)),
+        Command::Policy(PolicyCommand::Explain(args)) => explain::run(&args),
+        Command::WorkloadApi(args) => exit_code(workload_api::run(&args, out)),
+        Command::Healthcheck(args) => match healthcheck::healthcheck(&args, out) {
+            Ok(()) => ExitCode::from(EXIT_GOOD),
+            Err(error) => {
+                output::complain(&format!("svidecar: {error}"));
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+    }
+}
+
+/// The exit code of a command that writes to standard output; it fails when it cannot.
+fn exit_code(result: std::io::Result<u8>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_GOOD),
+        Err(error) => {
+            output::complain(&format!("svidecar: {error}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

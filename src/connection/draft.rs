@@ -1,0 +1,75 @@
+//! A record in the making.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::ListenerContext;
+use crate::authorize::Decision;
+use crate::forward::meter::Traffic;
+use crate::record::{ConnectionRecord, Direction, Ending, PeerAddr, Verdict};
+use crate::spiffe::SpiffeId;
+
+/// What is known of a connection so far.
+pub(super) struct Draft {
+    pub(super) id: u64,
+    pub(super) peer_addr: PeerAddr,
+    pub(super) since: SystemTime,
+    pub(super) peer_id: Option<Arc<SpiffeId>>,
+    pub(super) own_id: Option<Arc<SpiffeId>>,
+    pub(super) decision: Option<Decision>,
+    pub(super) upstream: Option<String>,
+    pub(super) traffic: Option<Arc<Traffic>>,
+    accepted: Instant,
+    listener: Arc<str>,
+    direction: Direction,
+}
+
+impl Draft {
+    pub(super) fn new(id: u64, listener: &ListenerContext, peer_addr: PeerAddr, since: SystemTime) -> Self {
+        Self {
+            id,
+            peer_addr,
+            since,
+            peer_id: None,
+            own_id: None,
+            decision: None,
+            upstream: None,
+            traffic: None,
+            accepted: Instant::now(),
+            listener: listener.settings.name.clone(),
+            direction: listener.direction,
+        }
+    }
+
+    pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
+        let (bytes_up, bytes_down) = self.traffic.map_or((0, 0), |traffic| {
+            (traffic.up.load(Ordering::Relaxed), traffic.down.load(Ordering::Relaxed))
+        });
+        let (verdict, rule, policy_generation) = match self.decision {
+            Some(decision) => (decision.verdict, decision.rule, decision.policy_generation),
+            None => (Verdict::None, None, 0),
+        };
+        ConnectionRecord {
+            id: self.id,
+            time: now,
+            listener: self.listener,
+            direction: self.direction,
+            peer_addr: self.peer_addr,
+            peer_id: self.peer_id,
+            own_id: self.own_id,
+            verdict,
+            rule,
+            outcome: ending.reason.outcome(),
+            reason: ending.reason,
+            detail: ending.detail,
+            policy_generation,
+            upstream: self.upstream,
+            bytes_up,
+            bytes_down,
+            duration: self.accepted.elapsed(),
+        }
+    }
+}

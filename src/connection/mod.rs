@@ -1,0 +1,226 @@
+//! One connection, from acceptance to its record. [`serve`] tells it in order; [`inbound`] and [`outbound`] tell what
+//! differs.
+//!
+//! The phases are accept, handshake, authorize, connect, relay, close. Whatever happens in one of them, the
+//! connection ends as exactly one [`ConnectionRecord`].
+
+pub mod authority;
+pub mod capacity;
+mod draft;
+mod inbound;
+mod outbound;
+pub mod registry;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustls::AlertDescription;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::config::settings;
+use crate::identity::material::Svid;
+use crate::lifecycle::drain::DrainWatch;
+use crate::live::{IdentityView, Live};
+use crate::record::{Direction, Ending, PeerAddr, Reason};
+use crate::sys::stream::Stream;
+use crate::telemetry::metrics::ListenerMetrics;
+use crate::tls::configs::Context;
+use crate::tls::handshake::{Established, Failure};
+use crate::tls::session::Session;
+use crate::upstream::resolve::Resolver;
+use draft::Draft;
+use registry::{Registered, Registration};
+
+/// A listener as its connections see it.
+#[derive(Debug)]
+pub struct ListenerContext {
+    /// As configured.
+    pub settings: Arc<settings::Listener>,
+    /// Which way it faces.
+    pub direction: Direction,
+    /// Its metrics.
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// What a worker lends to its connections.
+#[derive(Debug)]
+pub struct Worker {
+    /// Identity, policy, registry.
+    pub live: Arc<Live>,
+    /// Resolves the names of upstreams.
+    pub resolver: Resolver,
+    /// Tells when the process is on its way out.
+    pub drain: DrainWatch,
+}
+
+/// How a connection ended, and the TLS socket that still carries our last words, if there is one.
+struct Closing {
+    ending: Ending,
+    linger: Option<Stream>,
+}
+
+impl Closing {
+    /// Both sockets are gone already.
+    const fn done(ending: Ending) -> Self {
+        Self { ending, linger: None }
+    }
+}
+
+/// What the two directions share while they serve a connection.
+struct Serving<'a> {
+    worker: &'a Worker,
+    listener: &'a Arc<ListenerContext>,
+    draft: Draft,
+    /// Given back when the handshake is over.
+    handshake: Option<capacity::Place>,
+}
+
+/// Serves one accepted connection to its end, and records it.
+pub async fn serve(
+    worker: Arc<Worker>,
+    listener: Arc<ListenerContext>,
+    stream: Stream,
+    peer_addr: PeerAddr,
+) {
+    let live = &worker.live;
+    let _token = worker.drain.token();
+    let draft = Draft::new(live.registry.next_id(), &listener, peer_addr, live.clock.now());
+    let (_place, handshake) = match live.capacity.admit() {
+        Ok(places) => places,
+        Err(reason) => {
+            stream.abort();
+            live.records.record(&draft.finish(Ending::new(reason), live.clock.now()));
+            return;
+        }
+    };
+    let open = listener.metrics.open();
+    let mut serving =
+        Serving { worker: &worker, listener: &listener, draft, handshake: Some(handshake) };
+    let closing = match listener.direction {
+        Direction::Inbound => inbound::serve(&mut serving, stream).await,
+        Direction::Outbound => outbound::serve(&mut serving, stream).await,
+    };
+    live.records.record(&serving.draft.finish(closing.ending, live.clock.now()));
+    drop(open);
+    if let Some(stream) = closing.linger {
+        stream.close_lingering().await;
+    }
+}
+
+impl Serving<'_> {
+    /// Who we are, or why the connection must be refused.
+    fn identity(&mut self) -> Result<Arc<Context>, Ending> {
+        let live = &self.worker.live;
+        match &*live.identity() {
+            IdentityView::Held(context) if context.material.svid.not_after > live.clock.now() => {
+                self.draft.own_id = Some(context.material.svid.id.clone());
+                Ok(context.clone())
+            }
+            // The identity task is about to say so; nobody is let in meanwhile.
+            IdentityView::Held(_) => Err(Ending::with(Reason::IdentityExpired, "our SVID ran out")),
+            IdentityView::Missing { reason, detail } => Err(Ending::with(*reason, detail.clone())),
+        }
+    }
+
+    /// Runs a handshake within its time limit, and notes what it found.
+    async fn handshake(
+        &mut self,
+        handshake: impl Future<Output = Result<Established, Failure>>,
+    ) -> Result<Established, Failure> {
+        let limit = self.worker.live.limits.handshake_timeout;
+        let started = tokio::time::Instant::now();
+        // Boxed: its state is dead weight for the rest of the connection's life.
+        let result = tokio::select! {
+            result = timeout(limit, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
+                reason: Reason::HandshakeTimeout,
+                detail: format!("the handshake took longer than {} ms", limit.as_millis()),
+                peer: None,
+                alerted: false,
+            })),
+            () = self.worker.drain.forced() => Err(Failure {
+                reason: self.forced().reason,
+                detail: "during the handshake".to_owned(),
+                peer: None,
+                alerted: false,
+            }),
+        };
+        self.handshake = None;
+        match &result {
+            Ok(established) => {
+                self.listener.metrics.handshake(started.elapsed());
+                self.draft.peer_id = Some(established.peer.id.clone());
+            }
+            Err(failure) => self.draft.peer_id = failure.peer.clone().map(Arc::new),
+        }
+        result
+    }
+
+    /// Registers the connection, so that no change from here on passes it by.
+    fn register(&self, context: &Context, established: &Established) -> Registered {
+        let peer = established.peer.clone();
+        self.worker.live.registry.register(Registration {
+            id: self.draft.id,
+            listener: self.listener.settings.clone(),
+            direction: self.listener.direction,
+            peer_addr: self.draft.peer_addr,
+            bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
+            peer,
+            own: Arc::<Svid>::clone(&context.material.svid),
+            since: self.draft.since,
+        })
+    }
+
+    /// Checks what changed between the handshake and the registration.
+    fn recheck(&self, registered: &Registered) -> Result<(), Ending> {
+        let live = &self.worker.live;
+        authority::recheck(&registered.entry, &live.identity(), live.clock.now()).map_or(Ok(()), Err)
+    }
+
+    /// Why a connection ends that the drain did not wait for.
+    fn forced(&self) -> Ending {
+        if self.worker.live.shutdown_now.load(Ordering::Relaxed) {
+            Ending::new(Reason::Shutdown)
+        } else {
+            Ending::new(Reason::DrainTimeout)
+        }
+    }
+
+    /// Resolves when an open connection must end for a cause outside of it.
+    async fn told_to_close(&self, registered: &mut Registered) -> Ending {
+        tokio::select! {
+            biased;
+            order = &mut registered.close => {
+                // The sender lives in the entry, which `registered` holds: it cannot go away unused.
+                order.unwrap_or_else(|_| Ending::new(Reason::Internal))
+            }
+            () = self.worker.drain.forced() => self.forced(),
+        }
+    }
+}
+
+/// Ends a TLS connection that is not relayed with a fatal alert, and hands back the socket for a lingering close.
+async fn refuse(mut session: Session, mut stream: Stream, alert: AlertDescription) -> Option<Stream> {
+    let mut last = Vec::new();
+    let limit = std::time::Duration::from_secs(1);
+    if session.seal_fatal(alert, &mut last).is_ok()
+        && matches!(timeout(limit, stream.write_all(&last)).await, Ok(Ok(())))
+    {
+        return Some(stream);
+    }
+    stream.abort();
+    None
+}
+
+/// Closes the TLS socket of a handshake that failed.
+fn after_failure(stream: Stream, failure: Failure) -> Closing {
+    let ending = Ending::with(failure.reason, failure.detail);
+    if failure.alerted {
+        return Closing { ending, linger: Some(stream) };
+    }
+    stream.abort();
+    Closing::done(ending)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The application calls a peer: plaintext in, mutual TLS on to one of those that the listener's `peer` list names.
+
+use super::registry::lock;
+use super::{Closing, Serving, refuse};
+use crate::authorize::{self, Decision};
+use crate::config::settings::ListenerKind;
+use crate::forward::meter::Meter;
+use crate::forward::relay::{self, Ends, alert_for};
+use crate::record::{Direction, Ending, Reason, Verdict};
+use crate::sys::stream::Stream;
+use crate::tls::handshake::{self, Established, Failure};
+use crate::upstream::dial;
+
+pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
+    let settings = serving.listener.settings.clone();
+    let ListenerKind::Outbound { connect, .. } = &settings.kind else {
+        return Closing::done(Ending::with(Reason::Internal, "an inbound listener served as outbound"));
+    };
+
+    // Who are we?
+    let context = match serving.identity() {
+        Ok(context) => context,
+        Err(ending) => return refused(plain, ending),
+    };
+    let Some((config, name)) = context.client(&settings.name) else {
+        return refused(plain, Ending::with(Reason::Internal, "the listener has no TLS configuration"));
+    };
+
+    // To whom?
+    serving.draft.upstream = Some(connect.to_string());
+    let limit = serving.worker.live.limits.connect_timeout;
+    let dialled = tokio::select! {
+        dialled = Box::pin(dial::peer(connect, &serving.worker.resolver, limit)) => {
+            dialled.map_err(|e| Ending::with(e.reason, e.detail))
+        }
+        () = serving.worker.drain.forced() => Err(serving.forced()),
+    };
+    let mut tls = match dialled {
+        Ok(tls) => tls,
+        Err(ending) => return refused(plain, ending),
+    };
+
+    // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
+    // our certificate.
+    let established = match serving.handshake(handshake::connect(&mut tls, config, name)).await {
+        Ok(established) => established,
+        Err(failure) => return handshake_failed(serving, plain, tls, failure),
+    };
+    let mut registered = serving.register(&context, &established);
+    let Established { session, peer, unread } = established;
+
+    // May they? The authority's view, and the permit that forwarding asks for.
+    let checked = serving.recheck(&registered).and_then(|()| {
+        authorize::outbound(&settings.kind, &peer.id).map_err(|denial| {
+            serving.draft.decision = Some(denial.decision);
+            Ending::with(denial.reason, denial.detail)
+        })
+    });
+    let permit = match checked {
+        Ok(permit) => permit,
+        Err(ending) => {
+            plain.abort();
+            let linger = refuse(session, tls, alert_for(ending.reason)).await;
+            return Closing { ending, linger };
+        }
+    };
+    let decision = permit.decision();
+    serving.listener.metrics.decided(decision.rule.as_deref(), decision.verdict);
+    serving.draft.decision = Some(decision.clone());
+    *lock(&registered.entry.decision) = Some(decision.clone());
+
+    // Move the bytes.
+    let traffic = registered.entry.traffic.clone();
+    serving.draft.traffic = Some(traffic.clone());
+    let meter = Meter::new(Direction::Outbound, traffic, serving.listener.metrics.clone());
+    let idle = serving.worker.live.limits.idle_timeout;
+    let close = serving.told_to_close(&mut registered);
+    let ended = relay::run(&permit, Ends { tls, session, unread, plain }, meter, idle, close).await;
+    Closing { ending: ended.ending, linger: ended.linger }
+}
+
+/// The application learns of every failure as a reset: it sees no TLS.
+fn refused(plain: Stream, ending: Ending) -> Closing {
+    plain.abort();
+    Closing::done(ending)
+}
+
+fn handshake_failed(serving: &mut Serving<'_>, plain: Stream, tls: Stream, failure: Failure) -> Closing {
+    plain.abort();
+    if failure.reason == Reason::PeerNotExpected {
+        serving.listener.metrics.decided(None, Verdict::Deny);
+        serving.draft.decision = Some(Decision { verdict: Verdict::Deny, rule: None, policy_generation: 0 });
+    }
+    super::after_failure(tls, failure)
+}

@@ -1,0 +1,99 @@
+//! Sees that the policy's files changed.
+//!
+//! By looking twice a second rather than by inotify: Kubernetes swaps a symbolic link somewhere in the path, which a
+//! watch on the file or its folder never hears of, and network file systems tell nothing at all. What is looked at is
+//! where the path leads now and which files lie there, with their inode, size and times.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often to look.
+pub const PERIOD: Duration = Duration::from_millis(500);
+/// Entries of one folder that are looked at, as many as a policy may have.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What the files at a path look like from outside. Equal fingerprints mean that nobody wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(u64);
+
+/// Looks at `path`, a file or a folder of files. Blocking. What cannot be read is part of the picture too: a file that
+/// goes away and one that comes back are changes.
+#[must_use]
+pub fn fingerprint(path: &Path) -> Fingerprint {
+    let mut hasher = DefaultHasher::new();
+    // Where the path leads through all symbolic links on the way.
+    fs::canonicalize(path).ok().hash(&mut hasher);
+    look(path, &mut hasher);
+    if let Ok(entries) = fs::read_dir(path) {
+        let mut files: Vec<_> = entries.take(MAX_ENTRIES).flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        for file in files {
+            file.hash(&mut hasher);
+            fs::canonicalize(&file).ok().hash(&mut hasher);
+            look(&file, &mut hasher);
+        }
+    }
+    Fingerprint(hasher.finish())
+}
+
+fn look(path: &Path, hasher: &mut impl Hasher) {
+    let seen = fs::metadata(path)
+        .map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
+        .ok();
+    seen.hash(hasher);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn sees_writes_removals_and_swapped_links_anywhere_in_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        // As Kubernetes lays out a ConfigMap: file -> ..data/file, ..data -> ..v1.
+        for version in ["..v1", "..v2"] {
+            fs::create_dir(root.join(version)).unwrap();
+            fs::write(root.join(version).join("a.yaml"), "rules: []").unwrap();
+        }
+        symlink("..v1", root.join("..data")).unwrap();
+        symlink("..data/a.yaml", root.join("a.yaml")).unwrap();
+
+        let mut seen = vec![fingerprint(root)];
+        let mut changed = |what: &str| {
+            let now = fingerprint(root);
+            assert_ne!(Some(&now), seen.last(), "{what} was not seen");
+            assert_eq!(now, fingerprint(root), "{what}: not stable");
+            seen.push(now);
+        };
+        symlink("..v2", root.join("..tmp")).unwrap();
+        fs::rename(root.join("..tmp"), root.join("..data")).unwrap();
+        changed("a swapped link");
+        fs::write(root.join("..v2/a.yaml"), "rules:  []").unwrap();
+        changed("a write behind the link");
+        fs::write(root.join("b.yaml"), "rules: []").unwrap();
+        changed("a new file");
+        fs::remove_file(root.join("b.yaml")).unwrap();
+        changed("a removed file");
+
+        let file = fingerprint(&root.join("a.yaml"));
+        symlink("..v1", root.join("..tmp")).unwrap();
+        fs::rename(root.join("..tmp"), root.join("..data")).unwrap();
+        assert_ne!(file, fingerprint(&root.join("a.yaml")), "a link in the middle of a file's path");
+    }
+
+    #[test]
+    fn what_is_not_there_has_a_fingerprint_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        let absent = fingerprint(&path);
+        fs::write(&path, "rules: []").unwrap();
+        assert_ne!(absent, fingerprint(&path));
+    }
+}

@@ -1,0 +1,82 @@
+//! Holds `docs/observability.md` to the code: every word of a closed set, every field, every metric.
+
+use std::collections::BTreeSet;
+
+use super::metrics::{Exposition, Flow, Metrics, ReloadResult};
+use crate::record::{Direction, Outcome, Reason, Verdict};
+
+const DOCS: &str = include_str!("../../docs/observability.md");
+
+/// The rows of the first table under a heading, each as its cells without the back-ticks.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let (_, section) = DOCS
+        .split_once(&format!("\n{heading}\n"))
+        .unwrap_or_else(|| panic!("no `{heading}`"));
+    section
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().replace('`', ""))
+                .collect()
+        })
+        .collect()
+}
+
+fn words(heading: &str) -> Vec<String> {
+    let rows = table(heading);
+    assert!(
+        rows.iter()
+            .all(|row| row.last().is_some_and(|meaning| meaning.len() > 5)),
+        "{heading}: {rows:?}"
+    );
+    rows.into_iter().map(|mut row| row.remove(0)).collect()
+}
+
+#[test]
+fn closed_sets_are_documented_whole_and_in_order() {
+    fn list<T: Copy>(all: &[T], word: impl Fn(T) -> &'static str) -> Vec<String> {
+        all.iter().map(|v| word(*v).to_owned()).collect()
+    }
+    assert_eq!(words("### direction"), list(Direction::ALL, Direction::as_str));
+    assert_eq!(words("### verdict"), list(Verdict::ALL, Verdict::as_str));
+    assert_eq!(words("### result"), list(Outcome::ALL, Outcome::as_str));
+    assert_eq!(words("### reason"), list(Reason::ALL, Reason::as_str));
+    assert_eq!(words("### flow"), list(Flow::ALL, Flow::as_str));
+    assert_eq!(
+        words("### reload result"),
+        list(ReloadResult::ALL, ReloadResult::as_str)
+    );
+    for (row, reason) in table("### reason").iter().zip(Reason::ALL) {
+        assert_eq!(row[1], reason.outcome().as_str(), "{reason}");
+    }
+}
+
+#[test]
+fn fields_of_a_record_are_documented_whole_and_in_order() {
+    assert_eq!(words("### Connections"), super::log::RECORD_FIELDS);
+}
+
+#[test]
+fn metrics_are_documented_whole() {
+    let metrics = Metrics::new(None);
+    let _listener = metrics.listener(&"x".into(), Direction::Inbound);
+    metrics.set_svid(Some(("x", std::time::SystemTime::now())));
+    metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
+    let text = metrics.encode(Exposition::Prometheus);
+    let told: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let mut documented = BTreeSet::new();
+    for row in table("## Metrics") {
+        for name in row[0].split(", ") {
+            // A comma also separates labels: what is left of those is no name.
+            documented.insert(name.split('{').next().unwrap_or(name).to_owned());
+        }
+    }
+    assert_eq!(told, documented.iter().map(String::as_str).collect());
+}

@@ -1,0 +1,121 @@
+//! The label sets, and the families that have one series for each listener.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::listener::Flow;
+use crate::record::{Reason, Verdict};
+
+/// The families that have one series for each listener.
+#[derive(Clone)]
+pub(super) struct Families {
+    pub(super) connections: Family<ConnectionLabels, Counter>,
+    pub(super) open: Family<ListenerLabels, Gauge>,
+    pub(super) bytes: Family<BytesLabels, Counter>,
+    pub(super) handshake: Family<ListenerLabels, Histogram>,
+    pub(super) decisions: Family<DecisionLabels, Counter>,
+}
+
+impl Families {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let families = Self {
+            connections: Family::default(),
+            open: Family::default(),
+            bytes: Family::default(),
+            handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
+            decisions: Family::default(),
+        };
+        registry.register(
+            "connections",
+            "Connections that ended, by outcome",
+            families.connections.clone(),
+        );
+        registry.register(
+            "connections_open",
+            "Connections that are open",
+            families.open.clone(),
+        );
+        registry.register("bytes", "Payload bytes forwarded", families.bytes.clone());
+        registry.register_with_unit(
+            "handshake",
+            "Time from acceptance (inbound) or dialling (outbound) to the end of the TLS handshake",
+            Unit::Seconds,
+            families.handshake.clone(),
+        );
+        registry.register(
+            "authorization_decisions",
+            "Decisions of authorization by the rule that decided",
+            families.decisions.clone(),
+        );
+        families
+    }
+}
+
+/// A handshake takes two signatures and two round trips; what is slower than a second is trouble.
+const HANDSHAKE_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ListenerLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+}
+
+impl ListenerLabels {
+    pub(super) fn connection(&self, reason: Reason) -> ConnectionLabels {
+        ConnectionLabels {
+            listener: Arc::clone(&self.listener),
+            direction: self.direction,
+            result: reason.outcome().as_str(),
+            reason: reason.as_str(),
+        }
+    }
+
+    pub(super) fn bytes(&self, flow: Flow) -> BytesLabels {
+        BytesLabels {
+            listener: Arc::clone(&self.listener),
+            direction: self.direction,
+            flow: flow.as_str(),
+        }
+    }
+
+    pub(super) fn decision(&self, rule: &str, verdict: Verdict) -> DecisionLabels {
+        DecisionLabels {
+            listener: Arc::clone(&self.listener),
+            rule: rule.into(),
+            verdict: verdict.as_str(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ConnectionLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+    pub(super) result: &'static str,
+    pub(super) reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct BytesLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+    pub(super) flow: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DecisionLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) rule: Arc<str>,
+    pub(super) verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReloadLabels {
+    pub(super) result: &'static str,
+}

@@ -1,0 +1,243 @@
+//! The handles of one listener: what a connection counts with, without a lock or a look-up of labels.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::labels::{DecisionLabels, Families, ListenerLabels};
+use crate::record::{Direction, Reason, Verdict};
+
+/// The `rule` label of a decision whose rule is not in force any more (the policy was replaced in between).
+pub const OTHER_RULE: &str = "(other)";
+
+/// The handles of one listener.
+pub struct ListenerMetrics {
+    labels: ListenerLabels,
+    families: Families,
+    /// One for each of [`Reason::ALL`], in its order.
+    connections: Vec<Counter>,
+    open: Gauge,
+    /// Payload from the one who connected to the one who was connected to.
+    pub bytes_up: Counter,
+    /// Payload the other way.
+    pub bytes_down: Counter,
+    handshake: Histogram,
+    decisions: ArcSwap<Decisions>,
+}
+
+/// Which of the two directions of a connection: the `flow` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// From the one who connected to the one who was connected to.
+    Up,
+    /// The other way.
+    Down,
+}
+
+impl Flow {
+    /// Every value, in the order of the documentation.
+    pub const ALL: &'static [Self] = &[Self::Up, Self::Down];
+
+    /// The word used as label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// An open connection in `connections_open`; counted out when dropped.
+#[must_use = "the connection counts as open only while this is held"]
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl ListenerMetrics {
+    /// Counts a connection as open while the value lives.
+    pub fn open(&self) -> OpenConnection {
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// The counter of one direction's payload bytes; to be kept by the one who moves them.
+    #[must_use]
+    pub const fn bytes(&self, flow: Flow) -> &Counter {
+        match flow {
+            Flow::Up => &self.bytes_up,
+            Flow::Down => &self.bytes_down,
+        }
+    }
+
+    /// A TLS handshake that completed, and how long it took.
+    pub fn handshake(&self, took: Duration) {
+        self.handshake.observe(took.as_secs_f64());
+    }
+
+    /// Counts one decision of authorization. `rule` is `None` where no rule decided; [`Verdict::None`] is no
+    /// decision and not counted.
+    pub fn decided(&self, rule: Option<&str>, verdict: Verdict) {
+        self.decisions.load().count(rule, verdict);
+    }
+
+    /// The rules (inbound) or `peer` patterns (outbound) in force for this listener, each with the verdicts it can
+    /// give. Counts of rules that stay are kept, the series of others are removed.
+    pub fn set_rules<'a>(&self, rules: impl IntoIterator<Item = (&'a str, Verdict)>) {
+        let next = Decisions::new(&self.labels, &self.families.decisions, rules);
+        let previous = self.decisions.swap(Arc::new(next));
+        let current = self.decisions.load();
+        for (rule, verdict) in previous.keys() {
+            if !current.contains(rule, verdict) {
+                self.families
+                    .decisions
+                    .remove(&self.labels.decision(rule, verdict));
+            }
+        }
+    }
+
+    /// Whether the handles are those of a listener of this direction.
+    pub(super) fn is(&self, direction: Direction) -> bool {
+        self.labels.direction == direction.as_str()
+    }
+
+    pub(super) fn new(name: &Arc<str>, direction: Direction, families: &Families) -> Self {
+        let labels = ListenerLabels {
+            listener: Arc::clone(name),
+            direction: direction.as_str(),
+        };
+        let bytes = |flow: Flow| families.bytes.get_or_create_owned(&labels.bytes(flow));
+        // All reasons exist from the start: a rate over a series that springs into life at 1 misses the first event.
+        let connections = Reason::ALL
+            .iter()
+            .map(|reason| {
+                families
+                    .connections
+                    .get_or_create_owned(&labels.connection(*reason))
+            })
+            .collect();
+        Self {
+            connections,
+            open: families.open.get_or_create_owned(&labels),
+            bytes_up: bytes(Flow::Up),
+            bytes_down: bytes(Flow::Down),
+            handshake: families.handshake.get_or_create_owned(&labels),
+            decisions: ArcSwap::from_pointee(Decisions::new(&labels, &families.decisions, [])),
+            families: families.clone(),
+            labels,
+        }
+    }
+
+    pub(super) fn finished(&self, reason: Reason) {
+        // `ALL` lists the variants in order of declaration, so that the discriminant is the place.
+        if let Some(counter) = self.connections.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn remove_series(&self) {
+        for reason in Reason::ALL {
+            self.families.connections.remove(&self.labels.connection(*reason));
+        }
+        for flow in Flow::ALL {
+            self.families.bytes.remove(&self.labels.bytes(*flow));
+        }
+        self.families.open.remove(&self.labels);
+        self.families.handshake.remove(&self.labels);
+        for (rule, verdict) in self.decisions.load().keys() {
+            self.families
+                .decisions
+                .remove(&self.labels.decision(rule, verdict));
+        }
+    }
+}
+
+impl fmt::Debug for ListenerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerMetrics")
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The decision counters of one listener: those of its rules, and two catch-alls, so that the set is closed.
+#[derive(Default)]
+struct Decisions {
+    by_rule: HashMap<Arc<str>, PerVerdict>,
+}
+
+#[derive(Default)]
+struct PerVerdict {
+    allow: Option<Counter>,
+    deny: Option<Counter>,
+}
+
+impl PerVerdict {
+    const fn counter(&self, verdict: Verdict) -> Option<&Counter> {
+        match verdict {
+            Verdict::Allow => self.allow.as_ref(),
+            Verdict::Deny => self.deny.as_ref(),
+            Verdict::None => None,
+        }
+    }
+}
+
+impl Decisions {
+    fn new<'a>(
+        labels: &ListenerLabels,
+        family: &Family<DecisionLabels, Counter>,
+        rules: impl IntoIterator<Item = (&'a str, Verdict)>,
+    ) -> Self {
+        let mut by_rule = HashMap::<Arc<str>, PerVerdict>::new();
+        // The empty rule is default deny; an empty label is the same as none to Prometheus.
+        let fixed = [
+            ("", Verdict::Deny),
+            (OTHER_RULE, Verdict::Allow),
+            (OTHER_RULE, Verdict::Deny),
+        ];
+        for (rule, verdict) in fixed.into_iter().chain(rules) {
+            let counter = || Some(family.get_or_create_owned(&labels.decision(rule, verdict)));
+            let entry = by_rule.entry(rule.into()).or_default();
+            match verdict {
+                Verdict::Allow => entry.allow = counter(),
+                Verdict::Deny => entry.deny = counter(),
+                Verdict::None => {}
+            }
+        }
+        Self { by_rule }
+    }
+
+    fn count(&self, rule: Option<&str>, verdict: Verdict) {
+        let counter = |rule| self.by_rule.get(rule).and_then(|c| c.counter(verdict));
+        if let Some(counter) = counter(rule.unwrap_or("")).or_else(|| counter(OTHER_RULE)) {
+            counter.inc();
+        }
+    }
+
+    fn contains(&self, rule: &str, verdict: Verdict) -> bool {
+        self.by_rule
+            .get(rule)
+            .is_some_and(|c| c.counter(verdict).is_some())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
+        self.by_rule.iter().flat_map(|(rule, counters)| {
+            [Verdict::Allow, Verdict::Deny]
+                .into_iter()
+                .filter(|verdict| counters.counter(*verdict).is_some())
+                .map(move |verdict| (rule, verdict))
+        })
+    }
+}

@@ -1,0 +1,8 @@
+//! TLS 1.3 between sidecars: who is at the other end, and what its records mean.
+
+pub mod alert;
+pub mod configs;
+pub mod handshake;
+pub mod record;
+pub mod session;
+pub mod verify;

@@ -1,0 +1,143 @@
+//! The threads that move bytes: each runs its own single-threaded runtime, so that a connection never leaves the
+//! thread that accepted it and nothing on its path is shared between threads but counters and snapshots.
+//!
+//! Every worker accepts from a copy of every listening socket. The set of listeners is a value that is published; a
+//! worker compares it with what it runs, so listeners come and go while connections stay.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::connection::{self, ListenerContext, Worker};
+use crate::lifecycle::drain::DrainWatch;
+use crate::listener::Acceptor;
+use crate::live::Live;
+use crate::sys::bind::Listening;
+use crate::upstream::resolve::Resolver;
+
+/// A listener that is bound.
+#[derive(Debug)]
+pub struct BoundListener {
+    /// What its connections need.
+    pub context: Arc<ListenerContext>,
+    /// Its socket.
+    pub socket: Listening,
+    /// Tells it from a later listener of the same name.
+    id: u64,
+}
+
+impl BoundListener {
+    /// A listener with its socket.
+    #[must_use]
+    pub fn new(context: ListenerContext, socket: Listening) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        Self { context: Arc::new(context), socket, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// The listeners that workers accept from.
+pub type ListenerSet = Arc<[Arc<BoundListener>]>;
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Workers {
+    listeners: watch::Sender<ListenerSet>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Vec<oneshot::Sender<()>>,
+}
+
+impl Workers {
+    /// Starts `count` workers, which accept from no listener yet.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made.
+    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch) -> io::Result<Self> {
+        let (listeners, _) = watch::channel::<ListenerSet>(Arc::new([]));
+        let mut threads = Vec::with_capacity(count);
+        let mut stop = Vec::with_capacity(count);
+        for number in 0..count {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let worker = Arc::new(Worker {
+                live: live.clone(),
+                resolver: Resolver::default(),
+                drain: drain.clone(),
+            });
+            let set = listeners.subscribe();
+            let (stop_sender, stopped) = oneshot::channel();
+            stop.push(stop_sender);
+            threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = follow(worker, set) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?);
+        }
+        Ok(Self { listeners, threads, stop })
+    }
+
+    /// Publishes the listeners to accept from. Connections of listeners that are left out live on.
+    pub fn publish(&self, set: ListenerSet) {
+        // `send_replace` keeps the value even when every worker is gone.
+        self.listeners.send_replace(set);
+    }
+
+    /// Ends the workers and whatever connections they still have.
+    pub fn stop(self) {
+        for stop in self.stop {
+            // A worker that is gone already is what is wanted.
+            let _ = stop.send(());
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs the accept loops of the published set.
+async fn follow(worker: Arc<Worker>, mut set: watch::Receiver<ListenerSet>) {
+    let mut running: HashMap<u64, oneshot::Sender<()>> = HashMap::new();
+    loop {
+        let wanted = set.borrow_and_update().clone();
+        // Dropping the sender stops the loop.
+        running.retain(|id, _| wanted.iter().any(|listener| listener.id == *id));
+        for listener in wanted.iter() {
+            running.entry(listener.id).or_insert_with(|| accept_from(&worker, listener));
+        }
+        if set.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::Sender<()> {
+    let (running, stopped) = oneshot::channel::<()>();
+    let (worker, listener) = (worker.clone(), listener.clone());
+    tokio::spawn(async move {
+        let context = listener.context.clone();
+        let name = context.settings.name.clone();
+        let acceptor = match Acceptor::new(&listener.socket) {
+            Ok(acceptor) => acceptor,
+            Err(error) => {
+                tracing::error!(listener = %name, %error, "a worker cannot accept from this listener");
+                return;
+            }
+        };
+        // The socket's other copies are the set's, so that it closes when it has left the set.
+        drop(listener);
+        let stop = async {
+            let _ = stopped.await;
+        };
+        acceptor
+            .run(&name, stop, |stream, addr| {
+                tokio::spawn(connection::serve(worker.clone(), context.clone(), stream, addr));
+            })
+            .await;
+    });
+    running
+}
