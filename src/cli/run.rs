@@ -12,8 +12,10 @@ use crate::app::{self, AppError};
 /// Runs until SIGTERM or SIGINT, then lets open connections finish up to `limits.drain_timeout`; a second signal ends
 /// at once. SIGHUP reads the policy again (it is also read when its files change).
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\
-Example:\n  svidecar run --config /etc/svidecar/svidecar.yaml")]
+#[command(
+    after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\
+Example:\n  svidecar run --config /etc/svidecar/svidecar.yaml"
+)]
 pub struct RunArgs {
     /// The config file
     #[arg(long, value_name = "FILE")]
@@ -29,7 +31,10 @@ pub fn run(args: &RunArgs) -> ExitCode {
             for diagnostic in &diagnostics {
                 complain(&format!("{diagnostic}\n"));
             }
-            complain(&format!("svidecar: not started: `{}` has errors", args.config.display()));
+            complain(&format!(
+                "svidecar: not started: `{}` has errors",
+                args.config.display()
+            ));
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => {
