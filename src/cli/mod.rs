@@ -6,6 +6,10 @@ mod output;
 #[cfg(test)]
 mod tests;
 
+/// Everything is good.
+pub const EXIT_GOOD: u8 = 0;
+/// Something failed at run time.
+pub const EXIT_FAILED: u8 = 1;
 /// Bad usage or a bad configuration.
 pub const EXIT_USAGE: u8 = 2;
 /// `policy explain`: the peer is denied.

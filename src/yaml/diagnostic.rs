@@ -71,6 +71,21 @@ impl Diagnostic {
         self
     }
 
+    /// The finding in one line, for a log: place, message and advice, without the snippet.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = printable(&self.file);
+        if self.line > 0 {
+            text.push_str(&format!(":{}:{}", self.line, self.column));
+        }
+        text.push_str(": ");
+        text.push_str(&printable(&self.message));
+        if let Some(help) = &self.help {
+            text.push_str(&format!(" ({})", printable(help)));
+        }
+        text
+    }
+
     /// Whether it keeps the file from being used.
     #[must_use]
     pub fn is_error(&self) -> bool {
