@@ -45,7 +45,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
-    Check(check::Args),
+    Check(check::CheckArgs),
     Identity(identity::IdentityArgs),
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -56,25 +56,20 @@ enum Command {
 /// Ask questions of policy files.
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
-    Explain(explain::Args),
+    Explain(explain::ExplainArgs),
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     // clap ends the process itself for --help, --version (0) and bad usage (2).
-    match Cli::parse().command {
+    let code = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Identity(args) => ExitCode::from(identity::run(&args)),
+        Command::Identity(args) => identity::run(&args),
         Command::Policy(PolicyCommand::Explain(args)) => explain::run(&args),
-        Command::WorkloadApi(args) => ExitCode::from(workload_api::run(&args)),
-        Command::Healthcheck(args) => match healthcheck::healthcheck(&args, &mut std::io::stdout()) {
-            Ok(()) => ExitCode::from(EXIT_GOOD),
-            Err(error) => {
-                output::complain(&format!("svidecar: {error}"));
-                ExitCode::from(EXIT_FAILED)
-            }
-        },
-    }
+        Command::WorkloadApi(args) => workload_api::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+    };
+    ExitCode::from(code)
 }

@@ -1,7 +1,6 @@
 //! `svidecar run`: the sidecar.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::output::complain;
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
@@ -24,9 +23,9 @@ pub struct RunArgs {
 
 /// Runs it.
 #[must_use]
-pub fn run(args: &RunArgs) -> ExitCode {
+pub fn run(args: &RunArgs) -> u8 {
     match app::start(&args.config).and_then(app::Started::run) {
-        Ok(()) => ExitCode::from(EXIT_GOOD),
+        Ok(()) => EXIT_GOOD,
         Err(AppError::Configuration(diagnostics)) => {
             for diagnostic in &diagnostics {
                 complain(&format!("{diagnostic}\n"));
@@ -35,11 +34,11 @@ pub fn run(args: &RunArgs) -> ExitCode {
                 "svidecar: not started: `{}` has errors",
                 args.config.display()
             ));
-            ExitCode::from(EXIT_USAGE)
+            EXIT_USAGE
         }
         Err(error) => {
             complain(&format!("svidecar: {error}"));
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }
