@@ -280,7 +280,6 @@ impl Driver {
     /// Sends rustls' alert, if it has one for this error, and explains the failure.
     async fn fail(&mut self, stream: &mut Stream, error: &TlsError) -> Failure {
         let verified = self.verified.take();
-        self.fed = 0;
         for _ in 0..MAX_ALERT_STEPS {
             if !matches!(self.step(), Ok(Step::Again | Step::Transmit)) {
                 break;
