@@ -357,3 +357,22 @@ fn short_lived_svids_are_renewed_under_traffic() {
     let expiring = scene.sidecar.metric("svidecar_svid_expiry_timestamp_seconds");
     assert!(expiring.is_some());
 }
+
+#[test]
+fn an_agent_that_hangs_is_noticed_by_the_age_of_the_svid() {
+    // It answers for as long as it is asked anew, and forgets to push: a stream that is open and silent.
+    let api = Api::with_ttl(&[ORDERS], Duration::from_secs(6));
+    let stale = api.handle().fresh().unwrap().unwrap();
+    api.handle().script(Answer::Give(Arc::new(stale)));
+    let scene = InboundSetup::default().start_with(api);
+    let (mark, serial) = (scene.sidecar.mark(), scene.sidecar.serial().unwrap());
+    scene.api.handle().script(Answer::Silence);
+    let line = scene.sidecar.wait_log("that the agent is silent", mark, |line| {
+        line["target"] == "svidecar::identity::source" && line["level"] == "WARN"
+    });
+    // Said while what we hold is still good.
+    assert_eq!(scene.sidecar.get("/readyz").unwrap().status, 200, "{line}");
+    scene.api.handle().set_ttl(HOUR).unwrap();
+    scene.sidecar.wait_rotation(&serial, SOON);
+    flows(&scene, &scene.api.peer(STOREFRONT));
+}

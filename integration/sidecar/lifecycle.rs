@@ -58,9 +58,11 @@ fn a_termination_lets_open_connections_finish_and_takes_no_new_ones() {
     }
     let status = scene.sidecar.process_mut().wait(SOON);
     assert_eq!(status.code(), Some(0));
+    // What asked at the port while it was being given up has a record as well.
     let records = scene.sidecar.records_since(Mark::default());
-    assert_eq!(records.len(), 6);
-    assert!(records.iter().all(|record| record["reason"] == "finished"), "{records:?}");
+    let ours = records.iter().filter(|record| record["peer_id"] == STOREFRONT);
+    assert!(ours.clone().all(|record| record["reason"] == "finished"), "{records:?}");
+    assert_eq!(ours.count(), 6);
 }
 
 #[test]
