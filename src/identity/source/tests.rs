@@ -11,9 +11,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::settings::{Address, IdentitySource};
 use crate::spiffe::SpiffeId;
+use crate::sys::bind::unix_listener;
 use crate::workload_api::authority::Authority;
 use crate::workload_api::server::{Answer as Script, Entry, Given, Handle as Server, serve};
-use crate::sys::bind::unix_listener;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -67,7 +67,8 @@ impl World {
     }
 
     fn serve_entries(&self, entries: Vec<Entry>, ttl: Duration) -> Server {
-        let listener = tokio::net::UnixListener::from_std(unix_listener(&self.socket(), 0o600).unwrap()).unwrap();
+        let listener =
+            tokio::net::UnixListener::from_std(unix_listener(&self.socket(), 0o600).unwrap()).unwrap();
         serve(
             listener,
             self.authority("example.org"),
