@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::EXIT_GOOD;
 use super::text::parse_duration;
+use super::{EXIT_FAILED, EXIT_GOOD};
 use crate::clock::SystemClock;
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::sys::bind::unix_listener;
 use crate::workload_api::authority::Authority;
-use crate::workload_api::server::{Entry, Handle, serve};
+use crate::workload_api::server::{Entry, Handle, bind, serve};
 
 /// How long the authority lives; it goes with the process, so this only has to be long.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -30,7 +29,7 @@ Example:
   svidecar workload-api --socket /tmp/agent.sock --trust-domain example.org \\
       --id spiffe://example.org/orders --id spiffe://example.org/orders-admin=admin
   SPIFFE_ENDPOINT_SOCKET=unix:///tmp/agent.sock svidecar identity")]
-pub struct Args {
+pub struct WorkloadApiArgs {
     /// Path of the unix socket to serve on
     #[arg(long, value_name = "PATH", value_parser = parse_socket)]
     pub socket: PathBuf,
@@ -48,11 +47,17 @@ pub struct Args {
     pub mode: u32,
 }
 
-/// Serves until SIGINT or SIGTERM, writes to `out`, and answers the exit code.
-///
-/// # Errors
-/// When the socket cannot be bound, an identity cannot be made up, nothing can be written, or no runtime can be made.
-pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
+/// Serves until SIGINT or SIGTERM, and answers the exit code.
+#[must_use]
+pub fn run(args: &WorkloadApiArgs) -> u8 {
+    serve_until_signal(args).unwrap_or_else(|error| {
+        // Nothing can be done about a standard error that is gone.
+        let _ = writeln!(io::stderr(), "svidecar: {error}");
+        EXIT_FAILED
+    })
+}
+
+fn serve_until_signal(args: &WorkloadApiArgs) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -60,7 +65,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let server = start(args).map_err(io::Error::other)?;
-        announce(args, out)?;
+        announce(args, &mut io::stdout())?;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -72,11 +77,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
     })
 }
 
-fn start(args: &Args) -> Result<Handle, String> {
+fn start(args: &WorkloadApiArgs) -> Result<Handle, String> {
     let authority = Authority::new(args.trust_domain.clone(), AUTHORITY_LIFE, SystemTime::now())
         .map_err(|e| e.to_string())?;
-    let listener = unix_listener(&args.socket, args.mode).map_err(|e| e.to_string())?;
-    let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| e.to_string())?;
+    let listener = bind(&args.socket, args.mode).map_err(|e| e.to_string())?;
     serve(
         listener,
         authority,
@@ -90,7 +94,7 @@ fn start(args: &Args) -> Result<Handle, String> {
     })
 }
 
-fn announce(args: &Args, out: &mut dyn Write) -> io::Result<()> {
+fn announce(args: &WorkloadApiArgs, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "WARNING: this Workload API attests nobody: whoever may open the socket gets these identities."
@@ -161,10 +165,10 @@ mod tests {
     #[derive(Debug, clap::Parser)]
     struct Line {
         #[command(flatten)]
-        args: Args,
+        args: WorkloadApiArgs,
     }
 
-    fn read(line: &str) -> Result<Args, clap::Error> {
+    fn read(line: &str) -> Result<WorkloadApiArgs, clap::Error> {
         Line::try_parse_from(line.split(' ')).map(|line| line.args)
     }
 

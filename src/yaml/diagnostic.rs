@@ -75,7 +75,11 @@ impl Diagnostic {
     #[must_use]
     pub fn summary(&self) -> String {
         let (file, message) = (printable(&self.file), printable(&self.message));
-        if self.line > 0 { format!("{file}:{}:{}: {message}", self.line, self.column) } else { format!("{file}: {message}") }
+        if self.line > 0 {
+            format!("{file}:{}:{}: {message}", self.line, self.column)
+        } else {
+            format!("{file}: {message}")
+        }
     }
 
     /// Whether it keeps the file from being used.

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::SystemClock;
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::sys::bind::unix_listener;
 use crate::workload_api::authority::Authority;
+use crate::workload_api::server::bind;
 use crate::workload_api::server::{Answer as Script, Entry, Handle, serve};
 
 /// A server on a runtime of its own, because the command makes its own, too.
@@ -27,9 +27,7 @@ impl Agent {
             let life = Duration::from_secs(3600);
             let authority =
                 Authority::new(TrustDomain::new("example.org").unwrap(), life, SystemTime::now()).unwrap();
-            let listener =
-                tokio::net::UnixListener::from_std(unix_listener(&dir.path().join("s"), 0o600).unwrap())
-                    .unwrap();
+            let listener = bind(&dir.path().join("s"), 0o600).unwrap();
             serve(listener, authority, entries, life, Arc::new(SystemClock)).unwrap()
         };
         Self {
@@ -41,7 +39,7 @@ impl Agent {
 
     fn ask(&self, json: bool) -> (u8, String) {
         let socket = format!("unix://{}", self.dir.path().join("s").display());
-        ask(&Args {
+        ask(&IdentityArgs {
             socket: Some(socket),
             json,
             timeout: Duration::from_millis(500),
@@ -49,7 +47,7 @@ impl Agent {
     }
 }
 
-fn ask(args: &Args) -> (u8, String) {
+fn ask(args: &IdentityArgs) -> (u8, String) {
     let mut out = Vec::new();
     let mut err = Vec::new();
     let code = show(args, &mut out, &mut err).unwrap();
@@ -139,7 +137,7 @@ fn says_what_is_wrong_and_what_to_check() {
 
 #[test]
 fn bad_addresses() {
-    let args = |socket: &str| Args {
+    let args = |socket: &str| IdentityArgs {
         socket: Some(socket.to_owned()),
         json: false,
         timeout: Duration::from_secs(1),

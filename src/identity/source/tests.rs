@@ -11,8 +11,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::settings::{Address, IdentitySource};
 use crate::spiffe::SpiffeId;
-use crate::sys::bind::unix_listener;
 use crate::workload_api::authority::Authority;
+use crate::workload_api::server::bind;
 use crate::workload_api::server::{Answer as Script, Entry, Given, Handle as Server, serve};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -67,8 +67,7 @@ impl World {
     }
 
     fn serve_entries(&self, entries: Vec<Entry>, ttl: Duration) -> Server {
-        let listener =
-            tokio::net::UnixListener::from_std(unix_listener(&self.socket(), 0o600).unwrap()).unwrap();
+        let listener = bind(&self.socket(), 0o600).unwrap();
         serve(
             listener,
             self.authority("example.org"),
@@ -191,6 +190,10 @@ async fn agent_gone_for_good_svid_used_until_it_expires_and_never_after() {
     let late = world.clock.now().duration_since(not_after).unwrap();
     assert!(late < Duration::from_millis(50), "{late:?}");
     assert_eq!(handle.now().status, Status::Expired);
+    // Attempts that fail as before do not hide it.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(handle.now().status, Status::Expired);
+    assert!(handle.now().last_problem.as_ref().unwrap().contains("is the agent running"));
 }
 
 #[tokio::test(start_paused = true)]

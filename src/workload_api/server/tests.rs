@@ -11,15 +11,15 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::identity::workload_api::Sender;
 use crate::spiffe::svid::{check_authority, check_leaf};
-use crate::sys::bind::unix_listener;
 use crate::workload_api::proto::{FETCH_X509_BUNDLES, FETCH_X509_SVID, SECURITY_HEADER, X509SvidRequest};
+use crate::workload_api::server::bind;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn start(dir: &tempfile::TempDir) -> Handle {
     let authority =
         Authority::new(TrustDomain::new("example.org").unwrap(), HOUR, SystemTime::now()).unwrap();
-    let listener = tokio::net::UnixListener::from_std(unix_listener(&dir.path().join("s"), 0o600).unwrap()).unwrap();
+    let listener = bind(&dir.path().join("s"), 0o600).unwrap();
     let entries = ["a", "b"].map(|path| {
         SpiffeId::new(format!("spiffe://example.org/{path}"))
             .unwrap()
