@@ -1,6 +1,8 @@
 //! Holds the code to the layering that ARCHITECTURE.md describes: which module may use which, which are pure, and
 //! where `unsafe` may stand. Reads the sources; needs nothing built.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
