@@ -280,7 +280,7 @@ impl Driver {
     /// Sends rustls' alert, if it has one for this error, and explains the failure.
     async fn fail(&mut self, stream: &mut Stream, error: &TlsError) -> Failure {
         let verified = self.verified.take();
-        self.fed = 0;
+        // What was fed stays: rustls may hold places in it of messages that it has not come to.
         for _ in 0..MAX_ALERT_STEPS {
             if !matches!(self.step(), Ok(Step::Again | Step::Transmit)) {
                 break;
