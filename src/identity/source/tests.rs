@@ -12,8 +12,8 @@ use crate::clock::Clock;
 use crate::config::settings::{Address, IdentitySource};
 use crate::spiffe::SpiffeId;
 use crate::workload_api::authority::Authority;
+use crate::workload_api::server::bind;
 use crate::workload_api::server::{Answer as Script, Entry, Given, Handle as Server, serve};
-use crate::sys::bind::unix_listener;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -29,6 +29,9 @@ impl Clock for TestClock {
         *self.base.lock().unwrap() + self.start.elapsed()
     }
 }
+
+/// Spoils what the agent would give.
+type Spoil = Box<dyn Fn(&mut Given)>;
 
 struct World {
     dir: tempfile::TempDir,
@@ -64,7 +67,7 @@ impl World {
     }
 
     fn serve_entries(&self, entries: Vec<Entry>, ttl: Duration) -> Server {
-        let listener = tokio::net::UnixListener::from_std(unix_listener(&self.socket(), 0o600).unwrap()).unwrap();
+        let listener = bind(&self.socket(), 0o600).unwrap();
         serve(
             listener,
             self.authority("example.org"),
@@ -309,7 +312,7 @@ async fn bad_updates_leave_the_last_good_one() {
         .issue(&good.svid.id, None, HOUR, long_ago)
         .unwrap();
     let fresh = server.fresh().unwrap().unwrap();
-    let defects: Vec<(&str, Box<dyn Fn(&mut Given)>)> = vec![
+    let defects: Vec<(&str, Spoil)> = vec![
         ("expired", Box::new(move |g| g.svids.svids[0] = expired.clone())),
         ("no SVID", Box::new(|g| g.svids.svids.clear())),
         (
