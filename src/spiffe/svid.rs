@@ -10,10 +10,12 @@
 //! [X509-SVID]: https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md
 
 mod errors;
+#[cfg(test)]
+pub(crate) mod forge;
 mod key;
 mod san;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -146,6 +148,14 @@ pub fn check_authority(der: &[u8]) -> Result<Validity, CaError> {
 pub fn path_len(der: &[u8]) -> Result<Option<u32>, CaError> {
     let cert = parse(der)?;
     Ok(basic_constraints(&cert)?.and_then(|constraints| constraints.path_len_constraint))
+}
+
+/// The first URI of a certificate, for a message about one that was refused: fit for a log line, and proof of nothing.
+#[must_use]
+pub fn claimed_name(der: &[u8]) -> Option<String> {
+    let cert = parse(der).ok()?;
+    let extension = extension(&cert, &OID_X509_EXT_SUBJECT_ALT_NAME).ok()??;
+    san::uris(extension.value).ok()?.first().map(|uri| shown(uri))
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Defect> {

@@ -28,7 +28,7 @@ pub use refusal::{Ignored, Link, PathProblem, Refusal};
 use store::{Anchors, Selection};
 pub use store::{TrustStore, TrustStoreError, Unusable};
 
-/// The most certificates a peer may send. A path has at most seven between leaf and authority (webpki's limit);
+/// The most certificates a peer may send. A path has at most six between leaf and authority (webpki's limit);
 /// some send their root and a cross-signed certificate along.
 pub const MAX_CHAIN_CERTIFICATES: usize = 10;
 
@@ -64,7 +64,7 @@ pub enum PeerSide {
     Server,
 }
 
-/// A peer whose chain was verified. Only [`verify_chain`] makes one.
+/// A peer whose chain was verified; what [`verify_chain`] answers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifiedPeer {
@@ -106,7 +106,10 @@ fn verify_parts(
     now: SystemTime,
 ) -> Result<VerifiedPeer, Refusal> {
     check_size(leaf_der, others)?;
-    let leaf = svid::check_leaf(leaf_der)?;
+    let leaf = svid::check_leaf(leaf_der).map_err(|error| Refusal::Leaf {
+        error,
+        claimed: svid::claimed_name(leaf_der),
+    })?;
     let fits = match side {
         PeerSide::Client => leaf.may_connect(),
         PeerSide::Server => leaf.may_serve(),

@@ -31,8 +31,13 @@ pub enum Refusal {
         found: usize,
     },
     /// Its leaf is no X.509-SVID.
-    #[error(transparent)]
-    Leaf(#[from] LeafError),
+    #[error("{error}{}", claimed.as_ref().map(|name| format!("; the peer claims `{name}`")).unwrap_or_default())]
+    Leaf {
+        /// The rule that it breaks.
+        error: LeafError,
+        /// The first URI in it, where it has one; proof of nothing.
+        claimed: Option<String>,
+    },
     /// Its leaf is not meant for the part it plays (X509-SVID section 4.4, RFC 5280 section 4.2.1.12).
     #[error(
         "the peer claims `{id}`, but the extended key usage of its certificate lacks `{}`, which a TLS {} needs \
@@ -118,7 +123,7 @@ impl Refusal {
             Self::NoCertificate => Reason::NoCertificate,
             Self::ChainTooLong { .. }
             | Self::ChainTooLarge { .. }
-            | Self::Leaf(_)
+            | Self::Leaf { .. }
             | Self::WrongUsage { .. } => Reason::BadCertificate,
             Self::UnknownTrustDomain { .. } => Reason::UnknownTrustDomain,
             Self::Expired { .. } => Reason::CertificateExpired,
@@ -134,13 +139,15 @@ impl Refusal {
     #[must_use]
     pub const fn certificate_error(&self) -> CertificateError {
         match self {
-            Self::Leaf(LeafError::Defect(
-                Defect::UnsupportedKey { .. } | Defect::UnsupportedSignature { .. },
-            ))
-            | Self::WrongUsage { .. } => CertificateError::InvalidPurpose,
-            Self::NoCertificate | Self::ChainTooLong { .. } | Self::ChainTooLarge { .. } | Self::Leaf(_) => {
-                CertificateError::BadEncoding
+            Self::Leaf {
+                error: LeafError::Defect(Defect::UnsupportedKey { .. } | Defect::UnsupportedSignature { .. }),
+                ..
             }
+            | Self::WrongUsage { .. } => CertificateError::InvalidPurpose,
+            Self::NoCertificate
+            | Self::ChainTooLong { .. }
+            | Self::ChainTooLarge { .. }
+            | Self::Leaf { .. } => CertificateError::BadEncoding,
             Self::UnknownTrustDomain { .. } => CertificateError::UnknownIssuer,
             Self::Expired { .. } => CertificateError::Expired,
             Self::NotYetValid { .. } => CertificateError::NotValidYet,

@@ -52,7 +52,10 @@ impl TrustStore {
         };
         for (trust_domain, bundle) in bundles {
             let mut anchors = Anchors::default();
-            for (position, authority) in (1..).zip(&bundle.authorities) {
+            // The one that ends last comes first: of two certificates for one key, the chain gets the later end.
+            let mut authorities: Vec<_> = (1..).zip(&bundle.authorities).collect();
+            authorities.sort_by_key(|(_, authority)| std::cmp::Reverse(authority.not_after));
+            for (position, authority) in authorities {
                 if let Err(problem) = anchors.add(authority) {
                     store.unusable.push(Unusable {
                         trust_domain: trust_domain.clone(),
