@@ -21,7 +21,7 @@ Exit codes: 0 identities were given and are good, 1 none came or one is bad, 2 b
 Examples:
   svidecar identity --socket unix:///run/spire/sockets/agent.sock
   svidecar identity --json | jq -r '.svids[].id'")]
-pub struct Args {
+pub struct IdentityArgs {
     /// Address of the Workload API: `unix:///path` or `tcp://IP:port` [default: $SPIFFE_ENDPOINT_SOCKET]
     #[arg(long, value_name = "ADDR")]
     pub socket: Option<String>,
@@ -33,15 +33,18 @@ pub struct Args {
     pub timeout: Duration,
 }
 
-/// Runs the command, writes to `out`, and answers the exit code.
-///
-/// # Errors
-/// When nothing can be written, or no runtime can be made.
-pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
+/// Runs the command and answers the exit code.
+#[must_use]
+pub fn run(args: &IdentityArgs) -> u8 {
+    // Output that nobody reads any more is no success.
+    show(args, &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(EXIT_FAILED)
+}
+
+fn show(args: &IdentityArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
     let address = match address(args) {
         Ok(address) => address,
         Err(why) => {
-            complain(args, out, &why)?;
+            complain(args, out, err, &why)?;
             return Ok(EXIT_USAGE);
         }
     };
@@ -65,13 +68,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
             })
         }
         Err(why) => {
-            complain(args, out, &why)?;
+            complain(args, out, err, &why)?;
             Ok(EXIT_FAILED)
         }
     }
 }
 
-fn address(args: &Args) -> Result<Address, String> {
+fn address(args: &IdentityArgs) -> Result<Address, String> {
     let text = match &args.socket {
         Some(text) => text.clone(),
         None => match std::env::var(ENDPOINT_VARIABLE) {
@@ -98,11 +101,11 @@ async fn ask(address: &Address, timeout: Duration) -> Result<Answer, String> {
     }
 }
 
-fn complain(args: &Args, out: &mut dyn Write, why: &str) -> io::Result<()> {
+fn complain(args: &IdentityArgs, out: &mut dyn Write, err: &mut dyn Write, why: &str) -> io::Result<()> {
     if args.json {
         writeln!(out, "{:#}", json!({ "error": why }))
     } else {
-        writeln!(out, "error: {why}")
+        writeln!(err, "svidecar: {why}")
     }
 }
 

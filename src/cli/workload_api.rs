@@ -30,7 +30,7 @@ Example:
   svidecar workload-api --socket /tmp/agent.sock --trust-domain example.org \\
       --id spiffe://example.org/orders --id spiffe://example.org/orders-admin=admin
   SPIFFE_ENDPOINT_SOCKET=unix:///tmp/agent.sock svidecar identity")]
-pub struct Args {
+pub struct WorkloadApiArgs {
     /// Path of the unix socket to serve on
     #[arg(long, value_name = "PATH", value_parser = parse_socket)]
     pub socket: PathBuf,
@@ -48,25 +48,25 @@ pub struct Args {
     pub mode: u32,
 }
 
-/// Serves until SIGINT or SIGTERM, writes to `out`, and answers the exit code.
-///
-/// # Errors
-/// When nothing can be written, or no runtime can be made.
-pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
+/// Serves until SIGINT or SIGTERM, and answers the exit code.
+#[must_use]
+pub fn run(args: &WorkloadApiArgs) -> u8 {
+    serve_until_signal(args).unwrap_or_else(|error| {
+        // Nothing can be done about a standard error that is gone.
+        let _ = writeln!(io::stderr(), "svidecar: {error}");
+        EXIT_FAILED
+    })
+}
+
+fn serve_until_signal(args: &WorkloadApiArgs) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let server = match start(args) {
-            Ok(server) => server,
-            Err(why) => {
-                writeln!(out, "error: {why}")?;
-                return Ok(EXIT_FAILED);
-            }
-        };
-        announce(args, out)?;
+        let server = start(args).map_err(io::Error::other)?;
+        announce(args, &mut io::stdout())?;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -78,7 +78,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
     })
 }
 
-fn start(args: &Args) -> Result<Handle, String> {
+fn start(args: &WorkloadApiArgs) -> Result<Handle, String> {
     let authority = Authority::new(args.trust_domain.clone(), AUTHORITY_LIFE, SystemTime::now())
         .map_err(|e| e.to_string())?;
     let listener = unix_listener(&args.socket, args.mode).map_err(|e| e.to_string())?;
@@ -96,7 +96,7 @@ fn start(args: &Args) -> Result<Handle, String> {
     })
 }
 
-fn announce(args: &Args, out: &mut dyn Write) -> io::Result<()> {
+fn announce(args: &WorkloadApiArgs, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "WARNING: this Workload API attests nobody: whoever may open the socket gets these identities."
@@ -156,4 +156,72 @@ fn parse_mode(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|mode| *mode <= 0o777)
         .ok_or_else(|| "expected octal permissions such as 600 or 666".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: WorkloadApiArgs,
+    }
+
+    fn read(line: &str) -> Result<WorkloadApiArgs, clap::Error> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.args)
+    }
+
+    #[test]
+    fn reads_its_arguments() {
+        let args = read(
+            "x --socket unix:///tmp/a --trust-domain td --ttl 2m --id spiffe://td/a=in --id spiffe://td/b",
+        )
+        .unwrap();
+        assert_eq!(args.socket, PathBuf::from("/tmp/a"));
+        assert_eq!((args.ttl, args.mode), (Duration::from_secs(120), 0o600));
+        let hints: Vec<_> = args.entries.iter().map(|entry| entry.hint.as_deref()).collect();
+        assert_eq!(hints, [Some("in"), None]);
+        for bad in [
+            "x --socket /a --trust-domain td",
+            "x --socket /a --trust-domain T_D! --id spiffe://td/a",
+            "x --socket /a --trust-domain td --id spiffe://td",
+            "x --socket /a --trust-domain td --id spiffe://td/a --ttl 10ms",
+            "x --socket tcp://127.0.0.1:1 --trust-domain td --id spiffe://td/a",
+            "x --socket /a --trust-domain td --id spiffe://td/a --mode 999",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn foreign_id_leaves_no_socket_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let line = format!(
+            "x --socket {} --trust-domain td --id spiffe://other/a",
+            path.display()
+        );
+        assert!(
+            start(&read(&line).unwrap())
+                .unwrap_err()
+                .contains("not in the trust domain")
+        );
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn says_loudly_that_it_attests_nobody() {
+        let args = read("x --socket /tmp/a --trust-domain td --id spiffe://td/a").unwrap();
+        let mut out = Vec::new();
+        announce(&args, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with("WARNING: this Workload API attests nobody"),
+            "{text}"
+        );
+        assert!(text.contains("SPIFFE_ENDPOINT_SOCKET=unix:///tmp/a"), "{text}");
+    }
 }

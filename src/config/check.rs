@@ -26,6 +26,17 @@ const TOP: &[&str] = &[
     "telemetry",
 ];
 
+/// Every field there is, for the test that the documentation has them all.
+#[cfg(test)]
+pub(super) const FIELDS: &[&[&str]] = &[
+    TOP,
+    identity::KNOWN,
+    listeners::INBOUND,
+    listeners::OUTBOUND,
+    general::LIMITS,
+    general::OPEN_CONNECTIONS,
+];
+
 /// What a config file says, as far as it could be read.
 #[derive(Debug)]
 pub struct Examination {

@@ -35,9 +35,10 @@ impl Environment {
     #[must_use]
     pub fn of_process() -> Self {
         Self {
-            endpoint_socket: std::env::var("SPIFFE_ENDPOINT_SOCKET")
-                .ok()
-                .filter(|value| !value.is_empty()),
+            // What is not UTF-8 must not look like absent: it is refused as an address where it is used.
+            endpoint_socket: std::env::var_os("SPIFFE_ENDPOINT_SOCKET")
+                .filter(|value| !value.is_empty())
+                .map(|value| value.to_string_lossy().into_owned()),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         }
     }

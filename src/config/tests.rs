@@ -114,6 +114,37 @@ fn every_example_in_the_repository_is_good() {
     assert!(seen >= 3, "{seen}");
 }
 
+/// The fenced YAML blocks of a page.
+fn blocks(page: &str) -> Vec<&str> {
+    page.split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect()
+}
+
+#[test]
+fn the_examples_in_the_documentation_are_good() {
+    let configs = blocks(include_str!("../../docs/config.md"));
+    assert_eq!(configs.len(), 1);
+    configs.into_iter().for_each(|text| {
+        good(text);
+    });
+    let policies = blocks(include_str!("../../docs/policy.md"));
+    assert_eq!(policies.len(), 1);
+    for text in policies {
+        assert_eq!(crate::policy::parse_text(text).unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn the_documentation_names_every_field() {
+    let page = include_str!("../../docs/config.md");
+    for field in check::FIELDS.iter().copied().flatten() {
+        let forms = [format!("`{field}`"), format!("`{field}."), format!(".{field}`")];
+        assert!(forms.iter().any(|form| page.contains(form)), "{field}");
+    }
+}
+
 #[test]
 fn the_environment_s_socket_is_the_default() {
     let environment = |socket: &str| Environment {

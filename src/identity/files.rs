@@ -5,6 +5,12 @@
 //! symbolic link anywhere in the path (Kubernetes' `..data`), where inotify misses the last. What changed is read, and
 //! handed on when its content differs. A certificate and a key that do not belong together are looked at again for
 //! two seconds before that is said: renewing two files is never one step.
+//!
+//! A foreign bundle's file that is missing or unreadable leaves the last good bundle in force; an empty one takes the
+//! trust domain's authorities away.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -51,6 +57,9 @@ pub enum FileError {
         /// What is wrong.
         why: String,
     },
+    /// The file of our own bundle cannot be read.
+    #[error("{0}")]
+    Bundle(String),
     /// No bundle for our own trust domain.
     #[error(
         "there is no bundle for our own trust domain `{0}`: name its file under `identity.files.bundles`"
@@ -63,7 +72,8 @@ pub enum FileError {
 struct Contents {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
-    bundles: BTreeMap<PathBuf, Vec<u8>>,
+    /// Or why the file cannot be read: only our own must be there for the rest to be of use.
+    bundles: BTreeMap<PathBuf, Result<Vec<u8>, String>>,
 }
 
 /// Where the paths lead: device, inode, size, change and modification time of each file.
@@ -129,13 +139,16 @@ fn traces(paths: &IdentityFiles) -> Traces {
 }
 
 fn read(paths: &IdentityFiles) -> Result<Contents, FileError> {
-    let mut bundles = BTreeMap::new();
-    for path in paths.bundles.values() {
-        bundles.insert(path.clone(), read_file(path)?);
-    }
+    let certificate = read_file(&paths.certificate)?;
+    let key = Zeroizing::new(read_file(&paths.key)?);
+    let bundles = paths
+        .bundles
+        .values()
+        .map(|path| (path.clone(), read_file(path).map_err(|e| e.to_string())))
+        .collect();
     Ok(Contents {
-        certificate: read_file(&paths.certificate)?,
-        key: Zeroizing::new(read_file(&paths.key)?),
+        certificate,
+        key,
         bundles,
     })
 }
@@ -181,17 +194,18 @@ fn answer(paths: &IdentityFiles, contents: &Contents) -> Result<Answer, FileErro
     let mut bundle = None;
     let mut federated = BTreeMap::new();
     for (trust_domain, path) in &paths.bundles {
-        let Some(pem) = contents.bundles.get(path) else {
-            continue;
+        let der = match contents.bundles.get(path) {
+            Some(Ok(pem)) => certificates(path, pem).map(|certificates| concatenated(&certificates)),
+            Some(Err(why)) => Err(FileError::Bundle(why.clone())),
+            None => continue,
         };
-        let der = certificates(path, pem);
         if own.as_ref() == Some(trust_domain) {
-            bundle = Some(concatenated(&der?));
+            bundle = Some(der?);
         } else {
             // What cannot be read of a foreign bundle must reach the check as such, and must not stop our own rotation.
             federated.insert(
                 trust_domain.to_string(),
-                der.map_or_else(|_| b"unreadable".to_vec(), |der| concatenated(&der)),
+                der.unwrap_or_else(|e| e.to_string().into_bytes()),
             );
         }
     }

@@ -164,7 +164,7 @@ fn answer(mut response: X509SvidResponse) -> Answer {
 }
 
 /// hyper's sender as the service that tonic's client asks for.
-struct Sender(SendRequest<Body>);
+pub(crate) struct Sender(pub(crate) SendRequest<Body>);
 
 impl tower_service::Service<hyper::Request<Body>> for Sender {
     type Response = hyper::Response<Incoming>;

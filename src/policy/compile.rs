@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::evaluate::Policy;
 use super::file::{RuleFile, WrittenRule};
-use super::rule::{From, Rule};
+use super::rule::{Peers, Rule};
 use crate::config::ListenerName;
 use crate::record::Direction;
 use crate::spiffe::IdPattern;
@@ -126,7 +126,7 @@ fn translate(rule: WrittenRule, file: Arc<str>) -> Rule {
     }
 }
 
-fn split(written: Vec<IdPattern>) -> From {
+fn split(written: Vec<IdPattern>) -> Peers {
     let mut exact = HashSet::new();
     let mut patterns = Vec::new();
     for pattern in &written {
@@ -137,7 +137,7 @@ fn split(written: Vec<IdPattern>) -> From {
             None => patterns.push(pattern.clone()),
         }
     }
-    From {
+    Peers {
         exact,
         patterns: patterns.into(),
         written: written.into(),

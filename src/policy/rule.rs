@@ -40,7 +40,7 @@ pub struct Rule {
     pub(super) name: Arc<str>,
     pub(super) action: Action,
     pub(super) to: Option<Box<[Arc<str>]>>,
-    pub(super) from: Option<From>,
+    pub(super) from: Option<Peers>,
     pub(super) source: Option<Box<[IpNet]>>,
     pub(super) expires: Option<SystemTime>,
     pub(super) file: Arc<str>,
@@ -49,14 +49,14 @@ pub struct Rule {
 
 /// The peers a rule speaks of: exact IDs are looked up, patterns tried one by one.
 #[derive(Clone, Debug)]
-pub(super) struct From {
+pub(super) struct Peers {
     pub(super) exact: HashSet<SpiffeId>,
     pub(super) patterns: Box<[IdPattern]>,
     /// As written, for people.
     pub(super) written: Box<[IdPattern]>,
 }
 
-impl From {
+impl Peers {
     fn matches(&self, id: &SpiffeId) -> bool {
         self.exact.contains(id) || self.patterns.iter().any(|pattern| pattern.matches(id))
     }

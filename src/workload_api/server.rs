@@ -7,6 +7,8 @@
 //! What it leaves to others: keeping keys from those who may open the socket. Nothing can.
 
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

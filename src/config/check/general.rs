@@ -11,6 +11,21 @@ use crate::yaml::{Fields, Findings, Place, Value, closest};
 /// Threads by default, even where more cores are at hand: a sidecar is the application's guest.
 const DEFAULT_MAX_WORKERS: usize = 4;
 
+pub(super) const LIMITS: &[&str] = &[
+    "max_connections",
+    "max_handshakes",
+    "handshake_timeout",
+    "connect_timeout",
+    "idle_timeout",
+    "drain_timeout",
+];
+pub(super) const OPEN_CONNECTIONS: &[&str] = &[
+    "on_policy_change",
+    "on_bundle_change",
+    "on_identity_change",
+    "on_expiry",
+];
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HUNDREDTH: Duration = Duration::from_millis(10);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,17 +34,9 @@ const MONTH: Duration = Duration::from_secs(31 * 86_400);
 
 pub(super) fn limits(top: &Fields<'_>, findings: &mut Findings) -> Limits {
     let mut limits = Limits::default();
-    let known = [
-        "max_connections",
-        "max_handshakes",
-        "handshake_timeout",
-        "connect_timeout",
-        "idle_timeout",
-        "drain_timeout",
-    ];
     let Some(fields) = top
         .get("limits")
-        .and_then(|node| Fields::of(node, "limits", &known, findings))
+        .and_then(|node| Fields::of(node, "limits", LIMITS, findings))
     else {
         return limits;
     };
@@ -80,14 +87,9 @@ pub(super) fn limits(top: &Fields<'_>, findings: &mut Findings) -> Limits {
 
 pub(super) fn open_connections(top: &Fields<'_>, findings: &mut Findings) -> OpenConnections {
     let mut settings = OpenConnections::default();
-    let known = [
-        "on_policy_change",
-        "on_bundle_change",
-        "on_identity_change",
-        "on_expiry",
-    ];
     let node = top.get("open_connections");
-    let Some(fields) = node.and_then(|node| Fields::of(node, "open_connections", &known, findings)) else {
+    let Some(fields) = node.and_then(|node| Fields::of(node, "open_connections", OPEN_CONNECTIONS, findings))
+    else {
         return settings;
     };
     let changes = [

@@ -8,7 +8,7 @@ use crate::config::settings::{Address, Identity, IdentityFiles, IdentitySource, 
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::yaml::{Fields, Findings, Node, Place, Value};
 
-const KNOWN: &[&str] = &["socket", "svid", "hint", "files", "trust_domain", "on_denied"];
+pub(super) const KNOWN: &[&str] = &["socket", "svid", "hint", "files", "trust_domain", "on_denied"];
 
 pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<Identity> {
     let Some(node) = top.get("identity") else {

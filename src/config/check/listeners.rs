@@ -14,7 +14,7 @@ use crate::yaml::{Fields, Findings, Node, Place, Value};
 const MAX_LISTENERS: usize = 1000;
 const MAX_PATTERNS: usize = 10_000;
 
-const INBOUND: &[&str] = &[
+pub(super) const INBOUND: &[&str] = &[
     "name",
     "listen",
     "upstream",
@@ -23,7 +23,7 @@ const INBOUND: &[&str] = &[
     "proxy_protocol",
     "accept_proxy_from",
 ];
-const OUTBOUND: &[&str] = &[
+pub(super) const OUTBOUND: &[&str] = &[
     "name",
     "listen",
     "connect",

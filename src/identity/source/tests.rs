@@ -30,6 +30,9 @@ impl Clock for TestClock {
     }
 }
 
+/// Spoils what the agent would give.
+type Spoil = Box<dyn Fn(&mut Given)>;
+
 struct World {
     dir: tempfile::TempDir,
     clock: Arc<TestClock>,
@@ -309,7 +312,7 @@ async fn bad_updates_leave_the_last_good_one() {
         .issue(&good.svid.id, None, HOUR, long_ago)
         .unwrap();
     let fresh = server.fresh().unwrap().unwrap();
-    let defects: Vec<(&str, Box<dyn Fn(&mut Given)>)> = vec![
+    let defects: Vec<(&str, Spoil)> = vec![
         ("expired", Box::new(move |g| g.svids.svids[0] = expired.clone())),
         ("no SVID", Box::new(|g| g.svids.svids.clear())),
         (

@@ -1,0 +1,99 @@
+//! One HTTP/1.1 GET over TCP or a unix socket, enough for the admin endpoint.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The longest answer that is read.
+const LONGEST_ANSWER: u64 = 8 << 20;
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where an admin endpoint listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Endpoint {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    /// The status code.
+    pub(crate) status: u16,
+    /// The header lines, as they came.
+    pub(crate) head: String,
+    /// The body, put together from its chunks.
+    pub(crate) body: String,
+}
+
+impl Response {
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.body))
+    }
+}
+
+/// Asks for one path.
+pub(crate) fn get(endpoint: &Endpoint, path: &str) -> io::Result<Response> {
+    match endpoint {
+        Endpoint::Tcp(addr) => {
+            let stream = TcpStream::connect_timeout(addr, TIMEOUT)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            exchange(stream, &addr.to_string(), path)
+        }
+        Endpoint::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            exchange(stream, "localhost", path)
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<Response> {
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut bytes = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: `{text}`"));
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(wrong)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(wrong)?;
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("\r\ntransfer-encoding: chunked");
+    let body = if chunked {
+        join_chunks(body).ok_or_else(wrong)?
+    } else {
+        body.to_owned()
+    };
+    Ok(Response {
+        status,
+        head: head.to_owned(),
+        body,
+    })
+}
+
+fn join_chunks(mut rest: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.push_str(after.get(..size)?);
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+    }
+}

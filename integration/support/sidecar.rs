@@ -1,0 +1,239 @@
+//! A running `svidecar run`, seen as its users see it: config file, log, admin endpoint.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Endpoint, Response};
+use super::net::free_address;
+use super::process::{Mark, Process};
+use super::{SOON, eventually, eventually_ok};
+
+/// The built program.
+pub(crate) const SVIDECAR: &str = env!("CARGO_BIN_EXE_svidecar");
+
+/// The target of log lines that are connection records.
+const CONNECTION_TARGET: &str = "svidecar::connection";
+
+/// What a sidecar is started with.
+pub(crate) struct Setup<'a> {
+    /// What failures call it by.
+    pub(crate) name: &'a str,
+    /// The program; SPIRE's `unix:path` selector tells copies apart.
+    pub(crate) program: &'a Path,
+    /// The config file but for its `admin` section, which `start` adds. Policies are at `policy/`.
+    pub(crate) config: String,
+    /// The policy file, where the config names one.
+    pub(crate) policy: Option<&'a str>,
+}
+
+impl<'a> Setup<'a> {
+    /// The built program with this config.
+    pub(crate) fn new(name: &'a str, config: String) -> Self {
+        Self {
+            name,
+            program: Path::new(SVIDECAR),
+            config,
+            policy: None,
+        }
+    }
+
+    /// With this policy file.
+    pub(crate) fn policy(mut self, policy: &'a str) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Started from this program.
+    pub(crate) fn program(mut self, program: &'a Path) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Starts it; it need not be ready yet.
+    pub(crate) fn start(self) -> Sidecar {
+        let folder = TempDir::with_prefix(format!("svidecar-{}-", self.name)).unwrap();
+        let admin = free_address();
+        let config = folder.path().join("svidecar.yaml");
+        fs::write(&config, format!("{}\nadmin:\n  listen: {admin}\n", self.config)).unwrap();
+        if let Some(policy) = self.policy {
+            fs::create_dir(folder.path().join("policy")).unwrap();
+            write_policy(folder.path(), policy);
+        }
+        let mut command = Command::new(self.program);
+        command
+            .args(["run", "--config"])
+            .arg(&config)
+            .env_remove("SPIFFE_ENDPOINT_SOCKET");
+        let process = Process::start(self.name, &mut command);
+        Sidecar {
+            process,
+            folder,
+            admin,
+        }
+    }
+}
+
+fn write_policy(folder: &Path, text: &str) {
+    // Renamed into place, so that no reader sees half of it.
+    let temporary = folder.join("policy/.policy.yaml.new");
+    fs::write(&temporary, text).unwrap();
+    fs::rename(temporary, folder.join("policy/policy.yaml")).unwrap();
+}
+
+/// A running sidecar; killed when dropped.
+pub(crate) struct Sidecar {
+    process: Process,
+    folder: TempDir,
+    admin: SocketAddr,
+}
+
+impl Sidecar {
+    /// Replaces the policy file.
+    pub(crate) fn set_policy(&self, text: &str) {
+        write_policy(self.folder.path(), text);
+    }
+
+    /// The address of the admin endpoint.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Asks the admin endpoint.
+    pub(crate) fn get(&self, path: &str) -> std::io::Result<Response> {
+        http::get(&Endpoint::Tcp(self.admin), path)
+    }
+
+    /// Whether `/readyz` says ready now. Not while the endpoint does not answer either.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.get("/readyz").is_ok_and(|response| response.status == 200)
+    }
+
+    /// Waits until `/readyz` says ready.
+    pub(crate) fn wait_ready(&self) {
+        eventually_ok(
+            &format!("{} is ready", self.process.name()),
+            SOON,
+            || match self.get("/readyz") {
+                Ok(response) if response.status == 200 => Ok(()),
+                Ok(response) => Err(response.body),
+                Err(error) => Err(error.to_string()),
+            },
+        );
+    }
+
+    /// Waits until the admin endpoint answers and `/readyz` says not ready; gives what it says.
+    pub(crate) fn wait_not_ready(&self, timeout: Duration) -> Response {
+        eventually(&format!("{} is not ready", self.process.name()), timeout, || {
+            self.get("/readyz").ok().filter(|response| response.status == 503)
+        })
+    }
+
+    /// The serial number of the SVID that new handshakes present.
+    pub(crate) fn serial(&self) -> Option<String> {
+        let response = self.get("/api/v1/identity").ok()?;
+        find_text(&response.json(), "serial").map(str::to_owned)
+    }
+
+    /// Waits until it presents another SVID than the one with this serial; gives the new serial.
+    pub(crate) fn wait_rotation(&self, old: &str, timeout: Duration) -> String {
+        eventually(
+            &format!("{} has another SVID than {old}", self.process.name()),
+            timeout,
+            || self.serial().filter(|serial| serial != old),
+        )
+    }
+
+    /// The value of the first sample in `/metrics` whose name, and labels where given, start like this.
+    pub(crate) fn metric(&self, sample: &str) -> Option<f64> {
+        let response = self.get("/metrics").ok()?;
+        let line = response.body.lines().find(|line| line.starts_with(sample))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// The end of the log so far.
+    pub(crate) fn mark(&self) -> Mark {
+        self.process.mark()
+    }
+
+    /// Waits for a log line after the mark that holds.
+    pub(crate) fn wait_log(&self, what: &str, mark: Mark, holds: impl Fn(&Value) -> bool) -> Value {
+        self.process.wait_line(what, mark, SOON, |line| {
+            serde_json::from_str::<Value>(line)
+                .ok()
+                .filter(|value| holds(value))
+        })
+    }
+
+    /// Waits for the record of a connection that ended after the mark and in which all of these fields have these
+    /// values.
+    pub(crate) fn wait_record(&self, mark: Mark, fields: &[(&str, &str)]) -> Value {
+        self.wait_log(&format!("a record with {fields:?}"), mark, |line| {
+            line["target"] == CONNECTION_TARGET && fields.iter().all(|(key, value)| line[key] == *value)
+        })
+    }
+
+    /// The records written since the mark.
+    pub(crate) fn records_since(&self, mark: Mark) -> Vec<Value> {
+        self.process.lines_since(mark, |line| {
+            serde_json::from_str::<Value>(line)
+                .ok()
+                .filter(|value| value["target"] == CONNECTION_TARGET)
+        })
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn terminate(&mut self, timeout: Duration) -> ExitStatus {
+        self.process.terminate(timeout)
+    }
+}
+
+/// The first text under the key, at any depth.
+pub(crate) fn find_text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+    match value {
+        Value::Object(fields) => fields
+            .get(key)
+            .and_then(Value::as_str)
+            .or_else(|| fields.values().find_map(|inner| find_text(inner, key))),
+        Value::Array(items) => items.iter().find_map(|inner| find_text(inner, key)),
+        _ => None,
+    }
+}
+
+/// The built program under a path of its own: an attestor that looks at paths takes each for another workload.
+pub(crate) struct ProgramCopy {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl ProgramCopy {
+    /// A hard link beside the original, where a copy would cost a file system's worth of time.
+    pub(crate) fn named(name: &str) -> Self {
+        let folder = TempDir::with_prefix_in("svidecar-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join(name);
+        if fs::hard_link(SVIDECAR, &path).is_err() {
+            fs::copy(SVIDECAR, &path).unwrap();
+        }
+        // The attestor names the file as the kernel does, with no symbolic link in its path.
+        let path = path.canonicalize().unwrap();
+        Self {
+            path,
+            _folder: folder,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The SPIRE selector that means this copy and nothing else.
+    pub(crate) fn selector(&self) -> String {
+        format!("unix:path:{}", self.path.display())
+    }
+}
