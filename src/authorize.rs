@@ -77,7 +77,11 @@ pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<
         tracing::info!(listener = who.listener, peer = %who.peer, rule = %rule, "audit rule matched");
     }
     let decision = Decision {
-        verdict: if outcome.allow { Verdict::Allow } else { Verdict::Deny },
+        verdict: if outcome.allow {
+            Verdict::Allow
+        } else {
+            Verdict::Deny
+        },
         rule: outcome.rule,
         policy_generation: view.generation,
     };
@@ -88,7 +92,11 @@ pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<
         (Some(rule), _) => format!("rule `{rule}` denies it"),
         (None, _) => format!("no allow rule of listener `{}` names it", who.listener),
     };
-    Err(Denial { decision, reason: outcome.reason, detail })
+    Err(Denial {
+        decision,
+        reason: outcome.reason,
+        detail,
+    })
 }
 
 /// The first of a listener's `peer` patterns that names `peer`.
@@ -106,11 +114,15 @@ pub fn outbound(kind: &ListenerKind, peer: &SpiffeId) -> Result<Permit, Denial> 
         ListenerKind::Outbound { peer: patterns, .. } => expected(patterns, peer),
         ListenerKind::Inbound { .. } => None,
     };
-    let decision = |verdict, rule| Decision { verdict, rule, policy_generation: 0 };
+    let decision = |verdict, rule| Decision {
+        verdict,
+        rule,
+        policy_generation: 0,
+    };
     match pattern {
-        Some(pattern) => {
-            Ok(Permit { decision: decision(Verdict::Allow, Some(pattern.to_string().into())) })
-        }
+        Some(pattern) => Ok(Permit {
+            decision: decision(Verdict::Allow, Some(pattern.to_string().into())),
+        }),
         None => Err(Denial {
             decision: decision(Verdict::Deny, None),
             reason: Reason::PeerNotExpected,

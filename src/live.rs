@@ -128,6 +128,8 @@ impl Live {
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }

@@ -220,7 +220,10 @@ impl Ending {
     /// An ending with more to say.
     #[must_use]
     pub fn with(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: Some(detail.into()) }
+        Self {
+            reason,
+            detail: Some(detail.into()),
+        }
     }
 }
 
@@ -325,7 +328,10 @@ fn display_option<T: std::fmt::Display, S: serde::Serializer>(
 
 fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // A float with three decimals: short connections last less than a millisecond.
-    #[expect(clippy::cast_precision_loss, reason = "micro-seconds of a connection stay far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "micro-seconds of a connection stay far below 2^52"
+    )]
     serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
 }
 

@@ -29,7 +29,11 @@ pub fn fingerprint(path: &Path) -> Fingerprint {
     fs::canonicalize(path).ok().hash(&mut hasher);
     look(path, &mut hasher);
     if let Ok(entries) = fs::read_dir(path) {
-        let mut files: Vec<_> = entries.take(MAX_ENTRIES).flatten().map(|entry| entry.path()).collect();
+        let mut files: Vec<_> = entries
+            .take(MAX_ENTRIES)
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         files.sort();
         for file in files {
             file.hash(&mut hasher);
@@ -42,7 +46,17 @@ pub fn fingerprint(path: &Path) -> Fingerprint {
 
 fn look(path: &Path, hasher: &mut impl Hasher) {
     let seen = fs::metadata(path)
-        .map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
+        .map(|m| {
+            (
+                m.dev(),
+                m.ino(),
+                m.size(),
+                m.mtime(),
+                m.mtime_nsec(),
+                m.ctime(),
+                m.ctime_nsec(),
+            )
+        })
         .ok();
     seen.hash(hasher);
 }
@@ -85,7 +99,11 @@ mod tests {
         let file = fingerprint(&root.join("a.yaml"));
         symlink("..v1", root.join("..tmp")).unwrap();
         fs::rename(root.join("..tmp"), root.join("..data")).unwrap();
-        assert_ne!(file, fingerprint(&root.join("a.yaml")), "a link in the middle of a file's path");
+        assert_ne!(
+            file,
+            fingerprint(&root.join("a.yaml")),
+            "a link in the middle of a file's path"
+        );
     }
 
     #[test]

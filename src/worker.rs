@@ -35,7 +35,11 @@ impl BoundListener {
     #[must_use]
     pub fn new(context: ListenerContext, socket: Listening) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        Self { context: Arc::new(context), socket, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+        Self {
+            context: Arc::new(context),
+            socket,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        }
     }
 }
 
@@ -60,7 +64,9 @@ impl Workers {
         let mut threads = Vec::with_capacity(count);
         let mut stop = Vec::with_capacity(count);
         for number in 0..count {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let worker = Arc::new(Worker {
                 live: live.clone(),
                 resolver: Resolver::default(),
@@ -69,16 +75,24 @@ impl Workers {
             let set = listeners.subscribe();
             let (stop_sender, stopped) = oneshot::channel();
             stop.push(stop_sender);
-            threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = follow(worker, set) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("worker-{number}"))
+                    .spawn(move || {
+                        runtime.block_on(async {
+                            tokio::select! {
+                                () = follow(worker, set) => {}
+                                _ = stopped => {}
+                            }
+                        });
+                    })?,
+            );
         }
-        Ok(Self { listeners, threads, stop })
+        Ok(Self {
+            listeners,
+            threads,
+            stop,
+        })
     }
 
     /// Publishes the listeners to accept from. Connections of listeners that are left out live on.
@@ -107,7 +121,9 @@ async fn follow(worker: Arc<Worker>, mut set: watch::Receiver<ListenerSet>) {
         // Dropping the sender stops the loop.
         running.retain(|id, _| wanted.iter().any(|listener| listener.id == *id));
         for listener in wanted.iter() {
-            running.entry(listener.id).or_insert_with(|| accept_from(&worker, listener));
+            running
+                .entry(listener.id)
+                .or_insert_with(|| accept_from(&worker, listener));
         }
         if set.changed().await.is_err() {
             return;

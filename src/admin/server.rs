@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
-use super::routes::{self, Caller};
 use super::AdminState;
+use super::routes::{self, Caller};
 use crate::sys::bind::Listening;
 
 /// Connections at once; more are closed unanswered.
@@ -139,7 +139,10 @@ impl Listener {
             Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             Listening::Unix(listener) => {
                 let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
-                Self::Unix { listener: UnixListener::from_std(listener)?, _file: path.map(RemoveFile) }
+                Self::Unix {
+                    listener: UnixListener::from_std(listener)?,
+                    _file: path.map(RemoveFile),
+                }
             }
         })
     }

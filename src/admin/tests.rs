@@ -10,10 +10,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::sys::bind;
 use super::*;
 use crate::config::settings::Address;
 use crate::lifecycle::readiness::{Condition, Readiness};
+use crate::sys::bind;
 
 struct Fake(Readiness);
 
@@ -51,7 +51,9 @@ fn start(address: &Address, kind: Kind) -> Running {
         Address::Tcp(address) => bind::tcp(*address).unwrap(),
         Address::Unix(path) => bind::unix(path, 0o600).unwrap(),
     };
-    let address = listener.tcp_address().map_or_else(|| address.clone(), Address::Tcp);
+    let address = listener
+        .tcp_address()
+        .map_or_else(|| address.clone(), Address::Tcp);
     let readiness = Readiness::new();
     let (stop, stopped) = oneshot::channel::<()>();
     let state = Arc::new(Fake(readiness.clone()));

@@ -57,7 +57,10 @@ pub(super) fn run(started: Started) -> Result<(), AppError> {
         tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
     }
     check_open_files(&started.settings);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(control(started, sink))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(control(started, sink))
 }
 
 /// Two descriptors for each connection, and some for ourselves.
@@ -66,7 +69,9 @@ fn check_open_files(settings: &Settings) {
     let wanted = settings.limits.max_connections as u64 * 2 + 64;
     if limit < wanted {
         tracing::warn!(
-            limit, wanted, max_connections = settings.limits.max_connections,
+            limit,
+            wanted,
+            max_connections = settings.limits.max_connections,
             "the limit of open files is too low for limits.max_connections: connections beyond it will wait"
         );
     }
@@ -87,7 +92,10 @@ struct Control {
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
-    let records = Arc::new(Sinks { log: sink, metrics: metrics.clone() });
+    let records = Arc::new(Sinks {
+        log: sink,
+        metrics: metrics.clone(),
+    });
     let settings = started.settings;
     for warning in &started.warnings {
         tracing::warn!("{warning}");
@@ -118,7 +126,11 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         identity: identity.state.clone(),
-        policy_path: settings.policy.path.as_ref().map(|path| path.display().to_string()),
+        policy_path: settings
+            .policy
+            .path
+            .as_ref()
+            .map(|path| path.display().to_string()),
         last_reload: Mutex::new(None),
     });
     let control = Arc::new(Control {
@@ -135,7 +147,10 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
 
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
-    let names: Vec<_> = bound.iter().map(|b| format!("{}={}", b.context.settings.name, b.context.settings.listen)).collect();
+    let names: Vec<_> = bound
+        .iter()
+        .map(|b| format!("{}={}", b.context.settings.name, b.context.settings.listen))
+        .collect();
     workers.publish(bound.into());
     control.readiness.set(Condition::Listeners, true, names.join(" "));
     tracing::info!(
@@ -146,9 +161,10 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     tokio::spawn(authority::watch(control.live.clone()));
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = tokio::task::JoinSet::new();
-    for (socket, kind) in
-        [(started.admin, admin::Kind::Full), (started.probes, admin::Kind::Probes)]
-    {
+    for (socket, kind) in [
+        (started.admin, admin::Kind::Full),
+        (started.probes, admin::Kind::Probes),
+    ] {
         if let Some(socket) = socket {
             let mut stopped = admin_stopped.clone();
             let state: Arc<dyn admin::AdminState> = control.view.clone();
@@ -187,10 +203,13 @@ async fn until_terminated(control: &Control, signals: &mut Signals) {
 /// Stops accepting, lets connections finish, and forces those that do not.
 async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut Signals) {
     let open = control.live.capacity.connections();
-    control.readiness.set(Condition::NotDraining, false, "shutting down");
+    control
+        .readiness
+        .set(Condition::NotDraining, false, "shutting down");
     workers.publish(Arc::new([]));
     tracing::info!(
-        open, drain_timeout_s = control.settings.limits.drain_timeout.as_secs_f64(),
+        open,
+        drain_timeout_s = control.settings.limits.drain_timeout.as_secs_f64(),
         "shutting down: no new connections; open ones may finish"
     );
     let again = async {
@@ -230,10 +249,7 @@ fn remove_sockets(settings: &Settings) {
 
 /// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
 /// we hold nothing.
-async fn follow_identity(
-    control: &Control,
-    mut states: watch::Receiver<Arc<State>>,
-) -> Result<(), AppError> {
+async fn follow_identity(control: &Control, mut states: watch::Receiver<Arc<State>>) -> Result<(), AppError> {
     let provider = configs::provider();
     let mut published: Option<u64> = None;
     let mut rotations = 0;
@@ -243,12 +259,20 @@ async fn follow_identity(
             return Err(AppError::Identity(why.clone()));
         }
         control.metrics.set_workload_api_connected(state.connected);
-        control.metrics.svid_rotations.inc_by(state.rotations.saturating_sub(rotations));
+        control
+            .metrics
+            .svid_rotations
+            .inc_by(state.rotations.saturating_sub(rotations));
         rotations = state.rotations;
         match &state.material {
             Some(material) if published == Some(material.generation) => {}
             Some(material) => {
-                match Context::new(material.clone(), &control.settings.listeners, &provider, &control.clock) {
+                match Context::new(
+                    material.clone(),
+                    &control.settings.listeners,
+                    &provider,
+                    &control.clock,
+                ) {
                     Ok(context) => {
                         published = Some(material.generation);
                         control.live.set_identity(IdentityView::Held(Arc::new(context)));
@@ -264,7 +288,10 @@ async fn follow_identity(
                     Status::Expired => Reason::IdentityExpired,
                     _ => Reason::NoIdentity,
                 };
-                control.live.set_identity(IdentityView::Missing { reason, detail: state.status.to_string() });
+                control.live.set_identity(IdentityView::Missing {
+                    reason,
+                    detail: state.status.to_string(),
+                });
             }
         }
         control.show_identity(&state);
@@ -278,8 +305,9 @@ async fn follow_identity(
 async fn follow_policy(control: Arc<Control>, path: PathBuf, mut seen: Fingerprint) {
     let mut generation = 1;
     loop {
-        let asked =
-            tokio::time::timeout(reload::PERIOD, control.reload_asked.notified()).await.is_ok();
+        let asked = tokio::time::timeout(reload::PERIOD, control.reload_asked.notified())
+            .await
+            .is_ok();
         let looked_at = path.clone();
         // A dead network file system must not hold up identity and signals.
         let Ok(now) = tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await else {
@@ -311,7 +339,10 @@ async fn follow_policy(control: Arc<Control>, path: PathBuf, mut seen: Fingerpri
             Err(problems) => {
                 control.metrics.policy_reloaded(ReloadResult::Failure);
                 for problem in problems.iter().filter(|p| p.is_error()) {
-                    tracing::error!(generation, "the new policy is refused, the last good one stays in force: {problem}");
+                    tracing::error!(
+                        generation,
+                        "the new policy is refused, the last good one stays in force: {problem}"
+                    );
                 }
                 control.show_policy(&problems);
             }
@@ -338,8 +369,11 @@ impl Control {
     /// Shows the policy in force, and what is wrong with the newest files.
     fn show_policy(&self, problems: &[Diagnostic]) {
         let view = self.live.policy();
-        let problems: Vec<String> =
-            problems.iter().filter(|p| p.is_error()).map(|p| p.summary()).collect();
+        let problems: Vec<String> = problems
+            .iter()
+            .filter(|p| p.is_error())
+            .map(|p| p.summary())
+            .collect();
         let rules = view.policy.rules().len();
         let detail = match problems.first() {
             None => format!("generation {}, {rules} rules", view.generation),
@@ -350,7 +384,10 @@ impl Control {
             ),
         };
         self.readiness.set(Condition::Policy, true, detail);
-        *lock(&self.view.last_reload) = Some(LastReload { at: self.clock.now(), problems });
+        *lock(&self.view.last_reload) = Some(LastReload {
+            at: self.clock.now(),
+            problems,
+        });
     }
 
     fn show_identity(&self, state: &State) {
@@ -370,13 +407,21 @@ impl Control {
             }
             (None, _) => state.status.to_string(),
         };
-        self.readiness.set(Condition::Identity, state.material.is_some(), detail);
-        let id = state.material.as_deref().map(|m| (m.svid.id.to_string(), m.svid.not_after));
-        self.metrics.set_svid(id.as_ref().map(|(id, end)| (id.as_str(), *end)));
-        let bundles = state.material.as_deref().into_iter().flat_map(|m| m.bundles.values());
-        self.metrics.set_bundles(
-            bundles.filter_map(|b| Some((b.trust_domain.as_str().to_owned(), b.not_after()?))),
-        );
+        self.readiness
+            .set(Condition::Identity, state.material.is_some(), detail);
+        let id = state
+            .material
+            .as_deref()
+            .map(|m| (m.svid.id.to_string(), m.svid.not_after));
+        self.metrics
+            .set_svid(id.as_ref().map(|(id, end)| (id.as_str(), *end)));
+        let bundles = state
+            .material
+            .as_deref()
+            .into_iter()
+            .flat_map(|m| m.bundles.values());
+        self.metrics
+            .set_bundles(bundles.filter_map(|b| Some((b.trust_domain.as_str().to_owned(), b.not_after()?))));
     }
 }
 
@@ -400,4 +445,3 @@ fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
         }
     }
 }
-

@@ -108,7 +108,16 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         .map(bind::tcp)
         .transpose()
         .map_err(AppError::Admin)?;
-    Ok(Started { settings, policy, policy_seen, warnings, listeners, admin, probes, clock })
+    Ok(Started {
+        settings,
+        policy,
+        policy_seen,
+        warnings,
+        listeners,
+        admin,
+        probes,
+        clock,
+    })
 }
 
 /// Reads the policy as the settings name it.

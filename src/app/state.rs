@@ -42,7 +42,11 @@ impl AdminState for View {
     }
 
     fn metrics(&self, openmetrics: bool) -> String {
-        self.metrics.encode(if openmetrics { Exposition::OpenMetrics } else { Exposition::Prometheus })
+        self.metrics.encode(if openmetrics {
+            Exposition::OpenMetrics
+        } else {
+            Exposition::Prometheus
+        })
     }
 
     fn identity(&self) -> Value {

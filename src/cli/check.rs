@@ -1,11 +1,10 @@
 //! `svidecar check`: what `run` would say to a config and its policies, all of it at once.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::EXIT_USAGE;
-use super::output::{complain, print};
+use super::output::{print, report};
+use super::{EXIT_GOOD, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::Settings;
 use crate::config::{self, Environment};
@@ -13,7 +12,9 @@ use crate::policy::{self, Policy};
 use crate::record::Direction;
 use crate::yaml::{Diagnostic, counted};
 
-/// Reads config and policies as `run` would, and prints every problem.
+/// Check config and policies
+///
+/// Reads them as `run` would and prints every problem.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Each problem comes with file, line and column, the line itself, and what to write instead.
@@ -21,31 +22,31 @@ Exit code 0 when `svidecar run` would start with these files, 2 when not. Warnin
 
 Example:
   svidecar check --config /etc/svidecar/config.yaml")]
-pub struct Args {
+pub struct CheckArgs {
     /// The config file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }
 
-/// Runs the command.
+/// Runs the command and returns the exit code.
 #[must_use]
-pub fn run(args: &Args) -> ExitCode {
+pub fn run(args: &CheckArgs) -> u8 {
     match check(&args.config, &Environment::of_process(), SystemClock.now()) {
         Ok((summary, warnings)) => {
             warnings
                 .iter()
-                .for_each(|warning| complain(&format!("{warning}\n")));
-            print(&summary, ExitCode::SUCCESS)
+                .for_each(|warning| report(&format!("{warning}\n")));
+            print(&summary, EXIT_GOOD)
         }
         Err(found) => {
-            found.iter().for_each(|problem| complain(&format!("{problem}\n")));
+            found.iter().for_each(|problem| report(&format!("{problem}\n")));
             let errors = found.iter().filter(|problem| problem.is_error()).count();
-            complain(&format!(
+            report(&format!(
                 "{} in {}",
                 counted(errors, "error"),
                 args.config.display()
             ));
-            ExitCode::from(EXIT_USAGE)
+            EXIT_USAGE
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::output::{complain, print};
-use super::{EXIT_DENIED, EXIT_USAGE};
+use super::output::{print, report};
+use super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{ListenerName, Settings};
 use crate::config::{self, Environment};
@@ -15,7 +14,7 @@ use crate::record::{Direction, Verdict};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::yaml::{Diagnostic, closest, one_of};
 
-/// Tells whether a peer would be admitted to a listener, and why.
+/// Tell whether a peer would be admitted to a listener, and why
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Prints the verdict, the rule that decided, and for every other rule the first condition that did not hold.
@@ -25,9 +24,9 @@ with `source` does. Exit code 0 for allow, 3 for deny, 2 when the question or th
 Example:
   svidecar policy explain --config config.yaml --to orders \\
       --from spiffe://example.org/ns/shop/sa/storefront --source 10.1.2.3")]
-pub struct Args {
+pub struct ExplainArgs {
     /// The config file; it names the policy
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// The inbound listener that the peer connects to
     #[arg(long, value_name = "LISTENER")]
@@ -46,17 +45,17 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Runs the command.
+/// Runs the command and returns the exit code.
 #[must_use]
-pub fn run(args: &Args) -> ExitCode {
+pub fn run(args: &ExplainArgs) -> u8 {
     match explain(args, &Environment::of_process(), SystemClock.now()) {
         Ok((explanation, warnings)) => {
             warnings
                 .iter()
-                .for_each(|warning| complain(&format!("{warning}\n")));
+                .for_each(|warning| report(&format!("{warning}\n")));
             let exit = match explanation.verdict {
-                Verdict::Allow => ExitCode::SUCCESS,
-                Verdict::Deny | Verdict::None => ExitCode::from(EXIT_DENIED),
+                Verdict::Allow => EXIT_GOOD,
+                Verdict::Deny | Verdict::None => EXIT_DENIED,
             };
             if !args.json {
                 return print(&explanation.to_string(), exit);
@@ -64,14 +63,14 @@ pub fn run(args: &Args) -> ExitCode {
             match serde_json::to_string_pretty(&explanation) {
                 Ok(json) => print(&json, exit),
                 Err(error) => {
-                    complain(&format!("error: cannot write the answer as JSON: {error}"));
-                    ExitCode::FAILURE
+                    report(&format!("error: cannot write the answer as JSON: {error}"));
+                    EXIT_FAILED
                 }
             }
         }
         Err(problem) => {
-            complain(&problem.to_string());
-            ExitCode::from(EXIT_USAGE)
+            report(&problem.to_string());
+            EXIT_USAGE
         }
     }
 }
@@ -104,7 +103,7 @@ pub enum ExplainError {
 /// # Errors
 /// The question makes no sense with this config, or the config or the policy is bad.
 pub fn explain(
-    args: &Args,
+    args: &ExplainArgs,
     environment: &Environment,
     now: SystemTime,
 ) -> Result<(Explanation, Vec<Diagnostic>), ExplainError> {
@@ -170,7 +169,7 @@ fn check_listener(to: &str, listeners: &[ListenerName]) -> Result<(), ExplainErr
 
 /// Our own trust domain. Where nothing says it, any will do unless an allow rule asks for it: then there is no answer.
 fn own_trust_domain(
-    args: &Args,
+    args: &ExplainArgs,
     settings: &Settings,
     policy: &Policy,
     peer: &SpiffeId,

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::output::complain;
+use super::{EXIT_FAILED, EXIT_GOOD};
 use crate::config::settings::Address;
 
 /// For connecting, asking and reading together; Docker and kubelets have limits of their own.
@@ -55,6 +57,18 @@ pub enum HealthError {
     /// It says itself that it is not well.
     #[error("not ready: {0}")]
     Unhealthy(String),
+}
+
+/// Asks, says what came of it, and returns the exit code.
+#[must_use]
+pub fn run(args: &HealthcheckArgs) -> u8 {
+    match healthcheck(args, &mut io::stdout()) {
+        Ok(()) => EXIT_GOOD,
+        Err(error) => {
+            complain(&format!("svidecar: {error}"));
+            EXIT_FAILED
+        }
+    }
 }
 
 /// Asks, and writes one line to `out` when all is well.

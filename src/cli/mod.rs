@@ -26,10 +26,17 @@ pub const EXIT_DENIED: u8 = 3;
 
 /// A zero-trust mTLS sidecar: SPIFFE identities, TLS 1.3 only, policies that explain themselves.
 #[derive(Debug, Parser)]
-#[command(name = "svidecar", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Start here:\n  svidecar demo                            watch it work, with nothing else installed\n  \
+#[command(
+    name = "svidecar",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Start here:\n  svidecar demo                            watch it work, with nothing else installed\n  \
 svidecar check --config svidecar.yaml    read config and policies, print every problem\n  \
-svidecar run --config svidecar.yaml      the sidecar")]
+svidecar run --config svidecar.yaml      the sidecar"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,49 +45,31 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
-    Check(check::Args),
-    Identity(identity::Args),
+    Check(check::CheckArgs),
+    Identity(identity::IdentityArgs),
     #[command(subcommand)]
     Policy(PolicyCommand),
-    WorkloadApi(workload_api::Args),
+    WorkloadApi(workload_api::WorkloadApiArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
 /// Ask questions of policy files.
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
-    Explain(explain::Args),
+    Explain(explain::ExplainArgs),
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let out = &mut std::io::stdout();
     // clap ends the process itself for --help, --version (0) and bad usage (2).
-    match Cli::parse().command {
+    let code = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Identity(args) => exit_code(identity::run(&args, out)),
+        Command::Identity(args) => identity::run(&args),
         Command::Policy(PolicyCommand::Explain(args)) => explain::run(&args),
-        Command::WorkloadApi(args) => exit_code(workload_api::run(&args, out)),
-        Command::Healthcheck(args) => match healthcheck::healthcheck(&args, out) {
-            Ok(()) => ExitCode::from(EXIT_GOOD),
-            Err(error) => {
-                output::complain(&format!("svidecar: {error}"));
-                ExitCode::from(EXIT_FAILED)
-            }
-        },
-    }
-}
-
-/// The exit code of a command that writes to standard output; it fails when it cannot.
-fn exit_code(result: std::io::Result<u8>) -> ExitCode {
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_GOOD),
-        Err(error) => {
-            output::complain(&format!("svidecar: {error}"));
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+        Command::WorkloadApi(args) => workload_api::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+    };
+    ExitCode::from(code)
 }

@@ -1,7 +1,6 @@
 //! `svidecar run`: the sidecar.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::output::complain;
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
@@ -12,8 +11,10 @@ use crate::app::{self, AppError};
 /// Runs until SIGTERM or SIGINT, then lets open connections finish up to `limits.drain_timeout`; a second signal ends
 /// at once. SIGHUP reads the policy again (it is also read when its files change).
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\
-Example:\n  svidecar run --config /etc/svidecar/svidecar.yaml")]
+#[command(
+    after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\
+Example:\n  svidecar run --config /etc/svidecar/svidecar.yaml"
+)]
 pub struct RunArgs {
     /// The config file
     #[arg(long, value_name = "FILE")]
@@ -22,19 +23,22 @@ pub struct RunArgs {
 
 /// Runs it.
 #[must_use]
-pub fn run(args: &RunArgs) -> ExitCode {
+pub fn run(args: &RunArgs) -> u8 {
     match app::start(&args.config).and_then(app::Started::run) {
-        Ok(()) => ExitCode::from(EXIT_GOOD),
+        Ok(()) => EXIT_GOOD,
         Err(AppError::Configuration(diagnostics)) => {
             for diagnostic in &diagnostics {
                 complain(&format!("{diagnostic}\n"));
             }
-            complain(&format!("svidecar: not started: `{}` has errors", args.config.display()));
-            ExitCode::from(EXIT_USAGE)
+            complain(&format!(
+                "svidecar: not started: `{}` has errors",
+                args.config.display()
+            ));
+            EXIT_USAGE
         }
         Err(error) => {
             complain(&format!("svidecar: {error}"));
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }

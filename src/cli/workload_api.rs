@@ -12,8 +12,7 @@ use super::{EXIT_FAILED, EXIT_GOOD};
 use crate::clock::SystemClock;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::workload_api::authority::Authority;
-use crate::workload_api::server::{Entry, Handle, serve};
-use crate::sys::bind::unix_listener;
+use crate::workload_api::server::{Entry, Handle, bind, serve};
 
 /// How long the authority lives; it goes with the process, so this only has to be long.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -81,8 +80,7 @@ fn serve_until_signal(args: &WorkloadApiArgs) -> io::Result<u8> {
 fn start(args: &WorkloadApiArgs) -> Result<Handle, String> {
     let authority = Authority::new(args.trust_domain.clone(), AUTHORITY_LIFE, SystemTime::now())
         .map_err(|e| e.to_string())?;
-    let listener = unix_listener(&args.socket, args.mode).map_err(|e| e.to_string())?;
-    let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| e.to_string())?;
+    let listener = bind(&args.socket, args.mode).map_err(|e| e.to_string())?;
     serve(
         listener,
         authority,

@@ -303,7 +303,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: None, level: "info".to_owned() }
+        Self {
+            format: None,
+            level: "info".to_owned(),
+        }
     }
 }
 

@@ -51,7 +51,14 @@ impl Authority {
     fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
         let next_rule_expiry = policy.policy.next_expiry(now);
-        Self { live, identity, policy, next_rule_expiry, scanned_at: now, draining: HashMap::new() }
+        Self {
+            live,
+            identity,
+            policy,
+            next_rule_expiry,
+            scanned_at: now,
+            draining: HashMap::new(),
+        }
     }
 
     /// Scans when something may have changed for somebody.
@@ -94,8 +101,11 @@ impl Authority {
                     entry.order_close(order);
                 }
                 OnChange::Drain(time) => {
-                    let deadline =
-                        self.draining.get(&entry.id).copied().unwrap_or_else(|| Instant::now() + time);
+                    let deadline = self
+                        .draining
+                        .get(&entry.id)
+                        .copied()
+                        .unwrap_or_else(|| Instant::now() + time);
                     if deadline <= Instant::now() {
                         entry.order_close(order);
                     } else {
@@ -157,20 +167,28 @@ fn judge_identity<'e>(
     let order = |reason, detail: String| Some(Ending::with(reason, detail));
     let until = crate::clock::rfc3339;
     if entry.own.not_after <= now {
-        return order(Reason::OwnExpired, format!("our SVID ran out at {}", until(entry.own.not_after)));
+        return order(
+            Reason::OwnExpired,
+            format!("our SVID ran out at {}", until(entry.own.not_after)),
+        );
     }
     if entry.peer.not_after <= now {
         let detail = format!("the peer's chain ran out at {}", until(entry.peer.not_after));
         return order(Reason::PeerExpired, detail);
     }
     match identity {
-        IdentityView::Missing { reason: Reason::IdentityExpired, .. } => None,
-        IdentityView::Missing { detail, .. } => {
-            order(Reason::IdentityChange, format!("our identity was withdrawn: {detail}"))
-        }
-        IdentityView::Held(context) if context.material.svid.id != entry.own.id => {
-            order(Reason::IdentityChange, format!("our identity is now {}", context.material.svid.id))
-        }
+        IdentityView::Missing {
+            reason: Reason::IdentityExpired,
+            ..
+        } => None,
+        IdentityView::Missing { detail, .. } => order(
+            Reason::IdentityChange,
+            format!("our identity was withdrawn: {detail}"),
+        ),
+        IdentityView::Held(context) if context.material.svid.id != entry.own.id => order(
+            Reason::IdentityChange,
+            format!("our identity is now {}", context.material.svid.id),
+        ),
         IdentityView::Held(context) => judge_bundle(entry, context, now, verified),
     }
 }
@@ -230,7 +248,13 @@ fn judge_policy(
         own_trust_domain: own.trust_domain(),
     };
     let denial = authorize::inbound(policy, &who, now).err()?;
-    let admitted_by = lock(&entry.decision).as_ref().map(|decision| decision.policy_generation);
-    let reason = if admitted_by == Some(policy.generation) { Reason::RuleExpired } else { Reason::PolicyChange };
+    let admitted_by = lock(&entry.decision)
+        .as_ref()
+        .map(|decision| decision.policy_generation);
+    let reason = if admitted_by == Some(policy.generation) {
+        Reason::RuleExpired
+    } else {
+        Reason::PolicyChange
+    };
     Some(Ending::with(reason, denial.detail))
 }

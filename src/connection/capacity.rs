@@ -46,8 +46,16 @@ impl Capacity {
     /// Nothing taken yet.
     #[must_use]
     pub fn new(max_connections: usize, max_handshakes: usize) -> Self {
-        let counter = |cap| Arc::new(Counter { taken: AtomicUsize::new(0), cap });
-        Self { connections: counter(max_connections), handshakes: counter(max_handshakes) }
+        let counter = |cap| {
+            Arc::new(Counter {
+                taken: AtomicUsize::new(0),
+                cap,
+            })
+        };
+        Self {
+            connections: counter(max_connections),
+            handshakes: counter(max_handshakes),
+        }
     }
 
     /// A place for a new connection, to be held until its end, and one for its handshake.

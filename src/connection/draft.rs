@@ -46,7 +46,10 @@ impl Draft {
 
     pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
         let (bytes_up, bytes_down) = self.traffic.map_or((0, 0), |traffic| {
-            (traffic.up.load(Ordering::Relaxed), traffic.down.load(Ordering::Relaxed))
+            (
+                traffic.up.load(Ordering::Relaxed),
+                traffic.down.load(Ordering::Relaxed),
+            )
         });
         let (verdict, rule, policy_generation) = match self.decision {
             Some(decision) => (decision.verdict, decision.rule, decision.policy_generation),

@@ -21,7 +21,10 @@ use crate::upstream::dial;
 pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Closing {
     let settings = serving.listener.settings.clone();
     let ListenerKind::Inbound { upstream } = &settings.kind else {
-        return Closing::done(Ending::with(Reason::Internal, "an outbound listener served as inbound"));
+        return Closing::done(Ending::with(
+            Reason::Internal,
+            "an outbound listener served as inbound",
+        ));
     };
 
     // Who are we?
@@ -51,7 +54,11 @@ async fn admitted_or_not(
     upstream: &Target,
 ) -> Closing {
     let mut registered = serving.register(context, &established);
-    let Established { session, peer, unread } = established;
+    let Established {
+        session,
+        peer,
+        unread,
+    } = established;
 
     // May they?
     if let Err(ending) = serving.recheck(&registered) {
@@ -63,7 +70,10 @@ async fn admitted_or_not(
         Err(denial) => {
             serving.draft.decision = Some(denial.decision);
             let linger = refuse(session, tls, AlertDescription::AccessDenied).await;
-            return Closing { ending: Ending::with(denial.reason, denial.detail), linger };
+            return Closing {
+                ending: Ending::with(denial.reason, denial.detail),
+                linger,
+            };
         }
     };
     serving.draft.decision = Some(permit.decision().clone());
@@ -92,8 +102,23 @@ async fn admitted_or_not(
     let meter = Meter::new(Direction::Inbound, traffic, serving.listener.metrics.clone());
     let idle = serving.worker.live.limits.idle_timeout;
     let close = serving.told_to_close(&mut registered);
-    let ended = relay::run(&permit, Ends { tls, session, unread, plain }, meter, idle, close).await;
-    Closing { ending: ended.ending, linger: ended.linger }
+    let ended = relay::run(
+        &permit,
+        Ends {
+            tls,
+            session,
+            unread,
+            plain,
+        },
+        meter,
+        idle,
+        close,
+    )
+    .await;
+    Closing {
+        ending: ended.ending,
+        linger: ended.linger,
+    }
 }
 
 fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> Result<Permit, Denial> {
@@ -109,16 +134,24 @@ fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> R
         Ok(permit) => permit.decision(),
         Err(denial) => &denial.decision,
     };
-    serving.listener.metrics.decided(decision.rule.as_deref(), decision.verdict);
+    serving
+        .listener
+        .metrics
+        .decided(decision.rule.as_deref(), decision.verdict);
     result
 }
 
 /// Nobody can be shaken hands with. The peer is told in the clear, at once, rather than left to wait.
 async fn without_identity(mut tls: Stream, ending: Ending) -> Closing {
-    let told = tls.write_all(&alert::plaintext_fatal(AlertDescription::InternalError)).await;
+    let told = tls
+        .write_all(&alert::plaintext_fatal(AlertDescription::InternalError))
+        .await;
     if told.is_err() {
         tls.abort();
         return Closing::done(ending);
     }
-    Closing { ending, linger: Some(tls) }
+    Closing {
+        ending,
+        linger: Some(tls),
+    }
 }

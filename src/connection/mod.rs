@@ -77,12 +77,7 @@ struct Serving<'a> {
 }
 
 /// Serves one accepted connection to its end, and records it.
-pub async fn serve(
-    worker: Arc<Worker>,
-    listener: Arc<ListenerContext>,
-    stream: Stream,
-    peer_addr: PeerAddr,
-) {
+pub async fn serve(worker: Arc<Worker>, listener: Arc<ListenerContext>, stream: Stream, peer_addr: PeerAddr) {
     let live = &worker.live;
     let _token = worker.drain.token();
     let draft = Draft::new(live.registry.next_id(), &listener, peer_addr, live.clock.now());
@@ -90,18 +85,24 @@ pub async fn serve(
         Ok(places) => places,
         Err(reason) => {
             stream.abort();
-            live.records.record(&draft.finish(Ending::new(reason), live.clock.now()));
+            live.records
+                .record(&draft.finish(Ending::new(reason), live.clock.now()));
             return;
         }
     };
     let open = listener.metrics.open();
-    let mut serving =
-        Serving { worker: &worker, listener: &listener, draft, handshake: Some(handshake) };
+    let mut serving = Serving {
+        worker: &worker,
+        listener: &listener,
+        draft,
+        handshake: Some(handshake),
+    };
     let closing = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
         Direction::Outbound => outbound::serve(&mut serving, stream).await,
     };
-    live.records.record(&serving.draft.finish(closing.ending, live.clock.now()));
+    live.records
+        .record(&serving.draft.finish(closing.ending, live.clock.now()));
     drop(open);
     if let Some(stream) = closing.linger {
         stream.close_lingering().await;
@@ -216,7 +217,10 @@ async fn refuse(mut session: Session, mut stream: Stream, alert: AlertDescriptio
 fn after_failure(stream: Stream, failure: Failure) -> Closing {
     let ending = Ending::with(failure.reason, failure.detail);
     if failure.alerted {
-        return Closing { ending, linger: Some(stream) };
+        return Closing {
+            ending,
+            linger: Some(stream),
+        };
     }
     stream.abort();
     Closing::done(ending)

@@ -14,7 +14,10 @@ use crate::upstream::dial;
 pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
     let settings = serving.listener.settings.clone();
     let ListenerKind::Outbound { connect, .. } = &settings.kind else {
-        return Closing::done(Ending::with(Reason::Internal, "an inbound listener served as outbound"));
+        return Closing::done(Ending::with(
+            Reason::Internal,
+            "an inbound listener served as outbound",
+        ));
     };
 
     // Who are we?
@@ -23,7 +26,10 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         Err(ending) => return refused(plain, ending),
     };
     let Some((config, name)) = context.client(&settings.name) else {
-        return refused(plain, Ending::with(Reason::Internal, "the listener has no TLS configuration"));
+        return refused(
+            plain,
+            Ending::with(Reason::Internal, "the listener has no TLS configuration"),
+        );
     };
 
     // To whom?
@@ -42,12 +48,19 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
-    let established = match serving.handshake(handshake::connect(&mut tls, config, name)).await {
+    let established = match serving
+        .handshake(handshake::connect(&mut tls, config, name))
+        .await
+    {
         Ok(established) => established,
         Err(failure) => return handshake_failed(serving, plain, tls, failure),
     };
     let mut registered = serving.register(&context, &established);
-    let Established { session, peer, unread } = established;
+    let Established {
+        session,
+        peer,
+        unread,
+    } = established;
 
     // May they? The authority's view, and the permit that forwarding asks for.
     let checked = serving.recheck(&registered).and_then(|()| {
@@ -65,7 +78,10 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         }
     };
     let decision = permit.decision();
-    serving.listener.metrics.decided(decision.rule.as_deref(), decision.verdict);
+    serving
+        .listener
+        .metrics
+        .decided(decision.rule.as_deref(), decision.verdict);
     serving.draft.decision = Some(decision.clone());
     *lock(&registered.entry.decision) = Some(decision.clone());
 
@@ -75,8 +91,23 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
     let meter = Meter::new(Direction::Outbound, traffic, serving.listener.metrics.clone());
     let idle = serving.worker.live.limits.idle_timeout;
     let close = serving.told_to_close(&mut registered);
-    let ended = relay::run(&permit, Ends { tls, session, unread, plain }, meter, idle, close).await;
-    Closing { ending: ended.ending, linger: ended.linger }
+    let ended = relay::run(
+        &permit,
+        Ends {
+            tls,
+            session,
+            unread,
+            plain,
+        },
+        meter,
+        idle,
+        close,
+    )
+    .await;
+    Closing {
+        ending: ended.ending,
+        linger: ended.linger,
+    }
 }
 
 /// The application learns of every failure as a reset: it sees no TLS.
@@ -89,7 +120,11 @@ fn handshake_failed(serving: &mut Serving<'_>, plain: Stream, tls: Stream, failu
     plain.abort();
     if failure.reason == Reason::PeerNotExpected {
         serving.listener.metrics.decided(None, Verdict::Deny);
-        serving.draft.decision = Some(Decision { verdict: Verdict::Deny, rule: None, policy_generation: 0 });
+        serving.draft.decision = Some(Decision {
+            verdict: Verdict::Deny,
+            rule: None,
+            policy_generation: 0,
+        });
     }
     super::after_failure(tls, failure)
 }

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::authorize::Decision;
 use crate::config::settings;
-use crate::identity::material::{Bundle, Svid};
 use crate::forward::meter::Traffic;
+use crate::identity::material::{Bundle, Svid};
 use crate::record::{Direction, Ending, PeerAddr};
 use crate::tls::verify::VerifiedPeer;
 
@@ -54,7 +54,9 @@ impl Entry {
 
     /// Tells the connection to end. Returns false when it was told before.
     pub fn order_close(&self, order: Ending) -> bool {
-        lock(&self.close).take().is_some_and(|sender| sender.send(order).is_ok())
+        lock(&self.close)
+            .take()
+            .is_some_and(|sender| sender.send(order).is_ok())
     }
 }
 
@@ -140,8 +142,13 @@ impl Registry {
         });
         lock(&self.entries).insert(entry.id, entry.clone());
         // After the entry is visible: a scan that misses the entry then sees the lowered bound afterwards.
-        self.earliest_expiry.fetch_min(millis(entry.expires()), Ordering::SeqCst);
-        Registered { entry, close, entries: self.entries.clone() }
+        self.earliest_expiry
+            .fetch_min(millis(entry.expires()), Ordering::SeqCst);
+        Registered {
+            entry,
+            close,
+            entries: self.entries.clone(),
+        }
     }
 
     /// All entries at this moment.
@@ -178,7 +185,8 @@ impl Registry {
 
     /// Lowers the bound to the end of `entry`, if that is earlier.
     pub fn note_expiry(&self, entry: &Entry) {
-        self.earliest_expiry.fetch_min(millis(entry.expires()), Ordering::SeqCst);
+        self.earliest_expiry
+            .fetch_min(millis(entry.expires()), Ordering::SeqCst);
     }
 }
 

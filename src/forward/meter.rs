@@ -27,7 +27,11 @@ impl Meter {
     /// A meter for a connection of a listener that faces `direction`.
     #[must_use]
     pub const fn new(direction: Direction, traffic: Arc<Traffic>, listener: Arc<ListenerMetrics>) -> Self {
-        Self { direction, traffic, listener }
+        Self {
+            direction,
+            traffic,
+            listener,
+        }
     }
 
     /// Payload that came out of TLS and was written on.
@@ -42,7 +46,11 @@ impl Meter {
 
     fn count(&self, bytes: usize, up: bool) {
         let bytes = bytes as u64;
-        let (own, flow) = if up { (&self.traffic.up, Flow::Up) } else { (&self.traffic.down, Flow::Down) };
+        let (own, flow) = if up {
+            (&self.traffic.up, Flow::Up)
+        } else {
+            (&self.traffic.down, Flow::Down)
+        };
         own.fetch_add(bytes, Ordering::Relaxed);
         self.listener.bytes(flow).inc_by(bytes);
     }

@@ -184,13 +184,20 @@ impl Relay {
         self.sealing_first = !self.sealing_first;
         let mut again = false;
         for sealing in [self.sealing_first, !self.sealing_first] {
-            again |= if sealing { self.seal_turns(cx)? } else { self.open_turns(cx)? };
+            again |= if sealing {
+                self.seal_turns(cx)?
+            } else {
+                self.open_turns(cx)?
+            };
         }
         if self.moved != before {
             self.last_move = Instant::now();
         }
         if self.sealing.state == SealingState::Done
-            && matches!(self.opening.state, OpeningState::Ended { .. } | OpeningState::Done)
+            && matches!(
+                self.opening.state,
+                OpeningState::Ended { .. } | OpeningState::Done
+            )
         {
             return Poll::Ready(Ok(()));
         }
@@ -265,14 +272,21 @@ impl Relay {
 
     /// The length of the record at the start of the sealed bytes, if all of it is there.
     fn whole_record(&self) -> Result<Option<usize>, SessionError> {
-        let Some(buffer) = &self.opening.buffer else { return Ok(None) };
+        let Some(buffer) = &self.opening.buffer else {
+            return Ok(None);
+        };
         let sealed = buffer.get(self.opening.sealed.clone()).unwrap_or_default();
         Ok(record_length(sealed)?.filter(|length| *length <= sealed.len()))
     }
 
     fn open_record(&mut self, length: usize) -> Result<(), Ending> {
         let start = self.opening.sealed.start;
-        let Some(record) = self.opening.buffer.as_mut().and_then(|b| b.get_mut(start..start + length)) else {
+        let Some(record) = self
+            .opening
+            .buffer
+            .as_mut()
+            .and_then(|b| b.get_mut(start..start + length))
+        else {
             return Err(Ending::with(Reason::Internal, "a record outside its buffer"));
         };
         let received = self.session.receive(record).map_err(|e| self.broken(&e))?;
@@ -289,9 +303,15 @@ impl Relay {
                 // first data is the server's refusal.
                 let name = alert::name(description);
                 return Err(if self.received_data {
-                    Ending::with(Reason::PeerReset, format!("the peer ended the connection: {name}"))
+                    Ending::with(
+                        Reason::PeerReset,
+                        format!("the peer ended the connection: {name}"),
+                    )
                 } else {
-                    Ending::with(Reason::RefusedByPeer, format!("the peer refused the connection: {name}"))
+                    Ending::with(
+                        Reason::RefusedByPeer,
+                        format!("the peer refused the connection: {name}"),
+                    )
                 });
             }
         }
@@ -355,7 +375,9 @@ impl Relay {
         let mut sink = [0; 512];
         self.opening.state = match self.tls.try_read(&mut sink) {
             Ok(0) => OpeningState::Done,
-            Ok(read) if ignored + read < MAX_AFTER_END => OpeningState::Ended { ignored: ignored + read },
+            Ok(read) if ignored + read < MAX_AFTER_END => OpeningState::Ended {
+                ignored: ignored + read,
+            },
             Ok(_) => OpeningState::Done,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.opening.state,
             Err(error) => return Poll::Ready(Err(peer_failed(&error))),
@@ -384,7 +406,11 @@ impl Relay {
         let bytes = if control {
             sealing.control.as_slice()
         } else {
-            sealing.buffer.as_deref().and_then(|b| b.get(sealing.record.clone())).unwrap_or_default()
+            sealing
+                .buffer
+                .as_deref()
+                .and_then(|b| b.get(sealing.record.clone()))
+                .unwrap_or_default()
         };
         match ready!(Pin::new(&mut self.tls).poll_write(cx, bytes)) {
             Ok(written) if control => {
@@ -404,7 +430,10 @@ impl Relay {
 
     fn opening_ended(&self) -> bool {
         self.sealing.record.is_empty()
-            && matches!(self.opening.state, OpeningState::Ended { .. } | OpeningState::Done)
+            && matches!(
+                self.opening.state,
+                OpeningState::Ended { .. } | OpeningState::Done
+            )
     }
 
     fn poll_read_plain(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Ending>> {
@@ -429,7 +458,9 @@ impl Relay {
             }
             Ok(read) => {
                 self.meter.sealed(read);
-                self.sealing.record = self.seal(read).map_err(|e| Ending::with(Reason::Internal, e.to_string()))?;
+                self.sealing.record = self
+                    .seal(read)
+                    .map_err(|e| Ending::with(Reason::Internal, e.to_string()))?;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.sealing.buffer = None;
@@ -453,7 +484,10 @@ impl Relay {
     /// The peer broke TLS.
     fn broken(&mut self, error: &SessionError) -> Ending {
         self.protocol_alert = Some(error.alert());
-        Ending::with(Reason::ProtocolError, format!("{error}; told the peer {}", alert::name(error.alert())))
+        Ending::with(
+            Reason::ProtocolError,
+            format!("{error}; told the peer {}", alert::name(error.alert())),
+        )
     }
 
     /// Ends both sides so that neither can take it for a clean end: a fatal alert and a reset.
@@ -467,13 +501,20 @@ impl Relay {
         let mut last = std::mem::take(&mut self.sealing.control);
         // A record that is half on the wire must be finished, or the alert would be read as its rest.
         last.extend_from_slice(
-            self.sealing.buffer.as_deref().and_then(|b| b.get(self.sealing.record.clone())).unwrap_or_default(),
+            self.sealing
+                .buffer
+                .as_deref()
+                .and_then(|b| b.get(self.sealing.record.clone()))
+                .unwrap_or_default(),
         );
         let alert = self.protocol_alert.unwrap_or(alert_for(ending.reason));
         let sealed = self.session.seal_fatal(alert, &mut last).is_ok();
         let written = matches!(timeout(LAST_WORDS, self.tls.write_all(&last)).await, Ok(Ok(())));
         if sealed && written {
-            Ended { ending, linger: Some(self.tls) }
+            Ended {
+                ending,
+                linger: Some(self.tls),
+            }
         } else {
             self.tls.abort();
             Ended { ending, linger: None }
@@ -497,7 +538,10 @@ pub const fn alert_for(reason: Reason) -> AlertDescription {
 }
 
 fn peer_failed(error: &io::Error) -> Ending {
-    Ending::with(Reason::PeerReset, format!("the connection to the peer failed: {error}"))
+    Ending::with(
+        Reason::PeerReset,
+        format!("the connection to the peer failed: {error}"),
+    )
 }
 
 fn application_failed(error: &io::Error, what: &str) -> Ending {

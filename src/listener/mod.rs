@@ -55,7 +55,12 @@ impl Acceptor {
     ///
     /// A failing accept never ends it: errors of a single connection are passed over, and a shortage (of descriptors,
     /// of memory) is waited out in growing pauses, said once.
-    pub async fn run(self, name: &str, stop: impl Future<Output = ()>, mut serve: impl FnMut(Stream, PeerAddr)) {
+    pub async fn run(
+        self,
+        name: &str,
+        stop: impl Future<Output = ()>,
+        mut serve: impl FnMut(Stream, PeerAddr),
+    ) {
         tokio::pin!(stop);
         let mut pause = MIN_PAUSE;
         loop {

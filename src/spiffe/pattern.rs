@@ -143,7 +143,11 @@ impl FromStr for IdPattern {
                 }
             }
         }
-        Ok(Self { trust_domain, segments: segments.into(), any_tail })
+        Ok(Self {
+            trust_domain,
+            segments: segments.into(),
+            any_tail,
+        })
     }
 }
 

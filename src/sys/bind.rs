@@ -34,7 +34,9 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn new(address: String, source: io::Error) -> Self {
+    /// The error for what the system said of an address.
+    #[must_use]
+    pub fn new(address: String, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => return Self::InUse(address),
             io::ErrorKind::NotFound => "; the folder must exist",
@@ -42,7 +44,11 @@ impl BindError {
             io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
             _ => "",
         };
-        Self::Io { address, source, hint }
+        Self::Io {
+            address,
+            source,
+            hint,
+        }
     }
 }
 
@@ -92,7 +98,9 @@ pub fn tcp(address: SocketAddr) -> Result<Listening, BindError> {
         socket.set_nonblocking(true)?;
         Ok(socket.into())
     };
-    bound().map(Listening::Tcp).map_err(|e| BindError::new(address.to_string(), e))
+    bound()
+        .map(Listening::Tcp)
+        .map_err(|e| BindError::new(address.to_string(), e))
 }
 
 /// Binds a unix socket at `path` with the file mode `mode`. A socket file that nobody answers on, left behind by a
@@ -172,8 +180,13 @@ mod tests {
     #[test]
     fn a_missing_folder_is_said_with_the_path() {
         let dir = tempfile::tempdir().unwrap();
-        let error = unix(&dir.path().join("no/such.sock"), 0o600).unwrap_err().to_string();
-        assert!(error.contains("no/such.sock`") && error.contains("the folder must exist"), "{error}");
+        let error = unix(&dir.path().join("no/such.sock"), 0o600)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("no/such.sock`") && error.contains("the folder must exist"),
+            "{error}"
+        );
     }
 
     #[test]

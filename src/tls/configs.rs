@@ -44,7 +44,9 @@ pub struct Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("generation", &self.material.generation).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("generation", &self.material.generation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,8 +80,7 @@ impl Context {
         let certified = CertifiedKey::from_der(material.svid.chain.clone(), key, provider)
             .map_err(ContextError::OwnSvid)?;
         let certified = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
-        let client_verifier =
-            Arc::new(PeerVerifier::for_clients(store.clone(), clock.clone(), provider));
+        let client_verifier = Arc::new(PeerVerifier::for_clients(store.clone(), clock.clone(), provider));
 
         let mut servers = HashMap::new();
         let mut clients = HashMap::new();
@@ -123,7 +124,12 @@ impl Context {
                 }
             }
         }
-        Ok(Self { material, store, servers, clients })
+        Ok(Self {
+            material,
+            store,
+            servers,
+            clients,
+        })
     }
 
     /// The configuration of an inbound listener.
@@ -150,6 +156,8 @@ fn server_name(connect: &Target, sni: Option<&str>) -> Result<ServerName<'static
     match (sni, connect) {
         (Some(name), _) => ServerName::try_from(name.to_owned()).map_err(|_| name.to_owned()),
         (None, Target::Ip(addr)) => Ok(ServerName::from(addr.ip())),
-        (None, _) => Ok(ServerName::from(std::net::IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED))),
+        (None, _) => Ok(ServerName::from(std::net::IpAddr::from(
+            std::net::Ipv4Addr::UNSPECIFIED,
+        ))),
     }
 }

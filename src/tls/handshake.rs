@@ -17,10 +17,10 @@ use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, Un
 use rustls::{CertificateError, ClientConfig, Error as TlsError, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::alert;
 use super::record::{HEADER, MAX_RECORD};
 use super::session::{Kernel, Session};
 use super::verify::{Refusal, VerifiedPeer, take_outcome};
-use super::alert;
 use crate::record::Reason;
 use crate::spiffe::SpiffeId;
 use crate::sys::stream::Stream;
@@ -59,7 +59,12 @@ pub struct Failure {
 
 impl Failure {
     fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), peer: None, alerted: false }
+        Self {
+            reason,
+            detail: detail.into(),
+            peer: None,
+            alerted: false,
+        }
     }
 }
 
@@ -68,9 +73,11 @@ impl Failure {
 /// # Errors
 /// See [`Failure`]. The stream is left open so that the caller can close it as the failure asks.
 pub async fn accept(stream: &mut Stream, config: Arc<ServerConfig>) -> Result<Established, Failure> {
-    let connection = UnbufferedServerConnection::new(config)
-        .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    Driver::new(Connection::Server(Box::new(connection))).run(stream).await
+    let connection =
+        UnbufferedServerConnection::new(config).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    Driver::new(Connection::Server(Box::new(connection)))
+        .run(stream)
+        .await
 }
 
 /// Does the client's side of the handshake; `name` is what the server name indication says.
@@ -84,7 +91,9 @@ pub async fn connect(
 ) -> Result<Established, Failure> {
     let connection = UnbufferedClientConnection::new(config, name)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    Driver::new(Connection::Client(Box::new(connection))).run(stream).await
+    Driver::new(Connection::Client(Box::new(connection)))
+        .run(stream)
+        .await
 }
 
 enum Connection {
@@ -181,7 +190,10 @@ impl Driver {
                 return Ok(());
             }
             if self.incoming.len() >= MAX_BUFFERED {
-                return Err(Failure::new(Reason::ProtocolError, "a handshake message of more than 64 KiB"));
+                return Err(Failure::new(
+                    Reason::ProtocolError,
+                    "a handshake message of more than 64 KiB",
+                ));
             }
             self.incoming.reserve(READ_SIZE);
             match stream.read_buf(&mut self.incoming).await {
@@ -207,13 +219,21 @@ impl Driver {
                 [content_type, major, ..] => expected.contains(&content_type) && major == 3,
             };
             if !is_tls {
-                return Err(Failure::new(Reason::NotTls, "the first bytes are no TLS handshake record"));
+                return Err(Failure::new(
+                    Reason::NotTls,
+                    "the first bytes are no TLS handshake record",
+                ));
             }
         }
-        let Some(&[_, _, _, high, low]) = unfed.first_chunk::<HEADER>() else { return Ok(None) };
+        let Some(&[_, _, _, high, low]) = unfed.first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
         if length > MAX_RECORD {
-            return Err(Failure::new(Reason::ProtocolError, "a record longer than TLS 1.3 allows"));
+            return Err(Failure::new(
+                Reason::ProtocolError,
+                "a record longer than TLS 1.3 allows",
+            ));
         }
         if unfed.len() < length {
             return Ok(None);
@@ -234,7 +254,10 @@ impl Driver {
     fn establish(self) -> Result<Established, Failure> {
         let Some(Ok(peer)) = self.verified else {
             // Cannot happen while client authentication is mandatory; if it did, nobody was authenticated.
-            return Err(Failure::new(Reason::Internal, "the handshake completed without a verified peer"));
+            return Err(Failure::new(
+                Reason::Internal,
+                "the handshake completed without a verified peer",
+            ));
         };
         let session = match self.connection {
             Connection::Client(c) => c
@@ -247,7 +270,11 @@ impl Driver {
         let (secrets, kernel) = session.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
         let session =
             Session::new(&secrets, kernel).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        Ok(Established { session, peer, unread: self.incoming })
+        Ok(Established {
+            session,
+            peer,
+            unread: self.incoming,
+        })
     }
 
     /// Sends rustls' alert, if it has one for this error, and explains the failure.
@@ -266,7 +293,12 @@ impl Driver {
             Some(Ok(peer)) => Some(SpiffeId::clone(&peer.id)),
             _ => None,
         };
-        Failure { reason, detail, peer, alerted }
+        Failure {
+            reason,
+            detail,
+            peer,
+            alerted,
+        }
     }
 
     /// Our write failed. What the peer sent before it closed, an alert perhaps, says more than the error does.
@@ -333,21 +365,26 @@ fn explain(error: &TlsError, verified: Option<&Result<VerifiedPeer, Refusal>>) -
         (TlsError::InvalidCertificate(_), Some(Err(refusal))) => (refusal.reason(), refusal.to_string()),
         (TlsError::InvalidCertificate(CertificateError::BadSignature), _) => (
             Reason::BadCertificate,
-            "the peer does not hold the certificate's key: its CertificateVerify signature is wrong".to_owned(),
+            "the peer does not hold the certificate's key: its CertificateVerify signature is wrong"
+                .to_owned(),
         ),
         (TlsError::InvalidCertificate(e), _) => (Reason::BadCertificate, e.to_string()),
-        (TlsError::NoCertificatesPresented, _) => {
-            (Reason::NoCertificate, "the peer presented no certificate".to_owned())
-        }
-        (TlsError::PeerIncompatible(e), _) => {
-            (Reason::NoCommonParameters, format!("the peer offers nothing we accept: {e:?}"))
-        }
-        (TlsError::NoApplicationProtocol, _) => {
-            (Reason::NoCommonParameters, "no application protocol (ALPN) in common".to_owned())
-        }
-        (TlsError::AlertReceived(a), _) => {
-            (Reason::RefusedByPeer, format!("the peer refused the handshake: {}", alert::name(*a)))
-        }
+        (TlsError::NoCertificatesPresented, _) => (
+            Reason::NoCertificate,
+            "the peer presented no certificate".to_owned(),
+        ),
+        (TlsError::PeerIncompatible(e), _) => (
+            Reason::NoCommonParameters,
+            format!("the peer offers nothing we accept: {e:?}"),
+        ),
+        (TlsError::NoApplicationProtocol, _) => (
+            Reason::NoCommonParameters,
+            "no application protocol (ALPN) in common".to_owned(),
+        ),
+        (TlsError::AlertReceived(a), _) => (
+            Reason::RefusedByPeer,
+            format!("the peer refused the handshake: {}", alert::name(*a)),
+        ),
         (
             TlsError::InappropriateMessage { .. }
             | TlsError::InappropriateHandshakeMessage { .. }

@@ -78,7 +78,11 @@ pub fn record_length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         return Err(RecordError::UnexpectedType(content_type));
     }
     let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
-    if length > MAX_RECORD { Err(RecordError::Overflow) } else { Ok(Some(length)) }
+    if length > MAX_RECORD {
+        Err(RecordError::Overflow)
+    } else {
+        Ok(Some(length))
+    }
 }
 
 fn key_parts(
@@ -201,7 +205,10 @@ impl Opener {
             .map_err(|_| RecordError::BadMac)?;
         self.sequence = next;
         // The content type is the last byte that is not padding (RFC 8446 section 5.4).
-        let end = plain.iter().rposition(|byte| *byte != 0).ok_or(RecordError::NoContentType)?;
+        let end = plain
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .ok_or(RecordError::NoContentType)?;
         if end > MAX_PAYLOAD {
             return Err(RecordError::Overflow);
         }
@@ -212,12 +219,16 @@ impl Opener {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealer").field("sequence", &self.sequence).finish_non_exhaustive()
+        f.debug_struct("Sealer")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Opener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opener").field("sequence", &self.sequence).finish_non_exhaustive()
+        f.debug_struct("Opener")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
     }
 }

@@ -173,7 +173,11 @@ impl Session {
                 KEY_UPDATE => self.key_update(body, after.is_empty())?,
                 // Tickets are for resumption, which we do not do: passed over.
                 NEW_SESSION_TICKET if matches!(self.kernel, Kernel::Client(_)) => {}
-                _ => return Err(unexpected("a handshake message that may not follow the handshake")),
+                _ => {
+                    return Err(unexpected(
+                        "a handshake message that may not follow the handshake",
+                    ));
+                }
             }
             rest = after;
         }
@@ -300,7 +304,10 @@ impl std::fmt::Debug for Session {
 }
 
 const fn unexpected(what: &'static str) -> SessionError {
-    SessionError::Message { what, alert: AlertDescription::UnexpectedMessage }
+    SessionError::Message {
+        what,
+        alert: AlertDescription::UnexpectedMessage,
+    }
 }
 
 /// The first handshake message of `bytes`: its type, its body, and what follows; `None` while it is not whole.

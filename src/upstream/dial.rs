@@ -46,7 +46,10 @@ pub async fn peer(target: &Target, resolver: &Resolver, limit: Duration) -> Resu
 async fn dial(target: &Target, resolver: &Resolver, limit: Duration) -> Result<Stream, DialError> {
     let Ok(result) = timeout(limit, connect(target, resolver)).await else {
         let detail = format!("`{target}` did not answer within {} ms", limit.as_millis());
-        return Err(DialError { reason: Reason::ConnectTimeout, detail });
+        return Err(DialError {
+            reason: Reason::ConnectTimeout,
+            detail,
+        });
     };
     let stream = result?;
     stream.set_nodelay().map_err(|e| failed(target, &e))?;
@@ -55,21 +58,29 @@ async fn dial(target: &Target, resolver: &Resolver, limit: Duration) -> Result<S
 
 async fn connect(target: &Target, resolver: &Resolver) -> Result<Stream, DialError> {
     match target {
-        Target::Ip(addr) => TcpStream::connect(addr).await.map(Stream::Tcp).map_err(|e| failed(target, &e)),
-        Target::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix).map_err(|e| failed(target, &e)),
+        Target::Ip(addr) => TcpStream::connect(addr)
+            .await
+            .map(Stream::Tcp)
+            .map_err(|e| failed(target, &e)),
+        Target::Unix(path) => UnixStream::connect(path)
+            .await
+            .map(Stream::Unix)
+            .map_err(|e| failed(target, &e)),
         Target::Name(name, port) => {
-            let addresses = resolver
-                .lookup(name, *port)
-                .await
-                .map_err(|e| DialError { reason: Reason::ResolveFailed, detail: e.to_string() })?;
+            let addresses = resolver.lookup(name, *port).await.map_err(|e| DialError {
+                reason: Reason::ResolveFailed,
+                detail: e.to_string(),
+            })?;
             let mut last = None;
             for addr in addresses {
                 match TcpStream::connect(addr).await {
                     Ok(stream) => return Ok(Stream::Tcp(stream)),
-                    Err(error) => last = Some(DialError {
-                        reason: Reason::ConnectFailed,
-                        detail: format!("can't connect to `{target}` at {addr}: {error}"),
-                    }),
+                    Err(error) => {
+                        last = Some(DialError {
+                            reason: Reason::ConnectFailed,
+                            detail: format!("can't connect to `{target}` at {addr}: {error}"),
+                        })
+                    }
                 }
             }
             Err(last.unwrap_or_else(|| failed(target, &io::Error::from(io::ErrorKind::AddrNotAvailable))))
@@ -78,5 +89,8 @@ async fn connect(target: &Target, resolver: &Resolver) -> Result<Stream, DialErr
 }
 
 fn failed(target: &Target, error: &io::Error) -> DialError {
-    DialError { reason: Reason::ConnectFailed, detail: format!("can't connect to `{target}`: {error}") }
+    DialError {
+        reason: Reason::ConnectFailed,
+        detail: format!("can't connect to `{target}`: {error}"),
+    }
 }

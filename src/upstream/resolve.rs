@@ -41,10 +41,20 @@ impl Resolver {
                     .map_err(|e| ResolveError::Configuration(e.to_string()))
             })
             .await?;
-        let failed = |cause: String| ResolveError::Lookup { name: name.to_owned(), cause };
-        let found = resolver.lookup_ip(name).await.map_err(|e| failed(e.to_string()))?;
+        let failed = |cause: String| ResolveError::Lookup {
+            name: name.to_owned(),
+            cause,
+        };
+        let found = resolver
+            .lookup_ip(name)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
         let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        if addresses.is_empty() { Err(failed("no address".to_owned())) } else { Ok(addresses) }
+        if addresses.is_empty() {
+            Err(failed("no address".to_owned()))
+        } else {
+            Ok(addresses)
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::authority::{Authority, AuthorityError};
 use super::proto::{X509BundlesResponse, X509SvidResponse};
 use crate::clock::SharedClock;
 use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::sys::bind::{BindError, unix_listener};
 
 /// What SPIRE says when no registration entry matches the caller.
 pub const NO_IDENTITY_ISSUED: &str = "no identity issued";
@@ -91,6 +92,16 @@ struct State {
     issued: SystemTime,
     /// Set while the answer is one that the caller chose.
     scripted: bool,
+}
+
+/// Binds the server's socket; a file there that nobody answers on is replaced. Needs a tokio runtime.
+///
+/// # Errors
+/// When a process serves there, something that is no socket is in the way, or the system refuses.
+pub fn bind(path: &std::path::Path, mode: u32) -> Result<UnixListener, BindError> {
+    unix_listener(path, mode).and_then(|listener| {
+        UnixListener::from_std(listener).map_err(|e| BindError::new(path.display().to_string(), e))
+    })
 }
 
 /// Serves the Workload API on `listener` until the handle is dropped. Needs a tokio runtime.

@@ -71,11 +71,19 @@ impl Diagnostic {
         self
     }
 
-    /// Place and message in one line.
+    /// The finding in one line, for a log: place, message and advice, without the snippet.
     #[must_use]
     pub fn summary(&self) -> String {
-        let (file, message) = (printable(&self.file), printable(&self.message));
-        if self.line > 0 { format!("{file}:{}:{}: {message}", self.line, self.column) } else { format!("{file}: {message}") }
+        let mut text = printable(&self.file);
+        if self.line > 0 {
+            text.push_str(&format!(":{}:{}", self.line, self.column));
+        }
+        text.push_str(": ");
+        text.push_str(&printable(&self.message));
+        if let Some(help) = &self.help {
+            text.push_str(&format!(" ({})", printable(help)));
+        }
+        text
     }
 
     /// Whether it keeps the file from being used.

@@ -70,6 +70,23 @@ fn every_unknown_repeated_and_empty_field_is_found() {
 }
 
 #[test]
+fn a_summary_is_one_line() {
+    let mut findings = Findings::new("f.yaml", "a: 1\n");
+    findings.error_with_help(
+        Place {
+            line: 1,
+            column: 4,
+            width: 1,
+        },
+        "no\ngood",
+        "write `b`",
+    );
+    let list = findings.into_list();
+    assert_eq!(list[0].summary(), "f.yaml:1:4: no\u{fffd}good (write `b`)");
+    assert_eq!(Diagnostic::of_file("f", "gone").summary(), "f: gone");
+}
+
+#[test]
 fn what_is_no_yaml_says_where() {
     for (text, needle) in [
         ("a:\n\tb: 1\n", "replace the tab"),

@@ -4,8 +4,8 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::workload_api::authority::Authority;
+use crate::workload_api::server::bind;
 use crate::workload_api::server::{Answer as Script, Entry, Handle, serve};
-use crate::workload_api::socket::bind;
 
 /// A server on a runtime of its own, because the command makes its own, too.
 struct Agent {

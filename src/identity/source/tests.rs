@@ -12,8 +12,8 @@ use crate::clock::Clock;
 use crate::config::settings::{Address, IdentitySource};
 use crate::spiffe::SpiffeId;
 use crate::workload_api::authority::Authority;
+use crate::workload_api::server::bind;
 use crate::workload_api::server::{Answer as Script, Entry, Given, Handle as Server, serve};
-use crate::sys::bind::unix_listener;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -67,7 +67,7 @@ impl World {
     }
 
     fn serve_entries(&self, entries: Vec<Entry>, ttl: Duration) -> Server {
-        let listener = tokio::net::UnixListener::from_std(unix_listener(&self.socket(), 0o600).unwrap()).unwrap();
+        let listener = bind(&self.socket(), 0o600).unwrap();
         serve(
             listener,
             self.authority("example.org"),

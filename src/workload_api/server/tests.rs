@@ -12,7 +12,7 @@ use crate::clock::SystemClock;
 use crate::identity::workload_api::Sender;
 use crate::spiffe::svid::{check_authority, check_leaf};
 use crate::workload_api::proto::{FETCH_X509_BUNDLES, FETCH_X509_SVID, SECURITY_HEADER, X509SvidRequest};
-use crate::workload_api::socket::bind;
+use crate::workload_api::server::bind;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
