@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::output::complain;
+use super::output::report;
 use super::{EXIT_FAILED, EXIT_GOOD};
 use crate::config::settings::Address;
 
@@ -65,7 +65,7 @@ pub fn run(args: &HealthcheckArgs) -> u8 {
     match healthcheck(args, &mut io::stdout()) {
         Ok(()) => EXIT_GOOD,
         Err(error) => {
-            complain(&format!("svidecar: {error}"));
+            report(&format!("svidecar: {error}"));
             EXIT_FAILED
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::output::complain;
+use super::output::report;
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::app::{self, AppError};
 
@@ -28,16 +28,16 @@ pub fn run(args: &RunArgs) -> u8 {
         Ok(()) => EXIT_GOOD,
         Err(AppError::Configuration(diagnostics)) => {
             for diagnostic in &diagnostics {
-                complain(&format!("{diagnostic}\n"));
+                report(&format!("{diagnostic}\n"));
             }
-            complain(&format!(
+            report(&format!(
                 "svidecar: not started: `{}` has errors",
                 args.config.display()
             ));
             EXIT_USAGE
         }
         Err(error) => {
-            complain(&format!("svidecar: {error}"));
+            report(&format!("svidecar: {error}"));
             EXIT_FAILED
         }
     }
