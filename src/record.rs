@@ -50,12 +50,14 @@ closed_set! {
 
 closed_set! {
     /// What authorization said.
+    #[derive(Default)]
     Verdict {
         /// A rule (inbound) or a `peer` pattern (outbound) admits the peer.
         Allow = "allow",
         /// A deny rule matched, nothing allowed it, or no `peer` pattern matched.
         Deny = "deny",
         /// The connection ended before authorization was asked.
+        #[default]
         None = "none",
     }
 }
@@ -292,6 +294,8 @@ pub struct ConnectionRecord {
     pub verdict: Verdict,
     /// The rule or `peer` pattern that decided.
     pub rule: Option<Arc<str>>,
+    /// The audit rules that matched the peer: they mark, and decide nothing.
+    pub audited: Vec<Arc<str>>,
     /// The coarse outcome; `reason.outcome()`.
     #[serde(rename = "result")]
     pub outcome: Outcome,
