@@ -38,22 +38,36 @@ fn metrics_count_what_happened() {
         AlertDescription::AccessDenied,
     );
     for _ in 0..3 {
-        expect_refusal(scene.tls, client_config(None), AlertDescription::CertificateRequired);
+        expect_refusal(
+            scene.tls,
+            client_config(None),
+            AlertDescription::CertificateRequired,
+        );
     }
     eventually("six records", SOON, || {
         (sidecar.records_since(Mark::default()).len() == 6).then_some(())
     });
     let listener = "listener=\"orders\",direction=\"inbound\"";
     for (sample, expected) in [
-        (format!("connections_total{{{listener},result=\"ok\",reason=\"finished\"}}"), 2.0),
-        (format!("connections_total{{{listener},result=\"denied\",reason=\"no_allow_rule\"}}"), 1.0),
-        (format!("connections_total{{{listener},result=\"refused\",reason=\"no_certificate\"}}"), 3.0),
+        (
+            format!("connections_total{{{listener},result=\"ok\",reason=\"finished\"}}"),
+            2.0,
+        ),
+        (
+            format!("connections_total{{{listener},result=\"denied\",reason=\"no_allow_rule\"}}"),
+            1.0,
+        ),
+        (
+            format!("connections_total{{{listener},result=\"refused\",reason=\"no_certificate\"}}"),
+            3.0,
+        ),
         (format!("connections_open{{{listener}}}"), 1.0),
         (format!("bytes_total{{{listener},flow=\"up\"}}"), 2005.0),
         (format!("bytes_total{{{listener},flow=\"down\"}}"), 605.0),
         (format!("handshake_seconds_count{{{listener}}}"), 4.0),
         (
-            "authorization_decisions_total{listener=\"orders\",rule=\"storefront\",verdict=\"allow\"}".to_owned(),
+            "authorization_decisions_total{listener=\"orders\",rule=\"storefront\",verdict=\"allow\"}"
+                .to_owned(),
             3.0,
         ),
         (
@@ -100,7 +114,10 @@ fn the_pages_show_the_open_connection_the_identity_and_the_policy() {
     let identity = scene.sidecar.get("/api/v1/identity").unwrap().json();
     assert_eq!(identity["svid"]["id"], ORDERS, "{identity}");
     assert_eq!(identity["connected"], true, "{identity}");
-    assert_eq!(identity["bundles"][0]["trust_domain"], "example.org", "{identity}");
+    assert_eq!(
+        identity["bundles"][0]["trust_domain"], "example.org",
+        "{identity}"
+    );
     let policy = scene.sidecar.get("/api/v1/policy").unwrap().json();
     assert_eq!(policy["generation"], 1, "{policy}");
     assert_eq!(policy["mode"], "enforce", "{policy}");
@@ -144,7 +161,11 @@ fn no_private_key_is_ever_shown() {
     .start_with(api);
     let mut client = connect(scene.tls, &scene.api.peer(STOREFRONT));
     exchange(&mut client, &mut scene.app.accept(), "hello");
-    expect_refusal(scene.tls, client_config(None), AlertDescription::CertificateRequired);
+    expect_refusal(
+        scene.tls,
+        client_config(None),
+        AlertDescription::CertificateRequired,
+    );
     // What fails is more talkative: a good certificate with a key that is cut short.
     let mut spoilt = scene.api.handle().fresh().unwrap().unwrap();
     let cut = spoilt.svids.svids[0].x509_svid_key[..60].to_vec();
@@ -159,7 +180,14 @@ fn no_private_key_is_ever_shown() {
         .process()
         .lines_since(Mark::default(), |line| Some(line.to_owned()));
     for path in [
-        "/", "/readyz", "/livez", "/startupz", "/health", "/metrics", "/api/v1/identity", "/api/v1/policy",
+        "/",
+        "/readyz",
+        "/livez",
+        "/startupz",
+        "/health",
+        "/metrics",
+        "/api/v1/identity",
+        "/api/v1/policy",
         "/api/v1/connections",
     ] {
         let response = scene.sidecar.get(path).unwrap();

@@ -100,7 +100,11 @@ fn each_direction_ends_by_itself() {
         second.shutdown(Shutdown::Write).unwrap();
         assert!(read_to_end(&mut first).is_empty());
         for sidecar in [&pair.outbound, &pair.inbound.sidecar] {
-            let mark = if std::ptr::eq(sidecar, &pair.outbound) { mark } else { Mark::default() };
+            let mark = if std::ptr::eq(sidecar, &pair.outbound) {
+                mark
+            } else {
+                Mark::default()
+            };
             sidecar.wait_record(mark, &[("reason", "finished"), ("result", "ok")]);
         }
     }
@@ -151,7 +155,10 @@ fn a_slow_reader_holds_back_a_fast_writer_at_no_cost_of_memory() {
         }
         (last.1.elapsed() > Duration::from_millis(300)).then_some(())
     });
-    assert!(written.load(Ordering::SeqCst) < LENGTH as u64, "everything was taken in");
+    assert!(
+        written.load(Ordering::SeqCst) < LENGTH as u64,
+        "everything was taken in"
+    );
     for (sidecar, before) in [&pair.outbound, &pair.inbound.sidecar].into_iter().zip(before) {
         let grown = resident(sidecar).saturating_sub(before);
         assert!(grown < 16 << 10, "{grown} KiB more");
@@ -195,7 +202,9 @@ fn resets_pass_on_in_both_directions() {
     let (_, socket) = client.into_parts();
     reset(socket);
     expect_reset(&mut app);
-    scene.sidecar.wait_record(Mark::default(), &[("reason", "peer_reset")]);
+    scene
+        .sidecar
+        .wait_record(Mark::default(), &[("reason", "peer_reset")]);
 
     let mut client = connect(scene.tls, &scene.api.peer(STOREFRONT));
     let mut app = scene.app.accept();
@@ -240,7 +249,11 @@ fn single_bytes_arrive_one_by_one() {
     near.shutdown(Shutdown::Write).unwrap();
     let got = read_to_end(&mut far);
     assert_eq!(got.len(), 20_000);
-    assert!((0..20_000_u32).zip(got).all(|(number, byte)| number.to_le_bytes()[0] == byte));
+    assert!(
+        (0..20_000_u32)
+            .zip(got)
+            .all(|(number, byte)| number.to_le_bytes()[0] == byte)
+    );
 }
 
 #[test]
@@ -287,7 +300,11 @@ fn a_connection_on_which_nothing_moves_is_closed_and_a_slow_one_is_not() {
     }
     let idle = Instant::now();
     expect_alert(&mut client, AlertDescription::InternalError);
-    assert!(idle.elapsed() > Duration::from_millis(900), "after {:?}", idle.elapsed());
+    assert!(
+        idle.elapsed() > Duration::from_millis(900),
+        "after {:?}",
+        idle.elapsed()
+    );
     expect_reset(&mut app);
     let record = scene
         .sidecar

@@ -18,9 +18,7 @@ use crate::support::net::free_address;
 use crate::support::process::Mark;
 use crate::support::sidecar::{Setup, Sidecar};
 use crate::support::{SOON, eventually};
-use crate::world::{
-    Api, HOUR, Identity, Inbound, InboundSetup, ORDERS, STOREFRONT, authority, id,
-};
+use crate::world::{Api, HOUR, Identity, Inbound, InboundSetup, ORDERS, STOREFRONT, authority, id};
 
 fn flows(scene: &Inbound, identity: &Identity) -> (Client, std::net::TcpStream) {
     let mut client = connect(scene.tls, identity);
@@ -33,7 +31,9 @@ fn flows(scene: &Inbound, identity: &Identity) -> (Client, std::net::TcpStream) 
 fn refused_without_identity(scene: &Inbound, reason: &str) {
     let mark = scene.sidecar.mark();
     let peer = Identity::of(&authority("example.org"), STOREFRONT);
-    let error = try_connect(scene.tls, client_config(Some(&peer))).err().expect("it is refused");
+    let error = try_connect(scene.tls, client_config(Some(&peer)))
+        .err()
+        .expect("it is refused");
     assert_eq!(alert_of(&error), Some(AlertDescription::InternalError), "{error}");
     let record = scene.sidecar.wait_record(mark, &[("reason", reason)]);
     assert_eq!(record["result"], "refused", "{record}");
@@ -57,7 +57,11 @@ fn without_a_registration_entry_it_refuses_says_what_to_check_and_heals() {
         told.body.contains("registration entry").then_some(told)
     });
     assert_eq!(told.status, 503);
-    assert!(told.body.contains("selectors") && told.body.contains("parent"), "{}", told.body);
+    assert!(
+        told.body.contains("selectors") && told.body.contains("parent"),
+        "{}",
+        told.body
+    );
     assert_eq!(scene.sidecar.get("/livez").unwrap().status, 200);
     assert_eq!(scene.sidecar.get("/startupz").unwrap().status, 503);
     refused_without_identity(&scene, "no_identity");
@@ -143,8 +147,12 @@ fn an_answer_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     let (mut client, mut app) = flows(&scene, &scene.api.peer(STOREFRONT));
     let mut serial = scene.sidecar.serial().unwrap();
     let spoils: [(&str, fn(&mut svidecar::workload_api::proto::X509Svid)); 4] = [
-        ("rubbish for a certificate", |svid| svid.x509_svid = vec![0x30, 0x82, 1]),
-        ("rubbish for a key", |svid| svid.x509_svid_key = b"no key".to_vec()),
+        ("rubbish for a certificate", |svid| {
+            svid.x509_svid = vec![0x30, 0x82, 1]
+        }),
+        ("rubbish for a key", |svid| {
+            svid.x509_svid_key = b"no key".to_vec()
+        }),
         ("rubbish for a bundle", |svid| svid.bundle = vec![1, 2, 3]),
         ("no bundle", |svid| svid.bundle.clear()),
     ];
@@ -189,15 +197,16 @@ fn a_bad_federated_bundle_does_not_stop_our_own_rotation() {
 #[test]
 fn a_source_that_refuses_for_good_ends_a_sidecar_that_holds_nothing() {
     let api = Api::start(&[ORDERS]);
-    api.handle()
-        .script(Answer::Refuse(Code::InvalidArgument, "security header missing".to_owned()));
+    api.handle().script(Answer::Refuse(
+        Code::InvalidArgument,
+        "security header missing".to_owned(),
+    ));
     let mut scene = InboundSetup::default().start_unready(api);
     let status = scene.sidecar.process_mut().wait(SOON);
     assert_eq!(status.code(), Some(1));
-    let said = scene
-        .sidecar
-        .process()
-        .lines_since(Mark::default(), |line| line.contains("security header missing").then_some(()));
+    let said = scene.sidecar.process().lines_since(Mark::default(), |line| {
+        line.contains("security header missing").then_some(())
+    });
     assert!(!said.is_empty(), "it did not say why");
 }
 
@@ -235,7 +244,9 @@ fn start_with_identity(identity: &str) -> Inbound {
         "{identity}policy:\n  path: policy/\ninbound:\n  - name: orders\n    listen: {tls}\n    upstream: {}\n",
         app.addr()
     );
-    let sidecar = Setup::new("orders", config).policy(crate::world::STOREFRONT_ONLY).start();
+    let sidecar = Setup::new("orders", config)
+        .policy(crate::world::STOREFRONT_ONLY)
+        .start();
     sidecar.wait_ready();
     Inbound {
         api: Api::absent(),
@@ -254,7 +265,9 @@ fn the_wanted_svid_is_waited_for_among_several() {
         api.identity(),
         app.addr()
     );
-    let sidecar = Setup::new("orders", config).policy(crate::world::STOREFRONT_ONLY).start();
+    let sidecar = Setup::new("orders", config)
+        .policy(crate::world::STOREFRONT_ONLY)
+        .start();
     eventually("/readyz names the wanted one", SOON, || {
         let told = sidecar.get("/readyz").ok()?;
         (told.status == 503 && told.body.contains(ORDERS)).then_some(())
@@ -330,7 +343,9 @@ fn files_are_read_again_when_the_folder_behind_them_is_swapped() {
     // Half-written files are no reason to lose what we have.
     let mark = scene.sidecar.mark();
     fs::write(root.join("..v2/tls.crt"), "-----BEGIN CERTIFICATE-----\nMIIB").unwrap();
-    scene.sidecar.wait_log("a complaint", mark, |line| line["level"] == "WARN");
+    scene
+        .sidecar
+        .wait_log("a complaint", mark, |line| line["level"] == "WARN");
     flows(&scene, &peer);
     assert_eq!(scene.sidecar.get("/readyz").unwrap().status, 200);
 }

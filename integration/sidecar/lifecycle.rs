@@ -24,9 +24,13 @@ fn open(scene: &Inbound) -> (Client, TcpStream) {
 }
 
 fn wait_draining(scene: &Inbound) {
-    scene.sidecar.wait_log("that it shuts down", Mark::default(), |line| {
-        line["message"].as_str().is_some_and(|m| m.starts_with("shutting down"))
-    });
+    scene
+        .sidecar
+        .wait_log("that it shuts down", Mark::default(), |line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|m| m.starts_with("shutting down"))
+        });
 }
 
 #[test]
@@ -39,7 +43,8 @@ fn a_termination_lets_open_connections_finish_and_takes_no_new_ones() {
     assert!(ready.body.contains("shutting down"), "{}", ready.body);
     assert_eq!(scene.sidecar.get("/livez").unwrap().status, 200);
     eventually("the port is given up", SOON, || {
-        let refused = TcpStream::connect(scene.tls).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
+        let refused =
+            TcpStream::connect(scene.tls).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
         refused.then_some(())
     });
     // Busy and idle ones alike go on, and end when they want to.
@@ -61,7 +66,10 @@ fn a_termination_lets_open_connections_finish_and_takes_no_new_ones() {
     // What asked at the port while it was being given up has a record as well.
     let records = scene.sidecar.records_since(Mark::default());
     let ours = records.iter().filter(|record| record["peer_id"] == STOREFRONT);
-    assert!(ours.clone().all(|record| record["reason"] == "finished"), "{records:?}");
+    assert!(
+        ours.clone().all(|record| record["reason"] == "finished"),
+        "{records:?}"
+    );
     assert_eq!(ours.count(), 6);
 }
 
@@ -83,7 +91,11 @@ fn an_idle_sidecar_ends_at_once_and_takes_its_sockets_along() {
     let begun = Instant::now();
     let status = scene.sidecar.terminate(SOON);
     assert_eq!(status.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "it took {:?}",
+        begun.elapsed()
+    );
     assert!(!socket.exists());
 }
 
@@ -101,14 +113,19 @@ fn when_the_time_to_drain_is_over_the_rest_is_cut_and_told() {
     wait_draining(&scene);
     exchange(&mut client, &mut app, "still here");
     expect_alert(&mut client, AlertDescription::InternalError);
-    assert!(begun.elapsed() >= Duration::from_secs(1), "cut after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "cut after {:?}",
+        begun.elapsed()
+    );
     expect_reset(&mut app);
     drop(client);
     let status = scene.sidecar.process_mut().wait(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0));
-    let record = scene
-        .sidecar
-        .wait_record(Mark::default(), &[("reason", "drain_timeout"), ("peer_id", STOREFRONT)]);
+    let record = scene.sidecar.wait_record(
+        Mark::default(),
+        &[("reason", "drain_timeout"), ("peer_id", STOREFRONT)],
+    );
     assert_eq!(record["result"], "closed", "{record}");
     // One record for each connection, also for the one that never said a word.
     assert_eq!(scene.sidecar.records_since(Mark::default()).len(), 2);
@@ -130,8 +147,14 @@ fn a_second_signal_ends_it_at_once() {
         drop(client);
         let status = scene.sidecar.process_mut().wait(Duration::from_secs(5));
         assert_eq!(status.code(), Some(0));
-        assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
-        scene.sidecar.wait_record(Mark::default(), &[("reason", "shutdown")]);
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "it took {:?}",
+            begun.elapsed()
+        );
+        scene
+            .sidecar
+            .wait_record(Mark::default(), &[("reason", "shutdown")]);
     }
 }
 
@@ -167,7 +190,10 @@ fn a_bad_config_exits_with_2_and_shows_the_place() {
     let output = run("identity:\n  socket: unix:///run/agent.sock\nlimts: {}\n");
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("limts") && said.contains("limits"), "no hint: {said}");
+    assert!(
+        said.contains("limts") && said.contains("limits"),
+        "no hint: {said}"
+    );
     assert!(said.contains("svidecar.yaml:3"), "no place: {said}");
 
     // A bad policy is a bad config: nothing would be in force.
@@ -199,5 +225,8 @@ fn a_port_that_is_taken_exits_with_1_and_names_the_listener() {
     let output = run(&format!("{OUTBOUND}{addr}\n"));
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("`out`") && said.contains(&addr.to_string()), "{said}");
+    assert!(
+        said.contains("`out`") && said.contains(&addr.to_string()),
+        "{said}"
+    );
 }

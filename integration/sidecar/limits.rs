@@ -42,8 +42,7 @@ fn beyond_max_connections_a_peer_is_refused_and_never_queued() {
     for (client, app) in &mut held {
         exchange(client, app, "still here");
     }
-    let refused =
-        "svidecar_connections_total{listener=\"orders\",direction=\"inbound\",result=\"refused\",reason=\"max_connections\"}";
+    let refused = "svidecar_connections_total{listener=\"orders\",direction=\"inbound\",result=\"refused\",reason=\"max_connections\"}";
     assert_eq!(scene.sidecar.metric(refused), Some(5.0));
 
     let mark = scene.sidecar.mark();
@@ -141,7 +140,11 @@ fn many_slow_handshakes_hold_up_no_good_one() {
     for _ in 0..5 {
         let begun = Instant::now();
         open(&scene);
-        assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "it took {:?}",
+            begun.elapsed()
+        );
     }
     drop(slow);
 }

@@ -20,8 +20,8 @@ use crate::plain::{self, exchange, expect_reset};
 use crate::support::process::Mark;
 use crate::support::{SOON, eventually};
 use crate::world::{
-    Api, Identity, Inbound, InboundSetup, ORDERS, Outbound, OutboundSetup, REPORTS, STOREFRONT, STOREFRONT_ONLY,
-    authority, id,
+    Api, Identity, Inbound, InboundSetup, ORDERS, Outbound, OutboundSetup, REPORTS, STOREFRONT,
+    STOREFRONT_ONLY, authority, id,
 };
 
 /// What a change may take, with something on top for a machine that is busy with other tests.
@@ -151,7 +151,9 @@ fn a_hangup_signal_reads_the_policy_again_and_disturbs_nobody() {
     let mark = scene.sidecar.mark();
     scene.sidecar.process().signal(Signal::HUP);
     scene.sidecar.wait_log("that the policy was read", mark, |line| {
-        line["message"].as_str().is_some_and(|m| m.contains("read again and has not changed"))
+        line["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("read again and has not changed"))
     });
     first.must_flow();
     second.must_flow();
@@ -164,8 +166,12 @@ fn a_hangup_signal_reads_the_policy_again_and_disturbs_nobody() {
 fn a_bad_new_policy_leaves_the_old_one_in_force_and_says_so() {
     let (scene, mut concerned, mut control) = two_peers(BOTH, "");
     let mark = scene.sidecar.mark();
-    scene.sidecar.set_policy("rules:\n  - name: storefront\n    acton: allow\n");
-    let line = scene.sidecar.wait_log("the refusal", mark, |line| line["level"] == "ERROR");
+    scene
+        .sidecar
+        .set_policy("rules:\n  - name: storefront\n    acton: allow\n");
+    let line = scene
+        .sidecar
+        .wait_log("the refusal", mark, |line| line["level"] == "ERROR");
     assert!(line["message"].as_str().unwrap().contains("acton"), "{line}");
     let ready = eventually("/readyz tells", SOON, || {
         let ready = scene.sidecar.get("/readyz").ok()?;
@@ -204,7 +210,9 @@ fn a_rule_that_expires_ends_what_it_alone_admitted() {
     let mut byte = [0];
     let ended = concerned.client.read(&mut byte);
     assert!(ended.is_err(), "{ended:?}");
-    let late = SystemTime::now().duration_since(end).expect("not before the rule's end");
+    let late = SystemTime::now()
+        .duration_since(end)
+        .expect("not before the rule's end");
     assert!(late < IN_TIME, "{late:?} late");
     expect_reset(&mut concerned.app);
     control.must_flow();
@@ -229,7 +237,9 @@ fn give_only(api: &Api, authority: &Authority) {
 /// Two authorities in one bundle, the first being on its way out.
 fn change_of_authorities(api: &Api) -> (Arc<Authority>, Arc<Authority>) {
     let old = api.authority();
-    api.handle().set_authority(authority("example.org"), true).unwrap();
+    api.handle()
+        .set_authority(authority("example.org"), true)
+        .unwrap();
     (old, api.authority())
 }
 
@@ -301,7 +311,10 @@ fn our_svid_running_out_with_the_agent_gone_ends_all_and_refuses_the_next() {
     api.handle().script(Answer::Give(Arc::new(given)));
     let scene = InboundSetup::default().start_with(api);
     api = scene.api;
-    let scene = Inbound { api: Api::absent(), ..scene };
+    let scene = Inbound {
+        api: Api::absent(),
+        ..scene
+    };
     api.go();
     let client = connect(scene.tls, &peer);
     let mut open = Open {
@@ -323,7 +336,11 @@ fn our_svid_running_out_with_the_agent_gone_ends_all_and_refuses_the_next() {
     let mark = scene.sidecar.mark();
     let refused = crate::peers::try_connect(scene.tls, crate::peers::client_config(Some(&peer)));
     let error = refused.err().expect("nobody is let in without an identity");
-    assert_eq!(crate::peers::alert_of(&error), Some(AlertDescription::InternalError), "{error}");
+    assert_eq!(
+        crate::peers::alert_of(&error),
+        Some(AlertDescription::InternalError),
+        "{error}"
+    );
     scene.sidecar.wait_record(mark, &[("reason", "identity_expired")]);
 
     // The agent is back, with an authority of its own: it heals alone.
@@ -377,7 +394,9 @@ fn drain_gives_a_connection_time_to_end() {
     let mark = scene.sidecar.mark();
     scene.sidecar.set_policy(STOREFRONT_ONLY);
     scene.sidecar.wait_log("the new policy", mark, |line| {
-        line["message"].as_str().is_some_and(|m| m.contains("a new policy is in force"))
+        line["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("a new policy is in force"))
     });
     let begun = Instant::now();
     concerned.must_flow();
@@ -490,9 +509,10 @@ fn a_server_whose_svid_runs_out_or_whose_authority_goes_is_left() {
 
     expect_alert(&mut expiring.server, AlertDescription::CertificateExpired);
     expect_reset(&mut expiring.app);
-    scene
-        .sidecar
-        .wait_record(Mark::default(), &[("reason", "peer_expired"), ("peer_id", ORDERS)]);
+    scene.sidecar.wait_record(
+        Mark::default(),
+        &[("reason", "peer_expired"), ("peer_id", ORDERS)],
+    );
     untrusted.must_flow();
 
     give_only(&scene.api, &new);
@@ -500,9 +520,10 @@ fn a_server_whose_svid_runs_out_or_whose_authority_goes_is_left() {
     expect_alert(&mut untrusted.server, AlertDescription::UnknownCA);
     expect_reset(&mut untrusted.app);
     assert!(begun.elapsed() < IN_TIME);
-    scene
-        .sidecar
-        .wait_record(Mark::default(), &[("reason", "bundle_change"), ("peer_id", ORDERS)]);
+    scene.sidecar.wait_record(
+        Mark::default(),
+        &[("reason", "bundle_change"), ("peer_id", ORDERS)],
+    );
     control.must_flow();
     assert_eq!(scene.sidecar.records_since(Mark::default()).len(), 2);
 }

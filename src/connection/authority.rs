@@ -235,7 +235,11 @@ fn judge_bundle<'e>(
     };
     // Whether a chain that ran out ends the connection is a question of its own: here, whether it was one of theirs.
     let at = if entry.peer.not_after <= now {
-        entry.peer.not_after.checked_sub(Duration::from_secs(1)).unwrap_or(now)
+        entry
+            .peer
+            .not_after
+            .checked_sub(Duration::from_secs(1))
+            .unwrap_or(now)
     } else {
         now
     };
