@@ -436,7 +436,10 @@ fn five_hundred_connections_leave_nothing_behind() {
             total.ends_with(" 500").then_some(())
         });
         assert_eq!(sidecar.metric("svidecar_connections_open"), Some(0.0));
-        assert_eq!(sidecar.records_since(Mark::default()).len(), THREADS * EACH);
+        // The log is written in the background.
+        eventually("a record of each", SOON, || {
+            (sidecar.records_since(Mark::default()).len() == THREADS * EACH).then_some(())
+        });
     }
     eventually("the descriptors are given back", SOON, || {
         // One or two are the admin connection that is open while we look.

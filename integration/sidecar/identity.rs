@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use svidecar::workload_api::authority::Authority;
+use svidecar::workload_api::proto::X509Svid;
 use svidecar::workload_api::server::Answer;
 use tonic::Code;
 
@@ -31,9 +32,7 @@ fn flows(scene: &Inbound, identity: &Identity) -> (Client, std::net::TcpStream) 
 fn refused_without_identity(scene: &Inbound, reason: &str) {
     let mark = scene.sidecar.mark();
     let peer = Identity::of(&authority("example.org"), STOREFRONT);
-    let error = try_connect(scene.tls, client_config(Some(&peer)))
-        .err()
-        .expect("it is refused");
+    let error = try_connect(scene.tls, client_config(Some(&peer))).expect_err("it is refused");
     assert_eq!(alert_of(&error), Some(AlertDescription::InternalError), "{error}");
     let record = scene.sidecar.wait_record(mark, &[("reason", reason)]);
     assert_eq!(record["result"], "refused", "{record}");
@@ -141,12 +140,15 @@ fn a_broken_stream_is_picked_up_again() {
     flows(&scene, &scene.api.peer(STOREFRONT));
 }
 
+/// Makes an answer one that cannot be used.
+type Spoil = fn(&mut X509Svid);
+
 #[test]
 fn an_answer_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     let scene = InboundSetup::default().start();
     let (mut client, mut app) = flows(&scene, &scene.api.peer(STOREFRONT));
     let mut serial = scene.sidecar.serial().unwrap();
-    let spoils: [(&str, fn(&mut svidecar::workload_api::proto::X509Svid)); 4] = [
+    let spoils: [(&str, Spoil); 4] = [
         ("rubbish for a certificate", |svid| {
             svid.x509_svid = vec![0x30, 0x82, 1]
         }),

@@ -335,7 +335,7 @@ fn our_svid_running_out_with_the_agent_gone_ends_all_and_refuses_the_next() {
     assert!(told.body.contains("expired"), "{}", told.body);
     let mark = scene.sidecar.mark();
     let refused = crate::peers::try_connect(scene.tls, crate::peers::client_config(Some(&peer)));
-    let error = refused.err().expect("nobody is let in without an identity");
+    let error = refused.expect_err("nobody is let in without an identity");
     assert_eq!(
         crate::peers::alert_of(&error),
         Some(AlertDescription::InternalError),

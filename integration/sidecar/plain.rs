@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
@@ -54,15 +54,6 @@ impl Door {
         self.arrivals
             .recv_timeout(SOON)
             .expect("a connection to the application")
-    }
-
-    /// The next connection, if one comes within this time.
-    pub(crate) fn accept_within(&self, time: Duration) -> Option<TcpStream> {
-        match self.arrivals.recv_timeout(time) {
-            Ok(stream) => Some(stream),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => panic!("the door is closed"),
-        }
     }
 
     /// How many came so far.
