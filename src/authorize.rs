@@ -6,10 +6,35 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::settings::{ListenerKind, PolicyMode};
-use crate::live::PolicyView;
-use crate::policy::Facts;
+use crate::policy::{Facts, Policy};
 use crate::record::{Reason, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct PolicyView {
+    /// Counts policies from 1 up in this process; 0 is the policy that denies all, before any was read.
+    pub generation: u64,
+    /// The policy.
+    pub policy: Policy,
+    /// Enforced or only reported.
+    pub mode: PolicyMode,
+    /// When it came into force.
+    pub since: SystemTime,
+}
+
+impl PolicyView {
+    /// What is in force before any policy was read.
+    #[must_use]
+    pub fn deny_all(mode: PolicyMode, since: SystemTime) -> Self {
+        Self {
+            generation: 0,
+            policy: Policy::deny_all(),
+            mode,
+            since,
+        }
+    }
+}
 
 /// That a peer may use a listener. Forwarding and the dialling of an application ask for one.
 #[must_use = "a permit is the key to forwarding"]

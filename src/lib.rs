@@ -1,4 +1,31 @@
-//! svidecar: a zero-trust mTLS sidecar.
+//! svidecar: a zero-trust mTLS sidecar. This library is what the `svidecar` program is made of; ARCHITECTURE.md walks one
+//! connection through it.
+//!
+//! The modules, in the order in which a connection meets them:
+//!
+//! | plane | module | its part |
+//! |---|---|---|
+//! | path | [`worker`] | the threads that move bytes, each with its own runtime; the set of listeners |
+//! | path | [`listener`] | accepts |
+//! | path | [`connection`] | one connection from acceptance to its record; the registry of the open ones and the authority over them |
+//! | path | [`tls`] | who is it? handshake, verification, records |
+//! | path | [`authorize`] | may it? the only maker of permits |
+//! | path | [`upstream`] | to whom? names and dialling |
+//! | path | [`forward`] | moves the bytes |
+//! | control | [`app`] | builds every part in order and runs the control thread |
+//! | control | [`identity`] | who are we? follows the Workload API or files, checks, publishes whole |
+//! | control | [`policy`] | rules: read, compiled, evaluated, explained |
+//! | control | [`config`] | the config file, checked |
+//! | control | [`reload`] | sees that files changed |
+//! | control | [`admin`] | what a running sidecar tells over HTTP |
+//! | control | [`lifecycle`] | signals, drain, readiness |
+//! | ground | [`record`] | what became of a connection: the closed sets of words |
+//! | ground | [`telemetry`] | the log and the metrics made of it |
+//! | ground | [`spiffe`] | IDs, patterns, the X.509-SVID profile |
+//! | ground | [`yaml`] | a tree with places, and findings that point at them |
+//! | ground | [`clock`], [`sys`] | the time of day; what is asked of the system |
+//! | tools | [`workload_api`] | the Workload API's messages, and an embedded server that attests nobody |
+//! | tools | [`cli`] | the commands |
 
 pub mod admin;
 pub mod app;
@@ -11,7 +38,6 @@ pub mod forward;
 pub mod identity;
 pub mod lifecycle;
 pub mod listener;
-pub mod live;
 pub mod policy;
 pub mod record;
 pub mod reload;

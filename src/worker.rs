@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::connection::live::Live;
 use crate::connection::{self, ListenerContext, Worker};
 use crate::lifecycle::drain::DrainWatch;
 use crate::listener::Acceptor;
-use crate::live::Live;
 use crate::sys::bind::Listening;
 use crate::upstream::resolve::Resolver;
 

@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use crate::admin::AdminState;
 use crate::clock::rfc3339;
 use crate::config::settings::PolicyMode;
+use crate::connection::live::Live;
 use crate::connection::registry::{Entry, lock};
 use crate::identity::material::{Bundle, Svid};
 use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
-use crate::live::Live;
 use crate::policy::Rule;
 use crate::telemetry::metrics::{Exposition, Metrics};
 

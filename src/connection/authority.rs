@@ -12,11 +12,12 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
+use super::live::{IdentityView, Live};
 use super::registry::{Entry, lock};
 use crate::authorize;
+use crate::authorize::PolicyView;
 use crate::config::settings::{OnChange, OpenConnections};
 use crate::identity::material::Bundle;
-use crate::live::{IdentityView, Live, PolicyView};
 use crate::record::{Direction, Ending, Reason};
 use crate::tls::configs::Context;
 use crate::tls::verify::{PeerSide, Refusal, verify_chain};

@@ -8,6 +8,7 @@ pub mod authority;
 pub mod capacity;
 mod draft;
 mod inbound;
+pub mod live;
 mod outbound;
 pub mod registry;
 
@@ -21,7 +22,6 @@ use tokio::time::timeout;
 use crate::config::settings;
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
-use crate::live::{IdentityView, Live};
 use crate::record::{Direction, Ending, PeerAddr, Reason};
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::ListenerMetrics;
@@ -30,6 +30,7 @@ use crate::tls::handshake::{Established, Failure};
 use crate::tls::session::Session;
 use crate::upstream::resolve::Resolver;
 use draft::Draft;
+use live::{IdentityView, Live};
 use registry::{Registered, Registration};
 
 /// A listener as its connections see it.

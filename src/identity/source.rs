@@ -8,6 +8,7 @@
 //! What is wrong is logged once per change, not once per attempt.
 
 mod feed;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::feed::{Feed, Word};
+pub use self::state::{DENIED_ADVICE, State, Status};
 use super::material::{Bundle, Material, Svid};
 use super::rotation::{Action, Alarm, Event, Now, Rotation, Withdrawal};
 use super::update::{self, Answer, Update};
@@ -27,94 +29,6 @@ use super::workload_api::End;
 use crate::clock::{SharedClock, rfc3339};
 use crate::config::settings::{Identity, OnDenied, SvidSelect};
 use crate::spiffe::TrustDomain;
-
-/// What to check when the agent says that it issues no identity.
-pub const DENIED_ADVICE: &str = "no identity issued: check that a registration entry exists for this workload, that its \
-     selectors match, and that its parent is this agent";
-
-/// The identity at one moment.
-#[derive(Clone, Debug)]
-pub struct State {
-    /// What to use now. `None` when there is none yet, or it was withdrawn, or it expired.
-    pub material: Option<Arc<Material>>,
-    /// In one word, and why.
-    pub status: Status,
-    /// Whether the source is connected and has answered. For files: whether they could be read.
-    pub connected: bool,
-    /// When the source last gave something usable.
-    pub last_update: Option<SystemTime>,
-    /// What is wrong at present, also while an SVID is held; `None` when nothing is.
-    pub last_problem: Option<String>,
-    /// How many times the SVID was replaced by another one.
-    pub rotations: u64,
-}
-
-/// What the identity comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Nothing was heard of the source yet.
-    Waiting {
-        /// What is waited for.
-        why: String,
-    },
-    /// There is material to use. [`State::last_problem`] says if something is wrong all the same.
-    Ready,
-    /// The source gives SVIDs, but not the wanted one.
-    Selecting {
-        /// Which one is wanted.
-        wanted: String,
-    },
-    /// The source says that it issues no identity to us.
-    Denied,
-    /// The SVID ran out before the source gave another one.
-    Expired,
-    /// What the source gave may not be used.
-    Refused {
-        /// Why.
-        why: String,
-    },
-    /// There is no word from the source.
-    Unreachable {
-        /// Why.
-        why: String,
-    },
-    /// No further attempt will be made. Material may still be there, until it expires.
-    Fatal {
-        /// Why.
-        why: String,
-    },
-}
-
-impl Status {
-    /// The word used in logs and pages.
-    #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Waiting { .. } => "waiting",
-            Self::Ready => "ready",
-            Self::Selecting { .. } => "selecting",
-            Self::Denied => "denied",
-            Self::Expired => "expired",
-            Self::Refused { .. } => "refused",
-            Self::Unreachable { .. } => "unreachable",
-            Self::Fatal { .. } => "fatal",
-        }
-    }
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Waiting { why } => f.write_str(why),
-            Self::Ready => f.write_str("ready"),
-            Self::Selecting { wanted } => write!(f, "the source does not give the wanted SVID ({wanted})"),
-            Self::Denied => f.write_str(DENIED_ADVICE),
-            Self::Expired => f.write_str("the SVID expired before the source gave another one"),
-            Self::Refused { why } => write!(f, "what the source gave cannot be used: {why}"),
-            Self::Unreachable { why } | Self::Fatal { why } => f.write_str(why),
-        }
-    }
-}
 
 /// A running identity source. Dropping it stops the task; the last state stays readable.
 #[derive(Debug)]
@@ -416,7 +330,11 @@ impl Task {
             }
             self.state.last_problem = Some(text);
         }
-        if self.state.material.is_none() || matches!(status, Status::Fatal { .. }) {
+        // That it expired says more than that the source is, as before, not to be reached.
+        let still_expired =
+            self.state.status == Status::Expired && matches!(status, Status::Unreachable { .. });
+        let without = self.state.material.is_none() && !still_expired;
+        if without || matches!(status, Status::Fatal { .. }) {
             self.state.status = status;
         }
     }
@@ -448,7 +366,7 @@ impl Task {
                 wanted: wanted(&self.settings.select),
             },
         };
-        tracing::error!(%id, expired = rfc3339(held.svid.not_after), "the SVID is no longer used: {status}");
+        tracing::error!(%id, expires = rfc3339(held.svid.not_after), "the SVID is no longer used: {status}");
         if !matches!(self.state.status, Status::Fatal { .. }) {
             self.state.status = status;
         }
@@ -473,22 +391,13 @@ impl Task {
 
     fn publish_if_changed(&self) {
         self.publish.send_if_modified(|published| {
-            let changed = !same(published, &self.state);
+            let changed = !self.state.is_same(published);
             if changed {
                 *published = Arc::new(self.state.clone());
             }
             changed
         });
     }
-}
-
-fn same(a: &State, b: &State) -> bool {
-    let generation = |state: &State| state.material.as_ref().map(|material| material.generation);
-    generation(a) == generation(b)
-        && a.status == b.status
-        && a.connected == b.connected
-        && a.last_update == b.last_update
-        && a.last_problem == b.last_problem
 }
 
 fn wanted(select: &SvidSelect) -> String {

@@ -141,10 +141,14 @@ where
 }
 
 fn end(status: &Status) -> End {
-    let message = status.message().chars().take(500).collect();
+    let message: String = status.message().chars().take(500).collect();
     match status.code() {
         Code::PermissionDenied => End::Denied(message),
         Code::InvalidArgument => End::Invalid(message),
+        // A status with a source is made here, out of what became of the connection; the agent did not say it.
+        _ if std::error::Error::source(status).is_some() => {
+            End::Lost(format!("the connection to the Workload API broke: {message}"))
+        }
         code => End::Lost(format!("the Workload API says {code:?}: {message}")),
     }
 }

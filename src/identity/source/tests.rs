@@ -190,6 +190,17 @@ async fn agent_gone_for_good_svid_used_until_it_expires_and_never_after() {
     let late = world.clock.now().duration_since(not_after).unwrap();
     assert!(late < Duration::from_millis(50), "{late:?}");
     assert_eq!(handle.now().status, Status::Expired);
+    // Attempts that fail as before do not hide it.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(handle.now().status, Status::Expired);
+    assert!(
+        handle
+            .now()
+            .last_problem
+            .as_ref()
+            .unwrap()
+            .contains("is the agent running")
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,20 +2,19 @@
 //!
 //! Each is one immutable snapshot behind an atomic pointer with a single writer (the identity and the policy tasks of
 //! [`crate::app`]). A connection loads a snapshot once and uses it throughout a decision; the authority over open
-//! connections ([`crate::connection::authority`]) is told of every change.
+//! connections ([`super::authority`]) is told of every change.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::capacity::Capacity;
+use super::registry::Registry;
+use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
 use crate::config::settings::{Limits, OpenConnections, PolicyMode};
-use crate::connection::capacity::Capacity;
-use crate::connection::registry::Registry;
-use crate::policy::Policy;
 use crate::record::{Reason, RecordSink};
 use crate::tls::configs::Context;
 
@@ -31,19 +30,6 @@ pub enum IdentityView {
         /// What is known about the cause.
         detail: String,
     },
-}
-
-/// The policy in force.
-#[derive(Debug)]
-pub struct PolicyView {
-    /// Counts policies from 1 up in this process; 0 is the policy that denies all, before any was read.
-    pub generation: u64,
-    /// The policy.
-    pub policy: Policy,
-    /// Enforced or only reported.
-    pub mode: PolicyMode,
-    /// When it came into force.
-    pub since: SystemTime,
 }
 
 /// Shared by everything that serves connections.
@@ -84,12 +70,7 @@ impl Live {
                 reason: Reason::NoIdentity,
                 detail: "the identity source has not answered yet".to_owned(),
             }),
-            policy: ArcSwap::from_pointee(PolicyView {
-                generation: 0,
-                policy: Policy::deny_all(),
-                mode,
-                since: now,
-            }),
+            policy: ArcSwap::from_pointee(PolicyView::deny_all(mode, now)),
             changed: Notify::new(),
             registry: Registry::default(),
             capacity: Capacity::new(limits.max_connections, limits.max_handshakes),
