@@ -30,8 +30,8 @@ use crate::sys::stream::Stream;
 const MAX_BUFFERED: usize = (1 << 16) + 2 * MAX_RECORD;
 /// What is read at a time; a usual flight fits.
 const READ_SIZE: usize = 4096;
-/// Steps rustls may ask for after an error until its alert is out.
-const MAX_ALERT_STEPS: usize = 8;
+/// The longest record that rustls reads before it refuses it (TLS 1.2's limit).
+const MAX_RUSTLS_RECORD: usize = HEADER + (1 << 14) + 2047;
 
 /// An authenticated connection.
 #[derive(Debug)]
@@ -172,6 +172,13 @@ impl Driver {
         step
     }
 
+    fn wants_write(&self) -> bool {
+        match &self.connection {
+            Connection::Client(c) => c.wants_write(),
+            Connection::Server(c) => c.wants_write(),
+        }
+    }
+
     async fn transmit(&mut self, stream: &mut Stream) -> Result<(), Failure> {
         let sent = stream.write_all(&self.outgoing).await;
         self.outgoing.clear();
@@ -229,12 +236,8 @@ impl Driver {
             return Ok(None);
         };
         let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
-        if length > MAX_RECORD {
-            return Err(Failure::new(
-                Reason::ProtocolError,
-                "a record longer than TLS 1.3 allows",
-            ));
-        }
+        // One that is too long is refused by rustls, which tells the peer, as soon as it sees the header.
+        let length = if length > MAX_RUSTLS_RECORD { HEADER } else { length };
         if unfed.len() < length {
             return Ok(None);
         }
@@ -270,19 +273,23 @@ impl Driver {
         let (secrets, kernel) = session.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
         let session =
             Session::new(&secrets, kernel).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        // For the rest of its life the connection keeps what was read, not the handshake's buffer.
+        let mut unread = self.incoming;
+        unread.shrink_to_fit();
         Ok(Established {
             session,
             peer,
-            unread: self.incoming,
+            unread,
         })
     }
 
     /// Sends rustls' alert, if it has one for this error, and explains the failure.
     async fn fail(&mut self, stream: &mut Stream, error: &TlsError) -> Failure {
         let verified = self.verified.take();
-        self.fed = 0;
-        for _ in 0..MAX_ALERT_STEPS {
-            if !matches!(self.step(), Ok(Step::Again | Step::Transmit)) {
+        // What rustls has queued, and no step further: records that it has not looked at yet are still in the
+        // buffer, and it must not go on to them.
+        while self.wants_write() {
+            if self.step().is_err() {
                 break;
             }
         }

@@ -5,4 +5,6 @@ pub mod configs;
 pub mod handshake;
 pub mod record;
 pub mod session;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod verify;

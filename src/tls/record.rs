@@ -204,14 +204,15 @@ impl Opener {
             .open_in_place(nonce(&self.iv, self.sequence), Aad::from(&*header), body)
             .map_err(|_| RecordError::BadMac)?;
         self.sequence = next;
-        // The content type is the last byte that is not padding (RFC 8446 section 5.4).
+        // Padding counts, too: content, type and padding are limited together (RFC 8446 section 5.4).
+        if plain.len() > MAX_PAYLOAD + 1 {
+            return Err(RecordError::Overflow);
+        }
+        // The content type is the last byte that is not padding.
         let end = plain
             .iter()
             .rposition(|byte| *byte != 0)
             .ok_or(RecordError::NoContentType)?;
-        if end > MAX_PAYLOAD {
-            return Err(RecordError::Overflow);
-        }
         let content_type = plain.get(end).copied().ok_or(RecordError::NoContentType)?;
         Ok((ContentType::from(content_type), HEADER..HEADER + end))
     }
@@ -232,3 +233,6 @@ impl std::fmt::Debug for Opener {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
