@@ -54,13 +54,15 @@ pub struct Denial {
     pub detail: String,
 }
 
-/// The terms of a permit or denial.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The terms of a permit or denial. By default none were set: authorization was not asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// What policy said. `Deny` in a permit means that policy is only audited.
     pub verdict: Verdict,
     /// The rule or `peer` pattern that decided, if one did.
     pub rule: Option<Arc<str>>,
+    /// The audit rules that match.
+    pub audited: Vec<Arc<str>>,
     /// The generation of the policy; 0 for an outbound listener, whose `peer` list is in the config.
     pub policy_generation: u64,
 }
@@ -98,9 +100,6 @@ pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<
         own_trust_domain: who.own_trust_domain,
     };
     let outcome = view.policy.evaluate(&facts, now);
-    for rule in &outcome.audited {
-        tracing::info!(listener = who.listener, peer = %who.peer, rule = %rule, "audit rule matched");
-    }
     let decision = Decision {
         verdict: if outcome.allow {
             Verdict::Allow
@@ -108,6 +107,7 @@ pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<
             Verdict::Deny
         },
         rule: outcome.rule,
+        audited: outcome.audited,
         policy_generation: view.generation,
     };
     if outcome.allow || view.mode == PolicyMode::Audit {
@@ -142,6 +142,7 @@ pub fn outbound(kind: &ListenerKind, peer: &SpiffeId) -> Result<Permit, Denial> 
     let decision = |verdict, rule| Decision {
         verdict,
         rule,
+        audited: Vec::new(),
         policy_generation: 0,
     };
     match pattern {

@@ -158,6 +158,12 @@ closed_set! {
     }
 }
 
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::None
+    }
+}
+
 impl Reason {
     /// The coarse outcome that a reason belongs to.
     #[must_use]
@@ -292,6 +298,8 @@ pub struct ConnectionRecord {
     pub verdict: Verdict,
     /// The rule or `peer` pattern that decided.
     pub rule: Option<Arc<str>>,
+    /// The audit rules that matched the peer: they mark, and decide nothing.
+    pub audited: Vec<Arc<str>>,
     /// The coarse outcome; `reason.outcome()`.
     #[serde(rename = "result")]
     pub outcome: Outcome,

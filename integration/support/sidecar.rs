@@ -187,6 +187,16 @@ impl Sidecar {
         })
     }
 
+    /// The process, for its signals, its output and its end.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to wait for.
+    pub(crate) fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// SIGTERM, and its end.
     pub(crate) fn terminate(&mut self, timeout: Duration) -> ExitStatus {
         self.process.terminate(timeout)

@@ -13,7 +13,7 @@ use super::{AppError, Started, direction, load_policy};
 use crate::admin;
 use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
-use crate::config::settings::{Listener, ListenerKind, LogFormat, Settings};
+use crate::config::settings::{Limits, Listener, ListenerKind, LogFormat, Settings};
 use crate::connection::live::{IdentityView, Live};
 use crate::connection::registry::lock;
 use crate::connection::{ListenerContext, authority};
@@ -33,6 +33,8 @@ use crate::yaml::Diagnostic;
 
 /// How long connections that were told to end may take to say goodbye.
 const FORCED_END: Duration = Duration::from_secs(2);
+/// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
+const OWN_DESCRIPTORS: u64 = 256;
 
 /// The log and the metrics, which take every record.
 struct Sinks {
@@ -47,7 +49,7 @@ impl RecordSink for Sinks {
     }
 }
 
-pub(super) fn run(started: Started) -> Result<(), AppError> {
+pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     let format = started.settings.log.format.map(|format| match format {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
@@ -57,24 +59,29 @@ pub(super) fn run(started: Started) -> Result<(), AppError> {
     if let Err(error) = limits::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
     }
-    check_open_files(&started.settings);
+    fit_open_files(&mut started.settings.limits);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(control(started, sink))
 }
 
-/// Two descriptors for each connection, and some for ourselves.
-fn check_open_files(settings: &Settings) {
+/// Raises the limit of open files, and lowers `max_connections` to what it allows: a connection beyond it would wait in
+/// a queue instead of being refused.
+fn fit_open_files(settings: &mut Limits) {
     let limit = limits::raise_open_files();
-    let wanted = settings.limits.max_connections as u64 * 2 + 64;
-    if limit < wanted {
+    let fitting = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2)
+        .unwrap_or(usize::MAX)
+        .max(1);
+    if fitting < settings.max_connections {
         tracing::warn!(
-            limit,
-            wanted,
-            max_connections = settings.limits.max_connections,
-            "the limit of open files is too low for limits.max_connections: connections beyond it will wait"
+            open_files = limit,
+            wanted = settings.max_connections,
+            max_connections = fitting,
+            "limits.max_connections is lowered to what the limit of open files allows"
         );
+        settings.max_connections = fitting;
+        settings.max_handshakes = settings.max_handshakes.min(fitting);
     }
 }
 

@@ -259,3 +259,6 @@ fn judge_policy(
     };
     Some(Ending::with(reason, denial.detail))
 }
+
+#[cfg(test)]
+mod tests;

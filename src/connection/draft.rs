@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::ListenerContext;
 use crate::authorize::Decision;
 use crate::forward::meter::Traffic;
-use crate::record::{ConnectionRecord, Direction, Ending, PeerAddr, Verdict};
+use crate::record::{ConnectionRecord, Direction, Ending, PeerAddr};
 use crate::spiffe::SpiffeId;
 
 /// What is known of a connection so far.
@@ -51,10 +51,7 @@ impl Draft {
                 traffic.down.load(Ordering::Relaxed),
             )
         });
-        let (verdict, rule, policy_generation) = match self.decision {
-            Some(decision) => (decision.verdict, decision.rule, decision.policy_generation),
-            None => (Verdict::None, None, 0),
-        };
+        let decision = self.decision.unwrap_or_default();
         ConnectionRecord {
             id: self.id,
             time: now,
@@ -63,12 +60,13 @@ impl Draft {
             peer_addr: self.peer_addr,
             peer_id: self.peer_id,
             own_id: self.own_id,
-            verdict,
-            rule,
+            verdict: decision.verdict,
+            rule: decision.rule,
+            audited: decision.audited,
             outcome: ending.reason.outcome(),
             reason: ending.reason,
             detail: ending.detail,
-            policy_generation,
+            policy_generation: decision.policy_generation,
             upstream: self.upstream,
             bytes_up,
             bytes_down,

@@ -226,6 +226,3 @@ fn after_failure(stream: Stream, failure: Failure) -> Closing {
     stream.abort();
     Closing::done(ending)
 }
-
-#[cfg(test)]
-mod tests;

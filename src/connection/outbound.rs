@@ -122,8 +122,7 @@ fn handshake_failed(serving: &mut Serving<'_>, plain: Stream, tls: Stream, failu
         serving.listener.metrics.decided(None, Verdict::Deny);
         serving.draft.decision = Some(Decision {
             verdict: Verdict::Deny,
-            rule: None,
-            policy_generation: 0,
+            ..Decision::default()
         });
     }
     super::after_failure(tls, failure)

@@ -16,7 +16,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::record::{ConnectionRecord, Outcome, RecordSink};
+use crate::record::{ConnectionRecord, Outcome, RecordSink, Verdict};
 use line::{Line, Style};
 
 /// The target of connection records, for filters such as `info,svidecar::connection=warn`.
@@ -103,11 +103,12 @@ impl LogSink {
 impl RecordSink for LogSink {
     fn record(&self, record: &ConnectionRecord) {
         let (level, enabled) = match record.outcome {
-            Outcome::Ok => (
+            // A denial that was only reported (`policy.mode: audit`) is what its operator looks for.
+            Outcome::Ok if record.verdict != Verdict::Deny => (
                 Level::INFO,
                 tracing::enabled!(target: CONNECTION_TARGET, Level::INFO),
             ),
-            Outcome::Denied | Outcome::Refused | Outcome::Failed | Outcome::Closed => (
+            _ => (
                 Level::WARN,
                 tracing::enabled!(target: CONNECTION_TARGET, Level::WARN),
             ),
@@ -185,7 +186,7 @@ fn build(
 }
 
 /// The names of a record's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
-pub(super) const RECORD_FIELDS: [&str; 16] = [
+pub(super) const RECORD_FIELDS: [&str; 17] = [
     "id",
     "listener",
     "direction",
@@ -194,6 +195,7 @@ pub(super) const RECORD_FIELDS: [&str; 16] = [
     "own_id",
     "verdict",
     "rule",
+    "audited",
     "result",
     "reason",
     "detail",
@@ -208,7 +210,7 @@ fn record_fields(record: &ConnectionRecord) -> Vec<(&'static str, Value)> {
     fn text<T: ToString>(value: &Option<T>) -> Value {
         value.as_ref().map_or(Value::Null, |v| Value::from(v.to_string()))
     }
-    let values: [Value; 16] = [
+    let values: [Value; 17] = [
         record.id.into(),
         (&*record.listener).into(),
         record.direction.as_str().into(),
@@ -217,6 +219,7 @@ fn record_fields(record: &ConnectionRecord) -> Vec<(&'static str, Value)> {
         text(&record.own_id),
         record.verdict.as_str().into(),
         text(&record.rule),
+        record.audited.iter().map(|rule| Value::from(&**rule)).collect(),
         record.outcome.as_str().into(),
         record.reason.as_str().into(),
         text(&record.detail),

@@ -132,10 +132,10 @@ impl Sealer {
         Ok(Self { key, iv, sequence })
     }
 
-    /// Whether the key has sealed as many records as it should.
+    /// How many records the key has sealed.
     #[must_use]
-    pub const fn is_spent(&self) -> bool {
-        self.sequence >= SEAL_LIMIT
+    pub const fn sealed(&self) -> u64 {
+        self.sequence
     }
 
     /// Seals the `length` payload bytes that lie [`HEADER`] bytes into `slot`, and returns the record's whole length.

@@ -12,15 +12,13 @@ use rustls::server::ServerConnectionData;
 use rustls::{AlertDescription, ContentType, ExtractedSecrets};
 
 use super::alert;
-use super::record::{HEADER, Opener, RecordError, Sealer, TRAILER};
+use super::record::{HEADER, Opener, RecordError, SEAL_LIMIT, Sealer, TRAILER};
 
 /// Handshake messages and empty records that may come in a row without data: a peer that sends more only burns CPU.
 const MAX_IDLE_RECORDS: u8 = 32;
 /// A post-handshake message may span records; a NewSessionTicket is at most a little over 64 KiB
 /// (RFC 8446 section 4.6.1).
 const MAX_HANDSHAKE_MESSAGE: usize = (1 << 16) + 1024;
-/// The bytes of a sealed alert, and more than those of a sealed key update.
-pub const CONTROL_RECORD: usize = HEADER + 5 + TRAILER;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -77,6 +75,17 @@ impl SessionError {
     }
 }
 
+/// What may still be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// Anything.
+    Open,
+    /// A fatal alert alone: close_notify was sealed.
+    Ended,
+    /// Nothing: a fatal alert was.
+    Failed,
+}
+
 /// An established TLS 1.3 connection.
 pub struct Session {
     sealer: Sealer,
@@ -87,8 +96,9 @@ pub struct Session {
     idle_records: u8,
     /// The peer asked for new keys; ours change before the next data record (RFC 8446 section 4.6.3).
     update_owed: bool,
-    /// A close_notify or fatal alert was sealed: nothing may follow it.
-    sealed_end: bool,
+    sending: Sending,
+    /// Records to seal with one key.
+    seal_limit: u64,
 }
 
 impl Session {
@@ -100,7 +110,8 @@ impl Session {
             partial_message: Vec::new(),
             idle_records: 0,
             update_owed: false,
-            sealed_end: false,
+            sending: Sending::Open,
+            seal_limit: SEAL_LIMIT,
         })
     }
 
@@ -110,11 +121,12 @@ impl Session {
     /// Anything that RFC 8446 makes fatal. The caller seals [`SessionError::alert`] and ends the connection.
     pub fn receive(&mut self, record: &mut [u8]) -> Result<Received, SessionError> {
         let (content_type, payload) = self.opener.open(record)?;
+        if content_type != ContentType::Handshake && !self.partial_message.is_empty() {
+            // RFC 8446 section 5.1: not even an alert.
+            return Err(unexpected("a record of another type inside a handshake message"));
+        }
         match content_type {
             ContentType::ApplicationData => {
-                if !self.partial_message.is_empty() {
-                    return Err(unexpected("data inside a handshake message"));
-                }
                 if payload.is_empty() {
                     self.count_idle()?;
                     return Ok(Received::Nothing);
@@ -133,7 +145,7 @@ impl Session {
     }
 
     fn count_idle(&mut self) -> Result<(), SessionError> {
-        self.idle_records += 1;
+        self.idle_records = self.idle_records.saturating_add(1);
         if self.idle_records > MAX_IDLE_RECORDS {
             return Err(unexpected("too many records without data"));
         }
@@ -166,25 +178,33 @@ impl Session {
             return Err(unexpected("a handshake message of more than 64 KiB"));
         }
         self.partial_message.extend_from_slice(payload);
-        let mut messages = std::mem::take(&mut self.partial_message);
+        let messages = std::mem::take(&mut self.partial_message);
         let mut rest = messages.as_slice();
-        while let Some((message_type, body, after)) = split_message(rest) {
-            match message_type {
-                KEY_UPDATE => self.key_update(body, after.is_empty())?,
-                // Tickets are for resumption, which we do not do: passed over.
-                NEW_SESSION_TICKET if matches!(self.kernel, Kernel::Client(_)) => {}
-                _ => {
-                    return Err(unexpected(
-                        "a handshake message that may not follow the handshake",
-                    ));
-                }
+        while let Some(&message_type) = rest.first() {
+            // Nothing is waited for whose beginning is wrong already.
+            if !self.may_follow_handshake(message_type) {
+                return Err(unexpected(
+                    "a handshake message that may not follow the handshake",
+                ));
+            }
+            let Some((body, after)) = split_message(rest) else { break };
+            if message_type == KEY_UPDATE {
+                self.key_update(body, after.is_empty())?;
             }
             rest = after;
         }
-        let consumed = messages.len() - rest.len();
-        messages.drain(..consumed);
-        self.partial_message = messages;
+        // What is left, in memory of its own size: a ticket may be long, and the connection lives long.
+        self.partial_message = rest.to_vec();
         Ok(())
+    }
+
+    const fn may_follow_handshake(&self, message_type: u8) -> bool {
+        match message_type {
+            KEY_UPDATE => true,
+            // Tickets are for resumption, which we do not do: passed over.
+            NEW_SESSION_TICKET => matches!(self.kernel, Kernel::Client(_)),
+            _ => false,
+        }
     }
 
     /// RFC 8446 section 4.6.3. Keys change at a record's end, so nothing may follow in the same record.
@@ -192,10 +212,16 @@ impl Session {
         let requested = match body {
             [0] => false,
             [1] => true,
+            [_] => {
+                return Err(SessionError::Message {
+                    what: "a key update that neither asks for one nor does not",
+                    alert: AlertDescription::IllegalParameter,
+                });
+            }
             _ => {
                 return Err(SessionError::Message {
                     what: "a malformed key update",
-                    alert: AlertDescription::IllegalParameter,
+                    alert: AlertDescription::DecodeError,
                 });
             }
         };
@@ -218,22 +244,25 @@ impl Session {
     /// # Errors
     /// As [`Sealer::seal`]; also after the end was sealed.
     pub fn seal_data(&mut self, slot: &mut [u8], length: usize) -> Result<usize, SessionError> {
-        if self.sealed_end {
-            return Err(RecordError::Seal.into());
-        }
+        self.may_send()?;
         Ok(self.sealer.seal(ContentType::ApplicationData, slot, length)?)
     }
 
     /// Seals what must go out before the next data record, a key update where one is due, and appends it to `out`.
     ///
     /// # Errors
-    /// No new key could be derived.
+    /// No new key could be derived; also after the end was sealed.
     pub fn before_data(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
-        if self.update_owed || self.sealer.is_spent() {
+        self.may_send()?;
+        if self.update_owed || self.sealer.sealed() >= self.seal_limit {
             self.update_owed = false;
             self.update_sending_key(out)?;
         }
         Ok(())
+    }
+
+    fn may_send(&self) -> Result<(), RecordError> {
+        if self.sending == Sending::Open { Ok(()) } else { Err(RecordError::Seal) }
     }
 
     /// Seals a key update (update_not_requested) with the old key and goes over to the new one.
@@ -253,29 +282,30 @@ impl Session {
     /// # Errors
     /// As [`Sealer::seal`].
     pub fn seal_close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
-        self.seal_end(1, AlertDescription::CloseNotify, out)
+        if self.sending != Sending::Open {
+            return Ok(());
+        }
+        self.sending = Sending::Ended;
+        self.seal_control(ContentType::Alert, &[1, u8::from(AlertDescription::CloseNotify)], out)
     }
 
-    /// Seals a fatal alert and appends it to `out`. Does nothing when an end was sealed before.
+    /// Seals a fatal alert and appends it to `out`. It may follow close_notify, to tell the peer that its own data
+    /// was not taken. Does nothing when a fatal alert was sealed before.
     ///
     /// # Errors
     /// As [`Sealer::seal`].
     pub fn seal_fatal(&mut self, alert: AlertDescription, out: &mut Vec<u8>) -> Result<(), SessionError> {
-        self.seal_end(2, alert, out)
-    }
-
-    fn seal_end(
-        &mut self,
-        level: u8,
-        alert: AlertDescription,
-        out: &mut Vec<u8>,
-    ) -> Result<(), SessionError> {
-        // A fatal alert may still follow close_notify: it tells the peer that its own data was not taken.
-        if self.sealed_end && level == 1 {
+        if self.sending == Sending::Failed {
             return Ok(());
         }
-        self.sealed_end = true;
-        self.seal_control(ContentType::Alert, &[level, u8::from(alert)], out)
+        self.sending = Sending::Failed;
+        self.seal_control(ContentType::Alert, &[2, u8::from(alert)], out)
+    }
+
+    /// Has the key changed after fewer records, so that a test need not seal millions.
+    #[cfg(test)]
+    pub(crate) const fn set_seal_limit(&mut self, limit: u64) {
+        self.seal_limit = limit;
     }
 
     fn seal_control(
@@ -310,12 +340,11 @@ const fn unexpected(what: &'static str) -> SessionError {
     }
 }
 
-/// The first handshake message of `bytes`: its type, its body, and what follows; `None` while it is not whole.
-fn split_message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[message_type, a, b, c], rest) = bytes.split_first_chunk::<4>()?;
+/// The body of the first handshake message of `bytes`, and what follows it; `None` while it is not whole.
+fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[_type, a, b, c], rest) = bytes.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
-    let (body, after) = rest.split_at_checked(length)?;
-    Some((message_type, body, after))
+    rest.split_at_checked(length)
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ impl Line<'_> {
             match value {
                 // The same fields stand in every line, so that columns can be cut.
                 Value::Null => out.push('-'),
+                Value::Array(list) if list.is_empty() => out.push('-'),
                 Value::String(text) => quote_into(&mut out, &cut(text)),
                 other => {
                     let _ = write!(out, "{other}");

@@ -39,8 +39,13 @@ fn record(reason: Reason) -> ConnectionRecord {
         peer_addr: PeerAddr::Ip([10, 1, 2, 3].into(), 99),
         peer_id: Some(Arc::new("spiffe://example.org/web".parse().unwrap())),
         own_id: None,
-        verdict: Verdict::Deny,
+        verdict: if reason == Reason::Finished {
+            Verdict::Allow
+        } else {
+            Verdict::Deny
+        },
         rule: Some("no-web".into()),
+        audited: Vec::new(),
         outcome: reason.outcome(),
         reason,
         detail: Some("two words".to_owned()),
@@ -61,7 +66,7 @@ fn a_record_is_one_readable_line() {
         text,
         "1970-01-01T00:00:01.500000Z WARN  svidecar::connection: connection denied id=7 listener=orders \
          direction=inbound peer_addr=10.1.2.3:99 peer_id=spiffe://example.org/web own_id=- verdict=deny rule=no-web \
-         result=denied reason=deny_rule detail=\"two words\" policy_generation=3 upstream=- bytes_up=10 \
+         audited=- result=denied reason=deny_rule detail=\"two words\" policy_generation=3 upstream=- bytes_up=10 \
          bytes_down=20 duration_ms=1.234\n"
     );
 }
@@ -122,6 +127,19 @@ fn levels_follow_the_outcome() {
         assert_eq!(line["level"], expected, "{reason}");
         assert_eq!(line["reason"], reason.as_str());
     }
+}
+
+#[test]
+fn a_denial_that_is_only_audited_is_a_warning() {
+    let mut audited = record(Reason::Finished);
+    audited.verdict = Verdict::Deny;
+    audited.audited = vec!["watch".into()];
+    let text = logged(Style::Json, "warn", |sink| sink.record(&audited));
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&line["level"], &line["audited"][0]),
+        (&"WARN".into(), &"watch".into())
+    );
 }
 
 #[test]

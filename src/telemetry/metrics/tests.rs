@@ -16,6 +16,7 @@ fn record(listener: &str, reason: Reason) -> ConnectionRecord {
         own_id: None,
         verdict: Verdict::None,
         rule: None,
+        audited: Vec::new(),
         outcome: reason.outcome(),
         reason,
         detail: None,

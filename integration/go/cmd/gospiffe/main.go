@@ -147,11 +147,11 @@ func client(ctx context.Context, o options) error {
 		return err
 	}
 	tlsConn := conn.(*tls.Conn)
-	peer, err := spiffetls.PeerIDFromConn(tlsConn)
+	state := tlsConn.ConnectionState()
+	peer, err := x509svid.IDFromCert(state.PeerCertificates[0])
 	if err != nil {
 		return err
 	}
-	state := tlsConn.ConnectionState()
 	tell("connected", fields{
 		"peer_id": peer.String(),
 		"version": tls.VersionName(state.Version),

@@ -1,0 +1,352 @@
+//! One authority with a few registered connections and a clock that the test sets.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::settings::{Limits, Listener, ListenerKind, PolicyMode, SvidSelect, Target};
+use crate::connection::registry::{Registered, Registration};
+use crate::identity::material::Material;
+use crate::identity::update::{Answer, Offer, check};
+use crate::record::{ConnectionRecord, PeerAddr, RecordSink};
+use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::tls::configs::provider;
+use crate::workload_api::authority::Authority as Ca;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const OWN: &str = "spiffe://example.org/orders";
+const WEB: &str = "spiffe://example.org/web";
+const PARTNER: &str = "spiffe://partner.example/web";
+const ALLOW_BOTH: &str =
+    "rules: [{name: both, action: allow, from: ['spiffe://example.org/**', 'spiffe://partner.example/**']}]";
+
+struct Nowhere;
+
+impl RecordSink for Nowhere {
+    fn record(&self, _: &ConnectionRecord) {}
+}
+
+struct World {
+    clock: Arc<ManualClock>,
+    live: Arc<Live>,
+    own: Ca,
+    partner: Ca,
+    listener: Arc<Listener>,
+    generation: Mutex<u64>,
+}
+
+impl World {
+    fn new(actions: OpenConnections) -> Self {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let clock = Arc::new(ManualClock::new(now));
+        let ca = |name: &str| Ca::new(TrustDomain::new(name).unwrap(), 1000 * HOUR, now).unwrap();
+        let listener = Arc::new(Listener {
+            name: "orders".into(),
+            listen: crate::config::settings::Address::Tcp("127.0.0.1:1".parse().unwrap()),
+            alpn: Vec::new(),
+            kind: ListenerKind::Inbound {
+                upstream: Target::Ip("127.0.0.1:2".parse().unwrap()),
+            },
+        });
+        let live = Live::new(
+            clock.clone(),
+            Arc::new(Nowhere),
+            Limits::default(),
+            actions,
+            PolicyMode::Enforce,
+        );
+        let world = Self {
+            clock,
+            live: Arc::new(live),
+            own: ca("example.org"),
+            partner: ca("partner.example"),
+            listener,
+            generation: Mutex::new(0),
+        };
+        world.identity(OWN, HOUR, &[&world.partner]);
+        world.policy(ALLOW_BOTH);
+        world
+    }
+
+    fn now(&self) -> SystemTime {
+        crate::clock::Clock::now(&*self.clock)
+    }
+
+    fn pass(&self, time: Duration) {
+        self.clock.set(self.now() + time);
+    }
+
+    fn identity(&self, id: &str, ttl: Duration, federated: &[&Ca]) {
+        let issued = self
+            .own
+            .issue(&SpiffeId::new(id).unwrap(), None, ttl, self.now())
+            .unwrap();
+        let answer = Answer {
+            svids: vec![Offer {
+                spiffe_id: Some(issued.spiffe_id.clone()),
+                chain: issued.x509_svid.clone(),
+                key: rustls::pki_types::PrivateKeyDer::try_from(issued.x509_svid_key.clone()).ok(),
+                bundle: issued.bundle.clone(),
+                hint: String::new(),
+            }],
+            federated: federated
+                .iter()
+                .map(|ca| (ca.trust_domain().id_string(), ca.root().to_vec()))
+                .collect(),
+        };
+        let update = check(answer, &SvidSelect::First, None, self.now()).unwrap();
+        let mut generation = self.generation.lock().unwrap();
+        *generation += 1;
+        let material = Material {
+            generation: *generation,
+            svid: update.svid.unwrap(),
+            svids: update.svids,
+            bundles: update.bundles,
+        };
+        let clock: crate::clock::SharedClock = self.clock.clone();
+        let context =
+            Context::new(Arc::new(material), &[self.listener.clone()], &provider(), &clock).unwrap();
+        self.live.set_identity(IdentityView::Held(Arc::new(context)));
+    }
+
+    fn policy(&self, text: &str) {
+        let file = crate::policy::file::read("p.yaml", text);
+        let (policy, _) = crate::policy::compile(vec![file], None, self.now()).unwrap();
+        let generation = self.live.policy().generation + 1;
+        self.live.set_policy(PolicyView {
+            generation,
+            policy,
+            mode: PolicyMode::Enforce,
+            since: self.now(),
+        });
+    }
+
+    /// Registers a connection as `connection::inbound` does.
+    fn connect(&self, id: &str, ttl: Duration) -> Registered {
+        let id = SpiffeId::new(id).unwrap();
+        let ca = if id.trust_domain() == self.own.trust_domain() {
+            &self.own
+        } else {
+            &self.partner
+        };
+        let params = crate::workload_api::authority::leaf_params(&id, ttl, self.now()).unwrap();
+        let chain = ca.sign(&params).unwrap().chain;
+        let IdentityView::Held(context) = &*self.live.identity() else {
+            panic!("no identity")
+        };
+        let peer = verify_chain(&context.store, &chain, PeerSide::Client, self.now()).unwrap();
+        let registered = self.live.registry.register(Registration {
+            id: self.live.registry.next_id(),
+            listener: self.listener.clone(),
+            direction: Direction::Inbound,
+            peer_addr: PeerAddr::Unix,
+            bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
+            peer,
+            own: context.material.svid.clone(),
+            since: self.now(),
+        });
+        let who = authorize::Inbound {
+            listener: "orders",
+            peer: &registered.entry.peer.id,
+            source: None,
+            own_trust_domain: self.own.trust_domain(),
+        };
+        let permit = authorize::inbound(&self.live.policy(), &who, self.now()).unwrap();
+        *lock(&registered.entry.decision) = Some(permit.decision().clone());
+        registered
+    }
+}
+
+/// Why a connection was told to end, if it was.
+fn told(connection: &mut Registered) -> Option<Reason> {
+    connection.close.try_recv().ok().map(|ending| ending.reason)
+}
+
+#[tokio::test]
+async fn each_kind_of_change_ends_those_it_concerns_and_no_others() {
+    type Change = fn(&World);
+    let cases: &[(&str, Change, Option<Reason>, Option<Reason>)] = &[
+        ("nothing", |_| {}, None, None),
+        (
+            "a rotation",
+            |w| w.identity(OWN, 2 * HOUR, &[&w.partner]),
+            None,
+            None,
+        ),
+        ("the same policy again", |w| w.policy(ALLOW_BOTH), None, None),
+        (
+            "a policy without the partner",
+            |w| w.policy("rules: [{name: own, action: allow}]"),
+            None,
+            Some(Reason::PolicyChange),
+        ),
+        (
+            "a deny rule",
+            |w| {
+                w.policy(&format!("rules: [{{name: no, action: deny, from: ['{WEB}']}}, {{name: p, action: allow, from: ['{PARTNER}']}}]"))
+            },
+            Some(Reason::PolicyChange),
+            None,
+        ),
+        (
+            "the partner's bundle goes away",
+            |w| w.identity(OWN, HOUR, &[]),
+            None,
+            Some(Reason::BundleChange),
+        ),
+        (
+            "another identity",
+            |w| w.identity("spiffe://example.org/other", HOUR, &[&w.partner]),
+            Some(Reason::IdentityChange),
+            Some(Reason::IdentityChange),
+        ),
+        (
+            "the identity is withdrawn",
+            |w| {
+                w.live.set_identity(IdentityView::Missing {
+                    reason: Reason::NoIdentity,
+                    detail: "denied".into(),
+                })
+            },
+            Some(Reason::IdentityChange),
+            Some(Reason::IdentityChange),
+        ),
+        (
+            "the web's chain ends",
+            |w| w.pass(HOUR / 2),
+            Some(Reason::PeerExpired),
+            None,
+        ),
+        (
+            "our own chain ends",
+            |w| w.pass(HOUR),
+            Some(Reason::OwnExpired),
+            Some(Reason::OwnExpired),
+        ),
+    ];
+    for (what, change, web_ends, partner_ends) in cases {
+        let world = World::new(OpenConnections::default());
+        let mut authority = Authority::new(world.live.clone());
+        let mut web = world.connect(WEB, HOUR / 2);
+        let mut partner = world.connect(PARTNER, 3 * HOUR);
+        authority.look().await;
+        assert_eq!(
+            (told(&mut web), told(&mut partner)),
+            (None, None),
+            "before {what}"
+        );
+        change(&world);
+        authority.look().await;
+        assert_eq!(
+            (told(&mut web), told(&mut partner)),
+            (*web_ends, *partner_ends),
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_ends_is_told_from_a_policy_that_changed() {
+    let world = World::new(OpenConnections::default());
+    let until = crate::clock::rfc3339(world.now() + HOUR / 4);
+    world.policy(&format!(
+        "rules: [{{name: visit, action: allow, from: ['{PARTNER}'], expires: {until}}}, {{name: own, action: allow}}]"
+    ));
+    let mut authority = Authority::new(world.live.clone());
+    let (mut web, mut partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
+    world.pass(HOUR / 4 - Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&mut web), told(&mut partner)), (None, None));
+    world.pass(Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!(
+        (told(&mut web), told(&mut partner)),
+        (None, Some(Reason::RuleExpired))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
+    let actions = OpenConnections {
+        on_policy_change: OnChange::Drain(Duration::from_secs(30)),
+        ..OpenConnections::default()
+    };
+    let world = World::new(actions);
+    let mut authority = Authority::new(world.live.clone());
+    let mut web = world.connect(WEB, HOUR);
+    world.policy("rules: []");
+    authority.look().await;
+    tokio::time::advance(Duration::from_secs(29)).await;
+    authority.look().await;
+    assert_eq!(told(&mut web), None);
+    // Admitted again: the time starts anew at the next change.
+    world.policy(ALLOW_BOTH);
+    authority.look().await;
+    world.policy("rules: []");
+    authority.look().await;
+    tokio::time::advance(Duration::from_secs(29)).await;
+    authority.look().await;
+    assert_eq!(told(&mut web), None);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    authority.look().await;
+    assert_eq!(told(&mut web), Some(Reason::PolicyChange));
+}
+
+#[tokio::test]
+async fn logging_leaves_the_connection_alone() {
+    let actions = OpenConnections {
+        on_policy_change: OnChange::Log,
+        on_expiry: OnChange::Log,
+        ..OpenConnections::default()
+    };
+    let world = World::new(actions);
+    let mut authority = Authority::new(world.live.clone());
+    let mut web = world.connect(WEB, HOUR);
+    world.policy("rules: []");
+    authority.look().await;
+    world.pass(2 * HOUR);
+    authority.look().await;
+    assert_eq!(told(&mut web), None);
+    assert!(web.entry.noted.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_connection_that_registers_after_the_bound_was_computed_is_still_seen_to_expire() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let mut long = world.connect(WEB, HOUR / 2);
+    world.policy(ALLOW_BOTH);
+    authority.look().await;
+    let mut short = world.connect(WEB, HOUR / 4);
+    world.pass(HOUR / 4);
+    authority.look().await;
+    assert_eq!(
+        (told(&mut long), told(&mut short)),
+        (None, Some(Reason::PeerExpired))
+    );
+}
+
+#[tokio::test]
+async fn a_clock_set_back_beyond_the_last_scan_is_looked_at() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let mut web = world.connect(WEB, HOUR);
+    let start = world.now();
+    world.pass(HOUR / 2);
+    world.policy(ALLOW_BOTH);
+    authority.look().await;
+    world.clock.set(start);
+    authority.look().await;
+    // Still admitted at the earlier time; the point is that it was judged by it.
+    assert_eq!(authority.scanned_at, start);
+    assert_eq!(told(&mut web), None);
+}
+
+#[test]
+fn a_registered_connection_leaves_when_it_is_dropped() {
+    let world = World::new(OpenConnections::default());
+    let web = world.connect(WEB, HOUR);
+    assert_eq!(world.live.registry.len(), 1);
+    drop(web);
+    assert!(world.live.registry.is_empty());
+}
