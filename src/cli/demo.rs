@@ -58,7 +58,11 @@ enum DemoError {
     #[error(transparent)]
     Stage(#[from] StageError),
     #[error("the sidecar of `{name}` failed: {why}{}", stage::last_words(.words))]
-    Sidecar { name: &'static str, why: String, words: Vec<String> },
+    Sidecar {
+        name: &'static str,
+        why: String,
+        words: Vec<String>,
+    },
     #[error("{0}")]
     System(#[from] io::Error),
     #[error("{0}")]
@@ -81,7 +85,9 @@ pub fn run(args: &DemoArgs) -> u8 {
 }
 
 fn in_runtime(args: &DemoArgs, out: &mut dyn Write) -> Result<End, DemoError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         // Before anything exists that would have to be taken down.
         let mut signals = Signals::new()?;
@@ -93,6 +99,9 @@ fn in_runtime(args: &DemoArgs, out: &mut dyn Write) -> Result<End, DemoError> {
             () = signals.next() => Ok(told.map_or(End::Interrupted, End::Told)),
         };
         stage.end().await;
+        if matches!(result, Ok(End::Interrupted)) || !args.once {
+            teller.say("\nEnded; nothing is left behind.")?;
+        }
         result
     })
 }
@@ -115,7 +124,11 @@ async fn perform(
         Err(Trouble::Output(error)) => return Err(error.into()),
         Err(Trouble::Ended(name)) => {
             let why = stage.how_it_ended(name).await;
-            return Err(DemoError::Sidecar { name, why, words: stage.journal.last_words(name, 10) });
+            return Err(DemoError::Sidecar {
+                name,
+                why,
+                words: stage.journal.last_words(name, 10),
+            });
         }
         Err(Trouble::Unexpected(what)) => return Err(DemoError::Other(what)),
     };
@@ -144,7 +157,13 @@ Identities come from a Workload API that the demo serves, as SPIRE's agent does.
 ✓ marks what a sidecar recorded and the demo expected.";
 
 fn show_files(stage: &Stage, teller: &mut Teller<'_>) -> io::Result<()> {
-    for name in ["orders.yaml", files::POLICY_FILE, "storefront.yaml", "reports.yaml", "agency.yaml"] {
+    for name in [
+        "orders.yaml",
+        files::POLICY_FILE,
+        "storefront.yaml",
+        "reports.yaml",
+        "agency.yaml",
+    ] {
         let path = stage.path(name);
         teller.title(&format!("\n── {}", path.display()))?;
         teller.say(std::fs::read_to_string(path)?.trim_end())?;
@@ -160,19 +179,18 @@ fn playground(stage: &Stage, at: &Addresses) -> String {
         "
 Everything stays up until Ctrl-C, which removes all of it. Meanwhile:
 
-  look   http://{admin}/   what the sidecar of orders knows
-  call   curl http://{storefront}/         as storefront
-         curl http://{reports}/         as reports
+  look   {admin:38} what the sidecar of orders knows
+  call   {storefront:38} as storefront
+         {reports:38} as reports
   edit   {policy}
-         and watch here what becomes of it
   ask    {program} policy explain --to orders \\
            --from spiffe://example.org/reports \\
            --config {config}
 
-",
-        admin = at.admin,
-        storefront = at.storefront,
-        reports = at.reports,
+What happens is told here.",
+        admin = format!("http://{}/", at.admin),
+        storefront = format!("curl http://{}/", at.storefront),
+        reports = format!("curl http://{}/", at.reports),
         policy = policy.display(),
         config = config.display(),
     )

@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufStream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufStream,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -45,7 +47,9 @@ async fn take_orders(stream: TcpStream) -> io::Result<()> {
             return answer_http(&mut stream, &line).await;
         }
         number = number.saturating_add(1);
-        stream.write_all(format!("order {number} taken: {line}\n").as_bytes()).await?;
+        stream
+            .write_all(format!("order {number} taken: {line}\n").as_bytes())
+            .await?;
         stream.flush().await?;
     }
     Ok(())
@@ -69,7 +73,9 @@ async fn answer_http(stream: &mut BufStream<TcpStream>, request: &str) -> io::Re
 }
 
 /// One line without its end; none at the end of the stream.
-async fn read_line(stream: &mut (impl AsyncRead + tokio::io::AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
+async fn read_line(
+    stream: &mut (impl AsyncBufRead + Unpin),
+) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let length = stream.take(MAX_LINE).read_until(b'\n', &mut line).await?;
     let text = String::from_utf8_lossy(&line);
@@ -86,14 +92,21 @@ impl Client {
     pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = in_time(TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
     }
 
     /// Sends a line and reads one.
     pub(super) async fn ask(&mut self, line: &str) -> io::Result<String> {
         in_time(async {
-            self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).await?;
-            read_line(&mut self.stream).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            self.stream
+                .get_mut()
+                .write_all(format!("{line}\n").as_bytes())
+                .await?;
+            read_line(&mut self.stream)
+                .await?
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         })
         .await
     }
@@ -101,7 +114,10 @@ impl Client {
     /// Sends a line to whoever will not answer, and reads what comes until the other side ends it.
     pub(super) async fn ask_in_vain(&mut self, line: &str) -> io::Result<Vec<u8>> {
         in_time(async {
-            self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).await?;
+            self.stream
+                .get_mut()
+                .write_all(format!("{line}\n").as_bytes())
+                .await?;
             self.read_rest().await
         })
         .await
@@ -120,7 +136,9 @@ impl Client {
 }
 
 async fn in_time<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(PATIENCE, io).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(PATIENCE, io)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
@@ -136,10 +154,16 @@ mod tests {
         assert_eq!(client.ask("one shirt").await.unwrap(), "order 1 taken: one shirt");
         assert_eq!(client.ask("two hats").await.unwrap(), "order 2 taken: two hats");
         let mut browser = Client::connect(address).await.unwrap();
-        let answer = browser.ask_in_vain("GET / HTTP/1.1\r\nHost: x\r\n\r").await.unwrap();
+        let answer = browser
+            .ask_in_vain("GET / HTTP/1.1\r\nHost: x\r\n\r")
+            .await
+            .unwrap();
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\norders here. You asked: GET / HTTP/1.1\n"), "{answer}");
+        assert!(
+            answer.ends_with("\r\n\r\norders here. You asked: GET / HTTP/1.1\n"),
+            "{answer}"
+        );
         server.abort();
     }
 }

@@ -33,7 +33,10 @@ impl Folder {
                 Ok(()) => return Ok(Self(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
                 Err(error) => {
-                    let text = format!("cannot make a folder in `{}`: {error}; set TMPDIR to one that can be written", base.display());
+                    let text = format!(
+                        "cannot make a folder in `{}`: {error}; set TMPDIR to one that can be written",
+                        base.display()
+                    );
                     return Err(io::Error::new(error.kind(), text));
                 }
             }
@@ -71,9 +74,9 @@ impl Drop for Folder {
 /// `wanted`, unless a socket's address could not hold or a config file could not say a path in it.
 fn base(wanted: PathBuf) -> PathBuf {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    let usable = wanted.to_str().is_some_and(|text| {
-        text.starts_with('/') && text.len() <= MAX_BASE && text.chars().all(plain)
-    });
+    let usable = wanted
+        .to_str()
+        .is_some_and(|text| text.starts_with('/') && text.len() <= MAX_BASE && text.chars().all(plain));
     if usable { wanted } else { PathBuf::from(FALLBACK) }
 }
 
@@ -90,7 +93,10 @@ mod tests {
         let path = folder.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         fs::create_dir(path.join("policy")).unwrap();
-        assert_eq!(folder.write("policy/a.yaml", "x").unwrap(), path.join("policy/a.yaml"));
+        assert_eq!(
+            folder.write("policy/a.yaml", "x").unwrap(),
+            path.join("policy/a.yaml")
+        );
         drop(folder);
         assert!(!path.exists());
         assert!(Folder::below(&path).unwrap_err().to_string().contains("TMPDIR"));
@@ -103,7 +109,10 @@ mod tests {
             ("tmp", FALLBACK),
             ("/a b", FALLBACK),
             ("/a#b", FALLBACK),
-            ("/long/long/long/long/long/long/long/long/long/long/long/long", FALLBACK),
+            (
+                "/long/long/long/long/long/long/long/long/long/long/long/long",
+                FALLBACK,
+            ),
         ] {
             assert_eq!(base(PathBuf::from(wanted)), PathBuf::from(used), "{wanted}");
         }

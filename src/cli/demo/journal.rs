@@ -29,7 +29,6 @@ pub(super) struct Record {
     pub(super) detail: Option<String>,
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
-    pub(super) duration_ms: f64,
 }
 
 /// One thing that was said.
@@ -75,6 +74,14 @@ impl Said {
             _ => None,
         }
     }
+
+    /// A number among the fields of an event.
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        match self {
+            Self::Event(value) => value.get(field).and_then(Value::as_u64),
+            _ => None,
+        }
+    }
 }
 
 /// Who said what.
@@ -113,7 +120,10 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new() -> Self {
-        Self { entries: Arc::default(), grown: watch::Sender::new(0) }
+        Self {
+            entries: Arc::default(),
+            grown: watch::Sender::new(0),
+        }
     }
 
     pub(super) fn add(&self, sidecar: &'static str, said: Said) {
@@ -138,7 +148,10 @@ impl Journal {
         let entries = self.lock();
         let skip = usize::try_from(mark.0.saturating_sub(entries.dropped)).unwrap_or(usize::MAX);
         let news = entries.kept.iter().skip(skip).cloned().collect();
-        (news, Mark(entries.dropped.saturating_add(entries.kept.len() as u64)))
+        (
+            news,
+            Mark(entries.dropped.saturating_add(entries.kept.len() as u64)),
+        )
     }
 
     /// The first thing said since `mark` that `wanted` answers to.
@@ -166,7 +179,9 @@ impl Journal {
                 let _ = grown.changed().await;
             }
         };
-        tokio::time::timeout(PATIENCE, search).await.unwrap_or(Err(Silence::TooLong))
+        tokio::time::timeout(PATIENCE, search)
+            .await
+            .unwrap_or(Err(Silence::TooLong))
     }
 
     /// The news after `mark`, as soon as there are any.
@@ -184,14 +199,19 @@ impl Journal {
 
     /// A sidecar that has ended since `mark`.
     pub(super) fn ended(&self, mark: Mark) -> Option<&'static str> {
-        self.find(mark, |entry| matches!(entry.said, Said::End).then_some(entry.sidecar))
+        self.find(mark, |entry| {
+            matches!(entry.said, Said::End).then_some(entry.sidecar)
+        })
     }
 
     /// The last things that a sidecar said, oldest first.
     pub(super) fn last_words(&self, sidecar: &str, count: usize) -> Vec<String> {
         let entries = self.lock();
         let words = entries.kept.iter().rev().filter(|entry| entry.sidecar == sidecar);
-        let mut words: Vec<_> = words.filter_map(|entry| in_words(&entry.said)).take(count).collect();
+        let mut words: Vec<_> = words
+            .filter_map(|entry| in_words(&entry.said))
+            .take(count)
+            .collect();
         words.reverse();
         words
     }
@@ -205,9 +225,10 @@ impl Journal {
 /// As a plain line.
 fn in_words(said: &Said) -> Option<String> {
     match said {
-        Said::Connection(record) => {
-            Some(format!("connection to {}: {} ({})", record.listener, record.result, record.reason))
-        }
+        Said::Connection(record) => Some(format!(
+            "connection to {}: {} ({})",
+            record.listener, record.result, record.reason
+        )),
         Said::Event(value) => Some(format!(
             "{} {}",
             value.get("level").and_then(Value::as_str).unwrap_or_default(),

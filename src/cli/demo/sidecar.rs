@@ -46,13 +46,20 @@ impl Sidecar {
     /// How it ended, once it has.
     pub(super) async fn ended(&mut self) -> Option<ExitStatus> {
         // Its output has ended already; what remains takes no time.
-        tokio::time::timeout(LAST_CALL, self.child.wait()).await.ok()?.ok()
+        tokio::time::timeout(LAST_CALL, self.child.wait())
+            .await
+            .ok()?
+            .ok()
     }
 
     /// Asks it to end.
     pub(super) fn ask_to_end(&self) {
         // No ID any more: it has ended and been waited for, and the number may be somebody else's.
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+        {
             // It may have ended by itself in this moment; until we have waited for it its number is not given away.
             let _ = kill_process(pid, Signal::TERM);
         }

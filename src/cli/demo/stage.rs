@@ -102,14 +102,18 @@ impl Stage {
     pub(super) async fn set_up(&mut self) -> Result<Addresses, StageError> {
         let system = |what| move |e| StageError::System(what, e);
         std::fs::create_dir(self.folder.path().join("policy")).map_err(system("policy folder"))?;
-        self.folder.write(files::POLICY_FILE, files::POLICY).map_err(system("policy file"))?;
+        self.folder
+            .write(files::POLICY_FILE, files::POLICY)
+            .map_err(system("policy file"))?;
 
         self.serve_identities("example.org", &["orders", "storefront", "reports"])?;
         self.serve_identities("partner.example", &["agency"])?;
         // The partner trusts us already; whether we trust the partner is part of the story.
         self.federate(1, 0)?;
 
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(system("port for `orders`"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(system("port for `orders`"))?;
         let upstream = listener.local_addr().map_err(system("port for `orders`"))?;
         self.application = Some(tokio::spawn(serve_orders(listener)));
 
@@ -117,7 +121,11 @@ impl Stage {
             .start("orders", |place| {
                 let (orders, admin) = (free(ORDERS_PORT)?, free(ADMIN_PORT)?);
                 let place = Place { orders, ..place };
-                Ok((files::orders(&place, upstream, admin), Address::Tcp(admin), (orders, admin)))
+                Ok((
+                    files::orders(&place, upstream, admin),
+                    Address::Tcp(admin),
+                    (orders, admin),
+                ))
             })
             .await?;
         let (storefront, misled) = self
@@ -131,7 +139,14 @@ impl Stage {
             .await?;
         let reports = self.caller(orders, "reports", "example.org").await?;
         let agency = self.caller(orders, "agency", "partner.example").await?;
-        Ok(Addresses { orders, admin, storefront, misled, reports, agency })
+        Ok(Addresses {
+            orders,
+            admin,
+            storefront,
+            misled,
+            reports,
+            agency,
+        })
     }
 
     async fn caller(
@@ -142,7 +157,11 @@ impl Stage {
     ) -> Result<SocketAddr, StageError> {
         self.start(name, |place| {
             let (place, listen) = (Place { orders, ..place }, free(0)?);
-            Ok((files::caller(&place, name, domain, listen, ""), admin_socket(&place, name), listen))
+            Ok((
+                files::caller(&place, name, domain, listen, ""),
+                admin_socket(&place, name),
+                listen,
+            ))
         })
         .await
     }
@@ -153,16 +172,16 @@ impl Stage {
         let trust_domain = TrustDomain::new(domain).map_err(|e| wrong(&e))?;
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
-            let id = SpiffeId::new(&format!("spiffe://{domain}/{name}")).map_err(|e| wrong(&e))?;
+            let id = SpiffeId::new(format!("spiffe://{domain}/{name}")).map_err(|e| wrong(&e))?;
             entries.push(Entry::from(id));
         }
         let authority =
             Authority::new(trust_domain, AUTHORITY_LIFE, SystemTime::now()).map_err(|e| wrong(&e))?;
         let path = self.folder.path().join(format!("{domain}.sock"));
         let listener = unix_listener(&path, 0o600).map_err(|e| wrong(&e))?;
-        let listener =
-            UnixListener::from_std(listener).map_err(|e| StageError::System("Workload API", e))?;
-        let handle = serve(listener, authority, entries, TTL, Arc::new(SystemClock)).map_err(|e| wrong(&e))?;
+        let listener = UnixListener::from_std(listener).map_err(|e| StageError::System("Workload API", e))?;
+        let handle =
+            serve(listener, authority, entries, TTL, Arc::new(SystemClock)).map_err(|e| wrong(&e))?;
         self.apis.push(handle);
         Ok(())
     }
@@ -200,11 +219,18 @@ impl Stage {
         let system = |e| StageError::System("sidecar", e);
         for attempt in 1.. {
             let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let place = Place { folder: self.folder.path(), orders: unknown };
+            let place = Place {
+                folder: self.folder.path(),
+                orders: unknown,
+            };
             let (config, admin, known) = write(place).map_err(system)?;
-            let path = self.folder.write(&format!("{name}.yaml"), &config).map_err(system)?;
+            let path = self
+                .folder
+                .write(&format!("{name}.yaml"), &config)
+                .map_err(system)?;
             let mark = self.journal.mark();
-            self.sidecars.push(Sidecar::start(name, &path, &self.journal).map_err(system)?);
+            self.sidecars
+                .push(Sidecar::start(name, &path, &self.journal).map_err(system)?);
             let held = self.journal.wait(mark, |entry| {
                 let updated = entry.sidecar == name && entry.said.message() == Some("identity updated");
                 updated.then_some(())
@@ -218,7 +244,9 @@ impl Stage {
                 Err(Silence::Ended(_)) => self.how_it_ended(name).await,
             };
             let words = self.journal.last_words(name, 10);
-            let taken = words.iter().any(|line| line.contains("another process is serving there"));
+            let taken = words
+                .iter()
+                .any(|line| line.contains("another process is serving there"));
             if !taken || attempt == PORT_ATTEMPTS {
                 return Err(StageError::Sidecar { name, why, words });
             }
@@ -279,8 +307,7 @@ async fn ready(admin: Address) -> Result<(), String> {
     let ask = async {
         loop {
             let args = args.clone();
-            let asked =
-                tokio::task::spawn_blocking(move || healthcheck(&args, &mut io::sink())).await;
+            let asked = tokio::task::spawn_blocking(move || healthcheck(&args, &mut io::sink())).await;
             match asked {
                 Ok(Ok(())) => return,
                 // It holds its identity already: what is missing takes a moment.
@@ -288,5 +315,7 @@ async fn ready(admin: Address) -> Result<(), String> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, ask).await.map_err(|_| "`/readyz` does not say ready".to_owned())
+    tokio::time::timeout(PATIENCE, ask)
+        .await
+        .map_err(|_| "`/readyz` does not say ready".to_owned())
 }

@@ -50,7 +50,9 @@ impl Step {
                 "storefront calls payments, but the address leads to orders. Its sidecar refuses before it shows its certificate."
             }
             Self::Rotation => "Every SVID is renewed while a connection of storefront is busy.",
-            Self::PolicyGrants => "A rule for reports is added to the policy file. Its call gets through now.",
+            Self::PolicyGrants => {
+                "A rule for reports is added to the policy file. Its call gets through now."
+            }
             Self::PolicyTakes => {
                 "The rule is removed again. The open connection of reports ends, that of storefront goes on."
             }
@@ -102,7 +104,13 @@ pub(super) struct Story<'a, 'o> {
 
 impl<'a, 'o> Story<'a, 'o> {
     pub(super) fn new(stage: &'a mut Stage, at: Addresses, teller: &'a mut Teller<'o>) -> Self {
-        Self { stage, at, teller, storefront: None, reports: None }
+        Self {
+            stage,
+            at,
+            teller,
+            storefront: None,
+            reports: None,
+        }
     }
 
     /// Tells it, and answers whether every step went as it should.
@@ -123,9 +131,16 @@ impl<'a, 'o> Story<'a, 'o> {
         let (all, took) = (Step::ALL.len(), started.elapsed().as_secs_f64());
         self.teller.say("")?;
         if wrong.is_empty() {
-            self.teller.verdict(true, &format!("{all} of {all} steps went as expected, in {took:.1} s."))?;
+            self.teller.verdict(
+                true,
+                &format!("{all} of {all} steps went as expected, in {took:.1} s."),
+            )?;
         } else {
-            let text = format!("{} of {all} steps did not go as expected: {}.", wrong.len(), wrong.join(", "));
+            let text = format!(
+                "{} of {all} steps did not go as expected: {}.",
+                wrong.len(),
+                wrong.join(", ")
+            );
             self.teller.verdict(false, &text)?;
         }
         Ok(wrong.is_empty())
@@ -147,11 +162,19 @@ impl<'a, 'o> Story<'a, 'o> {
 
     /// Waits for the record of a connection, tells it, and complains where it is not as it should be.
     async fn expect(&mut self, since: Mark, expected: &Expected<'_>) -> Result<Record, Trouble> {
-        let Expected { sidecar, listener, .. } = expected;
-        let record = self.wait(since, "record", |entry| record_of(entry, sidecar, listener)).await?;
+        let Expected {
+            sidecar, listener, ..
+        } = expected;
+        let record = self
+            .wait(since, "record", |entry| record_of(entry, sidecar, listener))
+            .await?;
         let wrong = differences(expected, &record);
         self.teller.record(sidecar, &record, wrong.is_empty())?;
-        if wrong.is_empty() { Ok(record) } else { Err(Trouble::Unexpected(wrong.join("; "))) }
+        if wrong.is_empty() {
+            Ok(record)
+        } else {
+            Err(Trouble::Unexpected(wrong.join("; ")))
+        }
     }
 
     async fn wait<T>(
@@ -160,12 +183,17 @@ impl<'a, 'o> Story<'a, 'o> {
         what: &str,
         wanted: impl FnMut(&Entry) -> Option<T>,
     ) -> Result<T, Trouble> {
-        self.stage.journal.wait(since, wanted).await.map_err(|silence| match silence {
-            Silence::Ended(sidecar) => Trouble::Ended(sidecar),
-            Silence::TooLong => {
-                Trouble::Unexpected(format!("expected a {what}; none came within {} s", PATIENCE.as_secs()))
-            }
-        })
+        self.stage
+            .journal
+            .wait(since, wanted)
+            .await
+            .map_err(|silence| match silence {
+                Silence::Ended(sidecar) => Trouble::Ended(sidecar),
+                Silence::TooLong => Trouble::Unexpected(format!(
+                    "expected a {what}; none came within {} s",
+                    PATIENCE.as_secs()
+                )),
+            })
     }
 
     fn mark(&self) -> Mark {
@@ -211,4 +239,47 @@ fn unexpected(what: &str, error: &dyn std::fmt::Display) -> Trouble {
 /// In milliseconds, as a person reads it.
 fn milliseconds(time: Duration) -> String {
     format!("{} ms", time.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_difference_is_named() {
+        let line = r#"{"timestamp":"t","target":"svidecar::connection","listener":"orders","direction":"inbound",
+            "peer_addr":"127.0.0.1:1","peer_id":"spiffe://td/a","upstream":null,"verdict":"allow","rule":"r",
+            "result":"ok","reason":"finished","detail":"d","bytes_up":0,"bytes_down":0}"#;
+        let Said::Connection(record) = Said::read(line) else {
+            panic!("no record")
+        };
+        let expected = Expected {
+            sidecar: "orders",
+            listener: "orders",
+            peer: Some("spiffe://td/a"),
+            verdict: Verdict::Allow,
+            rule: Some("r"),
+            reason: Reason::Finished,
+            detail: Some("d"),
+        };
+        assert_eq!(differences(&expected, &record), <[String; 0]>::default());
+        let other = Expected {
+            peer: None,
+            verdict: Verdict::Deny,
+            rule: Some("s"),
+            reason: Reason::NotTls,
+            detail: Some("x"),
+            ..expected
+        };
+        assert_eq!(
+            differences(&other, &record),
+            [
+                "expected reason `not_tls`, not `finished`",
+                "expected verdict `deny`, not `allow`",
+                "expected rule `s`, not `r`",
+                "expected peer none, not `spiffe://td/a`",
+                "expected the detail to say `x`",
+            ]
+        );
+    }
 }

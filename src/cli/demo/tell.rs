@@ -7,7 +7,11 @@ use super::journal::{Record, Said};
 /// The width that everything is written for.
 const WIDTH: usize = 80;
 /// Where the words of a sidecar begin, after the mark and its name.
-const INDENT: usize = 15;
+const INDENT: usize = 16;
+/// Where they go on in the news, after the time.
+const NEWS_INDENT: usize = 12;
+/// Where the words of a sidecar begin in the news, after the time and its name.
+const NEWS_TEXT: usize = 22;
 
 /// Writes the story.
 pub(super) struct Teller<'a> {
@@ -34,7 +38,11 @@ impl<'a> Teller<'a> {
     pub(super) fn heading(&mut self, number: usize, text: &str) -> io::Result<()> {
         let lines = wrap(text, WIDTH - 4);
         for (n, line) in lines.iter().enumerate() {
-            let lead = if n == 0 { format!("\n{number:2}. ") } else { " ".repeat(4) };
+            let lead = if n == 0 {
+                format!("\n{number:2}. ")
+            } else {
+                " ".repeat(4)
+            };
             let text = self.paint(Tone::Bold, &format!("{lead}{line}"));
             writeln!(self.out, "{text}")?;
         }
@@ -59,8 +67,12 @@ impl<'a> Teller<'a> {
     }
 
     fn first(&mut self, sidecar: &str, text: &str, expected: bool) -> io::Result<()> {
-        let mark = if expected { self.paint(Tone::Good, "✓") } else { self.paint(Tone::Bad, "✗") };
-        writeln!(self.out, "  {mark} {sidecar:10} {text}")?;
+        let mark = if expected {
+            self.paint(Tone::Good, "✓")
+        } else {
+            self.paint(Tone::Bad, "✗")
+        };
+        writeln!(self.out, "  {mark} {sidecar:11} {text}")?;
         self.out.flush()
     }
 
@@ -82,32 +94,52 @@ impl<'a> Teller<'a> {
         self.out.flush()
     }
 
-    /// Something that happened after the story, in one or two lines. What is of no interest to a person is left out.
+    /// Something that happened after the story.
     pub(super) fn news(&mut self, sidecar: &str, said: &Said) -> io::Result<()> {
-        match said {
+        let (time, text, more) = match said {
             Said::Connection(record) => {
                 let told = in_words(record);
                 let word = self.paint(told.tone, &format!("{:8}", told.word));
-                let time = self.paint(Tone::Dim, clock(&record.timestamp));
-                writeln!(self.out, "{time}  {sidecar:10} {word} {}", told.who)?;
-                for line in wrap(&harmless(&told.why), WIDTH - 21) {
-                    let line = self.paint(Tone::Dim, &line);
-                    writeln!(self.out, "{:21}{line}", "")?;
-                }
+                (
+                    clock(&record.timestamp),
+                    format!("{word} {}", told.who),
+                    vec![told.why],
+                )
             }
             Said::Event(_) => {
-                let time = self.paint(Tone::Dim, clock(said.text("timestamp").unwrap_or_default()));
-                let text = harmless(&event_in_words(said));
-                for (n, line) in wrap(&text, WIDTH - 21).iter().enumerate() {
-                    if n == 0 {
-                        writeln!(self.out, "{time}  {sidecar:10} {line}")?;
-                    } else {
-                        writeln!(self.out, "{:21}{line}", "")?;
-                    }
-                }
+                let mut lines = event_in_words(said).into_iter();
+                let first = lines.next().unwrap_or_default();
+                (
+                    clock(said.text("timestamp").unwrap_or_default()),
+                    harmless(&first),
+                    lines.collect(),
+                )
             }
-            Said::Text(text) => writeln!(self.out, "{:10}{sidecar:10} {}", "", harmless(text))?,
-            Said::End => writeln!(self.out, "{:10}{sidecar:10} has ended", "")?,
+            Said::Text(text) => ("", harmless(text), Vec::new()),
+            Said::End => ("", "has ended".to_owned(), Vec::new()),
+        };
+        let time = self.paint(Tone::Dim, &format!("{time:8}"));
+        // A record's first line is ours and short; it may be painted, and is not to be broken.
+        let text = if matches!(said, Said::Connection(_)) {
+            vec![text]
+        } else {
+            wrap(&text, WIDTH - NEWS_TEXT)
+        };
+        let mut lines = text.iter();
+        writeln!(
+            self.out,
+            "{time}  {sidecar:11} {}",
+            lines.next().map_or("", String::as_str)
+        )?;
+        for line in lines {
+            writeln!(self.out, "{:NEWS_TEXT$}{line}", "")?;
+        }
+        for line in more
+            .iter()
+            .flat_map(|text| wrap(&harmless(text), WIDTH - NEWS_INDENT))
+        {
+            let line = self.paint(Tone::Dim, &line);
+            writeln!(self.out, "{:NEWS_INDENT$}{line}", "")?;
         }
         self.out.flush()
     }
@@ -138,14 +170,20 @@ impl<'a> Teller<'a> {
             Tone::Bad => "31",
             Tone::Odd => "33",
         };
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
 /// Whether to use colours on standard output: on a terminal, and unless <https://no-color.org> says otherwise.
 pub(super) fn wants_color() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    io::stdout().is_terminal()
+        && !set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// A record as people read it.
@@ -167,41 +205,80 @@ fn in_words(record: &Record) -> Told {
         ("inbound", None) => format!("from {}, who proved no identity", record.peer_addr),
         (_, Some(id)) => format!("{} reached {id}", record.listener),
         (_, None) => {
-            format!("{} reached {}", record.listener, record.upstream.as_deref().unwrap_or("nobody"))
+            format!(
+                "{} reached {}",
+                record.listener,
+                record.upstream.as_deref().unwrap_or("nobody")
+            )
         }
     };
     let mut why = Vec::new();
-    if let Some(rule) = &record.rule {
-        // An outbound listener has no rules but patterns, which say what they are.
-        why.push(if record.direction == "inbound" { format!("rule {rule}") } else { format!("peer {rule}") });
+    match &record.rule {
+        Some(rule) if record.direction == "inbound" => why.push(format!("rule {rule}")),
+        // An outbound listener has patterns for rules; most often the ID itself, which has just been told.
+        Some(pattern) if record.peer_id.as_ref() != Some(pattern) => why.push(format!("peer {pattern}")),
+        _ => {}
     }
     why.push(match &record.detail {
         Some(detail) => format!("{}: {detail}", record.reason),
         None => record.reason.clone(),
     });
     if record.bytes_up > 0 || record.bytes_down > 0 {
-        why.push(format!("{} bytes there, {} back", record.bytes_up, record.bytes_down));
-        why.push(format!("{:.0} ms", record.duration_ms));
+        why.push(format!(
+            "{} bytes up, {} down",
+            record.bytes_up, record.bytes_down
+        ));
     }
-    Told { word: harmless(word), tone, who: harmless(&who), why: why.join("; ") }
+    Told {
+        word: harmless(word),
+        tone,
+        who: harmless(&who),
+        why: why.join("; "),
+    }
 }
 
-fn event_in_words(said: &Said) -> String {
-    let mut text = said.message().unwrap_or_default().to_owned();
-    for field in ["serial", "trust_domains", "generation", "rule", "peer", "error"] {
-        let Said::Event(event) = said else { break };
-        match event.get(field) {
-            Some(serde_json::Value::String(value)) => text.push_str(&format!("; {field} {value}")),
-            Some(serde_json::Value::Number(value)) => text.push_str(&format!("; {field} {value}")),
-            _ => {}
-        }
+/// What an event says, and then what else it knows that concerns a person here.
+fn event_in_words(said: &Said) -> Vec<String> {
+    let mut lines: Vec<_> = said
+        .message()
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    // Of a problem in a file what is wrong and what to write; the line itself is in the reader's editor.
+    if let Some((first, rest)) = lines.split_first() {
+        let help = rest
+            .iter()
+            .filter(|line| line.trim_start().starts_with("= "))
+            .cloned();
+        let what = first
+            .split_once(": ")
+            .map(|(said, what)| vec![said.to_owned(), what.to_owned()]);
+        lines = what
+            .unwrap_or_else(|| vec![first.clone()])
+            .into_iter()
+            .chain(help)
+            .collect();
     }
-    text
+    let known = ["serial", "trust_domains", "generation", "rule", "peer", "error"].into_iter();
+    let facts: Vec<_> = known
+        .filter_map(|field| {
+            let value = said
+                .text(field)
+                .map(str::to_owned)
+                .or_else(|| said.number(field).map(|n| n.to_string()))?;
+            Some(format!("{} {value}", field.replace('_', " ")))
+        })
+        .collect();
+    if !facts.is_empty() {
+        lines.push(facts.join(", "));
+    }
+    lines
 }
 
 /// `hh:mm:ss` of an RFC 3339 time.
 fn clock(timestamp: &str) -> &str {
-    timestamp.get(11..19).unwrap_or("        ")
+    timestamp.get(11..19).unwrap_or_default()
 }
 
 /// Without anything that commands a terminal: details may quote a stranger's words.
@@ -255,7 +332,6 @@ mod tests {
             detail: None,
             bytes_up: 12,
             bytes_down: 30,
-            duration_ms: 8.4,
         }
     }
 
@@ -270,8 +346,8 @@ mod tests {
         let text = told(false, |teller| teller.record("orders", &record(), true));
         assert_eq!(
             text,
-            "  ✓ orders     allow    from spiffe://example.org/storefront\n               \
-             rule storefront-may-order; finished; 12 bytes there, 30 back; 8 ms\n"
+            "  ✓ orders      allow    from spiffe://example.org/storefront\n                \
+             rule storefront-may-order; finished; 12 bytes up, 30 down\n"
         );
     }
 
@@ -287,7 +363,10 @@ mod tests {
             ..record()
         };
         let text = told(false, |teller| teller.record("orders", &record, false));
-        assert!(text.starts_with("  ✗ orders     refused  from 127.0.0.1:9, who proved no identity\n"), "{text}");
+        assert!(
+            text.starts_with("  ✗ orders      refused  from 127.0.0.1:9, who proved no identity\n"),
+            "{text}"
+        );
         assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{text:?}");
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
     }
@@ -302,9 +381,17 @@ mod tests {
     fn news_have_a_time() {
         let said = Said::Connection(Box::new(record()));
         let text = told(false, |teller| teller.news("orders", &said));
-        assert!(text.starts_with("08:15:30  orders     allow    from spiffe://"), "{text}");
-        let said = Said::read(r#"{"timestamp":"2026-11-23T08:15:30Z","message":"a new policy is in force","generation":2}"#);
+        assert!(
+            text.starts_with("08:15:30  orders      allow    from spiffe://"),
+            "{text}"
+        );
+        let said = Said::read(
+            r#"{"timestamp":"2026-11-23T08:15:30Z","message":"a new policy is in force","generation":2}"#,
+        );
         let text = told(false, |teller| teller.news("orders", &said));
-        assert_eq!(text, "08:15:30  orders     a new policy is in force; generation 2\n");
+        assert_eq!(
+            text,
+            "08:15:30  orders      a new policy is in force\n            generation 2\n"
+        );
     }
 }

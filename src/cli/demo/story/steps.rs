@@ -23,8 +23,9 @@ const TOLERATED: Duration = Duration::from_secs(2);
 /// A bundle is in use a moment after its arrival is logged.
 const FEDERATION_ATTEMPTS: usize = 40;
 const FEDERATION_PAUSE: Duration = Duration::from_millis(50);
-/// Lines over the busy connection after the change.
-const LINES_AFTER: usize = 20;
+/// Lines over the busy connection before the change, and after both ends have it behind them.
+const LINES_BEFORE: usize = 10;
+const LINES_AFTER: usize = 30;
 
 impl Story<'_, '_> {
     pub(super) async fn allowed(&mut self) -> Result<(), Trouble> {
@@ -32,8 +33,13 @@ impl Story<'_, '_> {
         let mut client = connect(self.at.storefront).await?;
         let answer = ask(&mut client, "one blue shirt").await?;
         drop(client);
-        self.expect(mark, &allowed("orders", "orders", STOREFRONT, "storefront-may-order")).await?;
-        self.expect(mark, &allowed("storefront", "to-orders", ORDERS, ORDERS)).await?;
+        self.expect(
+            mark,
+            &allowed("orders", "orders", STOREFRONT, "storefront-may-order"),
+        )
+        .await?;
+        self.expect(mark, &allowed("storefront", "to-orders", ORDERS, ORDERS))
+            .await?;
         Ok(self.teller.more(&format!("its application read: {answer}"))?)
     }
 
@@ -61,7 +67,7 @@ impl Story<'_, '_> {
         let mark = self.mark();
         self.stage.trust_the_partner()?;
         self.wait(mark, "bundle of partner.example", |entry| {
-            (entry.sidecar == "orders" && entry.said.message() == Some("SVID rotated")).then_some(())
+            (entry.sidecar == "orders" && entry.said.number("trust_domains") == Some(2)).then_some(())
         })
         .await?;
         for _ in 1..FEDERATION_ATTEMPTS {
@@ -75,7 +81,9 @@ impl Story<'_, '_> {
             }
             tokio::time::sleep(FEDERATION_PAUSE).await;
         }
-        Err(Trouble::Unexpected("expected the trust domain to be known by now".to_owned()))
+        Err(Trouble::Unexpected(
+            "expected the trust domain to be known by now".to_owned(),
+        ))
     }
 
     pub(super) async fn plain_text(&mut self) -> Result<(), Trouble> {
@@ -83,7 +91,9 @@ impl Story<'_, '_> {
         let mut client = connect(self.at.orders).await?;
         // Whatever it reads is no answer of the application: that is what the record must show.
         let _ = client.ask_in_vain("GET / HTTP/1.1\r\n\r").await;
-        let record = self.expect(mark, &refused("orders", "orders", Reason::NotTls)).await?;
+        let record = self
+            .expect(mark, &refused("orders", "orders", Reason::NotTls))
+            .await?;
         if record.bytes_up + record.bytes_down > 0 {
             return Err(Trouble::Unexpected("expected no byte to be forwarded".to_owned()));
         }
@@ -100,8 +110,10 @@ impl Story<'_, '_> {
         };
         self.expect(mark, &expected).await?;
         // Who it was that turned away, orders never learns.
-        let expected =
-            Expected { detail: Some("access_denied"), ..refused("orders", "orders", Reason::RefusedByPeer) };
+        let expected = Expected {
+            detail: Some("access_denied"),
+            ..refused("orders", "orders", Reason::RefusedByPeer)
+        };
         self.expect(mark, &expected).await?;
         Ok(())
     }
@@ -109,16 +121,16 @@ impl Story<'_, '_> {
     pub(super) async fn rotation(&mut self) -> Result<(), Trouble> {
         let before = [self.serial("storefront"), self.serial("orders")];
         let mut client = connect(self.at.storefront).await?;
-        let mut lines = 0_usize;
-        ask(&mut client, "before").await?;
+        for _ in 0..LINES_BEFORE {
+            ask(&mut client, "a shirt of any colour").await?;
+        }
         let mark = self.mark();
         self.stage.rotate()?;
-        let rotated = |story: &Self, sidecar| {
-            story.stage.journal.find(mark, |entry| serial_of(entry, sidecar))
-        };
+        let rotated =
+            |story: &Self, sidecar| story.stage.journal.find(mark, |entry| serial_of(entry, sidecar));
         let deadline = Instant::now() + super::PATIENCE;
         // Busy until both have their new SVID, and then some.
-        let mut after = 0;
+        let (mut lines, mut after) = (LINES_BEFORE, 0);
         while after < LINES_AFTER {
             ask(&mut client, "a shirt of any colour").await?;
             lines += 1;
@@ -128,21 +140,30 @@ impl Story<'_, '_> {
                 return Err(Trouble::Ended(ended));
             }
             if Instant::now() > deadline {
-                return Err(Trouble::Unexpected("expected both sidecars to rotate their SVID".to_owned()));
+                return Err(Trouble::Unexpected(
+                    "expected both sidecars to rotate their SVID".to_owned(),
+                ));
             }
             // As fast as it can is not the point; a busy loop would slow down what it waits for.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         for (sidecar, old) in ["storefront", "orders"].into_iter().zip(before) {
-            let (old, new) = (old.unwrap_or_default(), rotated(self, sidecar).unwrap_or_default());
+            let (old, new) = (
+                old.unwrap_or_default(),
+                rotated(self, sidecar).unwrap_or_default(),
+            );
             let good = !old.is_empty() && !new.is_empty() && old != new;
-            self.teller.fact(sidecar, &format!("serial {} is now {}", short(&old), short(&new)), good)?;
+            self.teller.fact(
+                sidecar,
+                &format!("serial {} is now {}", short(&old), short(&new)),
+                good,
+            )?;
             if !good {
                 return Err(Trouble::Unexpected("expected a new serial number".to_owned()));
             }
         }
         self.teller.more(&format!(
-            "its open connection carried {lines} lines there and back meanwhile, {after} of them after both had changed"
+            "its open connection carried {lines} lines there and back without a break, {after} of them after both changed"
         ))?;
         self.storefront = Some(client);
         Ok(())
@@ -155,34 +176,57 @@ impl Story<'_, '_> {
         let took = started.elapsed();
         let mut client = connect(self.at.reports).await?;
         let answer = ask(&mut client, "how many shirts?").await?;
-        self.teller.fact("orders", &format!("new policy in force after {}", milliseconds(took)), true)?;
-        self.teller.more(&format!("the application of reports read: {answer}"))?;
+        self.teller.fact(
+            "orders",
+            &format!("new policy in force after {}", milliseconds(took)),
+            true,
+        )?;
+        self.teller
+            .more(&format!("the application of reports read: {answer}"))?;
         self.reports = Some(client);
         Ok(())
     }
 
     pub(super) async fn policy_takes(&mut self) -> Result<(), Trouble> {
         let (Some(mut reports), Some(mut storefront)) = (self.reports.take(), self.storefront.take()) else {
-            return Err(Trouble::Unexpected("needs the open connections of the two steps before".to_owned()));
+            return Err(Trouble::Unexpected(
+                "needs the open connections of the two steps before".to_owned(),
+            ));
         };
         let (mark, started) = (self.mark(), Instant::now());
         self.write_policy(files::POLICY)?;
-        let seen = ending(reports.rest().await);
+        let end = reports.rest().await;
         let took = started.elapsed();
         let expected = Expected {
-            rule: Some("reports-may-read"),
-            ..allowed("orders", "orders", REPORTS, Reason::PolicyChange.as_str())
+            reason: Reason::PolicyChange,
+            ..allowed("orders", "orders", REPORTS, "reports-may-read")
         };
-        self.expect(mark, &Expected { reason: Reason::PolicyChange, ..expected }).await?;
-        let text = format!("its application saw: {seen}, {} after the edit", milliseconds(took));
+        self.expect(mark, &expected).await?;
+        let text = format!(
+            "its application saw: {}, {} after the edit",
+            reset(end)?,
+            milliseconds(took)
+        );
         self.teller.more(&text)?;
         if took > TOLERATED {
             let text = format!("expected it within {} s", PROMISED.as_secs());
             return Err(Trouble::Unexpected(text));
         }
         let answer = ask(&mut storefront, "still there?").await?;
-        let text = format!("the connection of storefront goes on: {answer}");
-        Ok(self.teller.fact("storefront", &text, true)?)
+        self.teller
+            .fact("storefront", &format!("goes on: {answer}"), true)?;
+        // And when its application hangs up, its record is one of a connection without trouble.
+        drop(storefront);
+        self.expect(mark, &allowed("storefront", "to-orders", ORDERS, ORDERS))
+            .await?;
+        self.wait(mark, "record", |entry| {
+            super::record_of(entry, "reports", "to-orders")
+        })
+        .await?;
+        let finished = |entry: &Entry| {
+            super::record_of(entry, "orders", "orders").filter(|r| r.peer_id.as_deref() == Some(STOREFRONT))
+        };
+        self.wait(mark, "record", finished).await.map(drop)
     }
 
     /// What the sidecar of a denied caller makes of it: it says which alert it was told.
@@ -192,7 +236,7 @@ impl Story<'_, '_> {
             verdict: Verdict::Allow,
             rule: Some(ORDERS),
             detail: Some(alert),
-            ..refused(caller, "to-orders", Reason::PeerReset)
+            ..refused(caller, "to-orders", Reason::RefusedByPeer)
         };
         self.expect(mark, &expected).await.map(drop)
     }
@@ -210,21 +254,28 @@ impl Story<'_, '_> {
         let (explanation, _) = explain(&args, &Environment::of_process(), SystemTime::now())
             .map_err(|error| unexpected("policy explain", &error))?;
         let Some(rule) = explanation.rules.first() else {
-            return Err(Trouble::Unexpected("expected the policy to have a rule".to_owned()));
+            return Err(Trouble::Unexpected(
+                "expected the policy to have a rule".to_owned(),
+            ));
         };
         let why = rule.detail.as_deref().unwrap_or_default();
         let condition = rule.condition.unwrap_or("all");
-        Ok(self.teller.more(&format!("nearest rule {}: {condition}: {why}", rule.name))?)
+        Ok(self
+            .teller
+            .more(&format!("nearest rule {}, {condition}: {why}", rule.name))?)
     }
 
     fn write_policy(&self, text: &str) -> Result<(), Trouble> {
         let written = self.stage.folder.write(files::POLICY_FILE, text);
-        written.map(drop).map_err(|error| unexpected("the policy file cannot be written", &error))
+        written
+            .map(drop)
+            .map_err(|error| unexpected("the policy file cannot be written", &error))
     }
 
     async fn new_policy(&self, mark: Mark) -> Result<(), Trouble> {
         self.wait(mark, "new policy", |entry| {
-            (entry.sidecar == "orders" && entry.said.message() == Some("a new policy is in force")).then_some(())
+            (entry.sidecar == "orders" && entry.said.message() == Some("a new policy is in force"))
+                .then_some(())
         })
         .await
     }
@@ -237,7 +288,9 @@ impl Story<'_, '_> {
 }
 
 fn serial_of(entry: &Entry, sidecar: &str) -> Option<String> {
-    (entry.sidecar == sidecar).then(|| entry.said.text("serial").map(str::to_owned)).flatten()
+    (entry.sidecar == sidecar)
+        .then(|| entry.said.text("serial").map(str::to_owned))
+        .flatten()
 }
 
 /// Enough of a serial number to tell it from another one.
@@ -248,12 +301,7 @@ fn short(serial: &str) -> String {
     }
 }
 
-const fn allowed<'a>(
-    sidecar: &'static str,
-    listener: &'a str,
-    peer: &'a str,
-    rule: &'a str,
-) -> Expected<'a> {
+const fn allowed<'a>(sidecar: &'static str, listener: &'a str, peer: &'a str, rule: &'a str) -> Expected<'a> {
     Expected {
         sidecar,
         listener,
@@ -274,33 +322,48 @@ const fn denied(peer: &str) -> Expected<'_> {
 }
 
 const fn refused<'a>(sidecar: &'static str, listener: &'a str, reason: Reason) -> Expected<'a> {
-    Expected { sidecar, listener, peer: None, verdict: Verdict::None, rule: None, reason, detail: None }
-}
-
-async fn connect(address: std::net::SocketAddr) -> Result<Client, Trouble> {
-    Client::connect(address).await.map_err(|error| unexpected("the application cannot connect to its sidecar", &error))
-}
-
-async fn ask(client: &mut Client, line: &str) -> Result<String, Trouble> {
-    client.ask(line).await.map_err(|error| unexpected("the application got no answer", &error))
-}
-
-/// Calls through a sidecar that must not let the call through, and tells what the application saw of it.
-async fn call_in_vain(address: std::net::SocketAddr) -> Result<String, Trouble> {
-    let mut client = connect(address).await?;
-    match client.ask_in_vain("a shirt, please").await {
-        Ok(bytes) if !bytes.is_empty() => {
-            Err(Trouble::Unexpected("expected no byte to come back to the application".to_owned()))
-        }
-        end => Ok(ending(end)),
+    Expected {
+        sidecar,
+        listener,
+        peer: None,
+        verdict: Verdict::None,
+        rule: None,
+        reason,
+        detail: None,
     }
 }
 
-/// How a connection ended, as its application saw it.
-fn ending(end: io::Result<Vec<u8>>) -> String {
+async fn connect(address: std::net::SocketAddr) -> Result<Client, Trouble> {
+    Client::connect(address)
+        .await
+        .map_err(|error| unexpected("the application cannot connect to its sidecar", &error))
+}
+
+async fn ask(client: &mut Client, line: &str) -> Result<String, Trouble> {
+    client
+        .ask(line)
+        .await
+        .map_err(|error| unexpected("the application got no answer", &error))
+}
+
+/// Calls through a sidecar that must not let the call through, and tells what the application saw of it.
+async fn call_in_vain(address: std::net::SocketAddr) -> Result<&'static str, Trouble> {
+    let mut client = connect(address).await?;
+    match client.ask_in_vain("a shirt, please").await {
+        Ok(bytes) if !bytes.is_empty() => Err(Trouble::Unexpected(
+            "expected no byte to come back to the application".to_owned(),
+        )),
+        end => reset(end),
+    }
+}
+
+/// What an application saw at the end of its connection. It must be able to tell it from an end in order.
+fn reset(end: io::Result<Vec<u8>>) -> Result<&'static str, Trouble> {
     match end {
-        Ok(_) => "the end of the stream".to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok("connection reset"),
+        Err(error) => Err(unexpected("expected the application to see a reset", &error)),
+        Ok(_) => Err(Trouble::Unexpected(
+            "expected the application to see a reset, not an end in order".to_owned(),
+        )),
     }
 }
