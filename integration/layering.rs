@@ -85,7 +85,11 @@ fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     walk(&root, &mut found);
-    let is_test = |path: &str| path.contains("tests") || path.ends_with("forge.rs");
+    let is_test = |path: &str| {
+        ["tests", "testing.rs", "forge.rs"]
+            .iter()
+            .any(|mark| path.contains(mark))
+    };
     found
         .iter()
         .map(|path| {

@@ -50,12 +50,14 @@ closed_set! {
 
 closed_set! {
     /// What authorization said.
+    #[derive(Default)]
     Verdict {
         /// A rule (inbound) or a `peer` pattern (outbound) admits the peer.
         Allow = "allow",
         /// A deny rule matched, nothing allowed it, or no `peer` pattern matched.
         Deny = "deny",
         /// The connection ended before authorization was asked.
+        #[default]
         None = "none",
     }
 }
@@ -155,12 +157,6 @@ closed_set! {
         Shutdown = "shutdown",
         /// Something failed in svidecar or its machine; `detail` says what.
         Internal = "internal",
-    }
-}
-
-impl Default for Verdict {
-    fn default() -> Self {
-        Self::None
     }
 }
 

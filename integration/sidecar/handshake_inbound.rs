@@ -50,7 +50,14 @@ fn a_peer_without_a_valid_svid_is_told_which_way_it_falls_short() {
         alert,
         reason,
     };
-    let bad = |name, identity| case(name, identity, AlertDescription::BadCertificate, "bad_certificate");
+    let bad = |name, identity| {
+        case(
+            name,
+            identity,
+            AlertDescription::BadCertificate,
+            "bad_certificate",
+        )
+    };
     let now = SystemTime::now();
     let cases = vec![
         Case {
@@ -67,7 +74,10 @@ fn a_peer_without_a_valid_svid_is_told_which_way_it_falls_short() {
         ),
         case(
             "a trust domain we hold no bundle of",
-            Identity::of(&authority("foreign.example"), "spiffe://foreign.example/storefront"),
+            Identity::of(
+                &authority("foreign.example"),
+                "spiffe://foreign.example/storefront",
+            ),
             AlertDescription::UnknownCA,
             "unknown_trust_domain",
         ),
@@ -85,7 +95,9 @@ fn a_peer_without_a_valid_svid_is_told_which_way_it_falls_short() {
         ),
         case(
             "not valid yet",
-            Identity::with(&ours, STOREFRONT, |params| params.not_before = (now + HOUR / 2).into()),
+            Identity::with(&ours, STOREFRONT, |params| {
+                params.not_before = (now + HOUR / 2).into()
+            }),
             AlertDescription::CertificateExpired,
             "certificate_not_yet_valid",
         ),
@@ -98,7 +110,8 @@ fn a_peer_without_a_valid_svid_is_told_which_way_it_falls_short() {
         bad(
             "no URI SAN",
             Identity::with(&ours, STOREFRONT, |params| {
-                params.subject_alt_names = vec![SanType::DnsName("storefront.example.org".try_into().unwrap())];
+                params.subject_alt_names =
+                    vec![SanType::DnsName("storefront.example.org".try_into().unwrap())];
             }),
         ),
         bad(
@@ -174,7 +187,11 @@ fn application_protocols_are_selected_as_configured() {
         let mut config = client_config(Some(&peer));
         config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let mut client = try_connect(scene.tls, config).unwrap();
-        assert_eq!(client.conn.alpn_protocol(), selected.map(str::as_bytes), "{offered:?}");
+        assert_eq!(
+            client.conn.alpn_protocol(),
+            selected.map(str::as_bytes),
+            "{offered:?}"
+        );
         exchange(&mut client, &mut scene.app.accept(), "hello");
     }
 }
@@ -272,7 +289,12 @@ fn a_client_of_tls_1_2_is_told_the_version_is_wrong() {
 #[test]
 fn what_is_no_tls_is_recorded_as_such() {
     let scene = InboundSetup::default().start();
-    for first in [&b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"[..], &[0; 200], &[0xff; 5], b"\x16\x05\x05"] {
+    for first in [
+        &b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"[..],
+        &[0; 200],
+        &[0xff; 5],
+        b"\x16\x05\x05",
+    ] {
         let mark = scene.sidecar.mark();
         let mut client = plain::connect(scene.tls);
         client.write_all(first).unwrap();
@@ -287,7 +309,10 @@ fn what_is_no_tls_is_recorded_as_such() {
 #[test]
 fn a_broken_hello_is_a_protocol_error_with_an_alert() {
     let scene = InboundSetup::default().start();
-    for record in [&[22, 3, 1, 0, 4, 1, 0, 0, 0][..], &[22, 3, 1, 0, 5, 2, 0, 0, 1, 0][..]] {
+    for record in [
+        &[22, 3, 1, 0, 4, 1, 0, 0, 0][..],
+        &[22, 3, 1, 0, 5, 2, 0, 0, 1, 0][..],
+    ] {
         let mark = scene.sidecar.mark();
         let mut client = plain::connect(scene.tls);
         client.write_all(record).unwrap();
@@ -313,11 +338,18 @@ fn a_silent_client_runs_into_the_handshake_timeout_and_holds_up_nobody() {
     let mut client = connect(scene.tls, &scene.api.peer(STOREFRONT));
     let mut app = scene.app.accept();
     exchange(&mut client, &mut app, "hello");
-    assert!(begun.elapsed() < Duration::from_millis(900), "it had to wait: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(900),
+        "it had to wait: {:?}",
+        begun.elapsed()
+    );
     for mut client in silent {
         answer(&mut client);
     }
-    assert!(begun.elapsed() >= Duration::from_secs(1), "cut off before its time");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "cut off before its time"
+    );
     eventually("fifty records", SOON, || {
         let records = scene.sidecar.records_since(Mark::default());
         let timeouts = records.iter().filter(|r| r["reason"] == "handshake_timeout");

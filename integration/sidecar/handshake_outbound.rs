@@ -10,24 +10,33 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, RootCertStore, ServerConfig};
 use serde_json::Value;
 
-use crate::peers::{
-    Trusting, accept, alert_of, provider, server_config, server_config_noting, try_accept,
-};
+use crate::peers::{Trusting, accept, alert_of, provider, server_config, server_config_noting, try_accept};
 use crate::plain::{self, exchange, expect_reset, read_error};
 use crate::support::process::Mark;
 use crate::world::{HOUR, Identity, ORDERS, Outbound, OutboundSetup, REPORTS, authority, uri};
 
 /// Lets this server answer, expects it to be refused with the alert before it has seen our certificate, and gives
 /// the record.
-fn refused(scene: &Outbound, name: &str, identity: &Identity, alert: AlertDescription, reason: &str) -> Value {
+fn refused(
+    scene: &Outbound,
+    name: &str,
+    identity: &Identity,
+    alert: AlertDescription,
+    reason: &str,
+) -> Value {
     eprintln!("case: {name}");
     let mark = scene.sidecar.mark();
     let mut app = plain::connect(scene.plain);
     let trusting = Arc::new(Trusting::default());
     let config = server_config_noting(identity, Arc::<Trusting>::clone(&trusting));
-    let error = try_accept(scene.peer.accept(), config).err().expect("it is refused");
+    let error = try_accept(scene.peer.accept(), config)
+        .err()
+        .expect("it is refused");
     assert_eq!(alert_of(&error), Some(alert), "{error}");
-    assert!(!trusting.saw_certificate.load(Ordering::SeqCst), "it learnt who we are");
+    assert!(
+        !trusting.saw_certificate.load(Ordering::SeqCst),
+        "it learnt who we are"
+    );
     // The application sees no TLS: to it the connection broke.
     expect_reset(&mut app);
     scene.sidecar.wait_record(mark, &[("reason", reason)])
@@ -61,7 +70,9 @@ fn a_server_without_a_valid_svid_is_refused_before_it_sees_ours() {
         ),
         (
             "not valid yet",
-            Identity::with(&ours, ORDERS, |params| params.not_before = (now + HOUR / 2).into()),
+            Identity::with(&ours, ORDERS, |params| {
+                params.not_before = (now + HOUR / 2).into()
+            }),
             AlertDescription::CertificateExpired,
             "certificate_not_yet_valid",
         ),
@@ -134,7 +145,10 @@ fn a_peer_that_refuses_us_is_a_reason_of_its_own() {
         .wait_record(Mark::default(), &[("reason", "refused_by_peer")]);
     assert_eq!(record["result"], "failed", "{record}");
     assert_eq!(record["peer_id"], ORDERS, "{record}");
-    assert!(record["detail"].as_str().unwrap().contains("unknown_ca"), "{record}");
+    assert!(
+        record["detail"].as_str().unwrap().contains("unknown_ca"),
+        "{record}"
+    );
 }
 
 #[test]
@@ -162,7 +176,10 @@ fn two_sidecars_tell_each_other_of_a_denial() {
     let error = read_error(&mut app);
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
     let record = outbound.wait_record(Mark::default(), &[("reason", "refused_by_peer")]);
-    assert!(record["detail"].as_str().unwrap().contains("access_denied"), "{record}");
+    assert!(
+        record["detail"].as_str().unwrap().contains("access_denied"),
+        "{record}"
+    );
     let record = inbound
         .sidecar
         .wait_record(Mark::default(), &[("reason", "no_allow_rule")]);
@@ -238,10 +255,18 @@ fn application_protocols_are_offered_as_configured() {
     }
     .start();
     let orders = scene.api.peer(ORDERS);
-    for (protocols, selected) in [(&["http/1.1"][..], Some("http/1.1")), (&["http/1.1", "h2"], Some("http/1.1")), (&[], None)] {
+    for (protocols, selected) in [
+        (&["http/1.1"][..], Some("http/1.1")),
+        (&["http/1.1", "h2"], Some("http/1.1")),
+        (&[], None),
+    ] {
         let mut app = plain::connect(scene.plain);
         let mut server = try_accept(scene.peer.accept(), speaking(&orders, protocols)).unwrap();
-        assert_eq!(server.conn.alpn_protocol(), selected.map(str::as_bytes), "{protocols:?}");
+        assert_eq!(
+            server.conn.alpn_protocol(),
+            selected.map(str::as_bytes),
+            "{protocols:?}"
+        );
         exchange(&mut app, &mut server, "hello");
     }
 

@@ -68,9 +68,7 @@ impl ServerCertVerifier for Trusting {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -133,7 +131,10 @@ pub(crate) fn server_config(identity: &Identity) -> ServerConfig {
 }
 
 /// A server whose verifier the test keeps.
-pub(crate) fn server_config_noting(identity: &Identity, trusting: Arc<dyn ClientCertVerifier>) -> ServerConfig {
+pub(crate) fn server_config_noting(
+    identity: &Identity,
+    trusting: Arc<dyn ClientCertVerifier>,
+) -> ServerConfig {
     ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -148,7 +149,11 @@ pub(crate) fn try_connect(addr: SocketAddr, config: ClientConfig) -> io::Result<
 }
 
 /// The client's part of the handshake over this socket.
-pub(crate) fn handshake_client(mut socket: TcpStream, config: ClientConfig, name: &'static str) -> io::Result<Client> {
+pub(crate) fn handshake_client(
+    mut socket: TcpStream,
+    config: ClientConfig,
+    name: &'static str,
+) -> io::Result<Client> {
     let name = ServerName::try_from(name).unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
     while connection.is_handshaking() {

@@ -57,7 +57,9 @@ fn a_deny_rule_wins_over_every_allow_rule() {
     client.conn.send_close_notify();
     client.conn.write_tls(&mut client.sock).unwrap();
     drop(client);
-    let record = scene.sidecar.wait_record(Mark::default(), &[("verdict", "allow")]);
+    let record = scene
+        .sidecar
+        .wait_record(Mark::default(), &[("verdict", "allow")]);
     assert_eq!(record["rule"], "everybody", "{record}");
     assert_eq!(scene.app.accepted(), 1);
 }
@@ -122,7 +124,10 @@ fn a_rule_can_ask_for_the_address_a_peer_comes_from() {
         .sidecar
         .wait_record(Mark::default(), &[("reason", "deny_rule")]);
     assert_eq!(record["rule"], "not-from-three", "{record}");
-    assert!(record["peer_addr"].as_str().unwrap().starts_with("127.0.0.3:"), "{record}");
+    assert!(
+        record["peer_addr"].as_str().unwrap().starts_with("127.0.0.3:"),
+        "{record}"
+    );
     assert_eq!(scene.app.accepted(), 1);
 }
 
@@ -158,9 +163,11 @@ fn a_rule_that_expired_before_the_start_is_a_warning_and_admits_nobody() {
         ..InboundSetup::default()
     }
     .start();
-    scene.sidecar.wait_log("a warning about the rule", Mark::default(), |line| {
-        line["level"] == "WARN" && line["message"].as_str().is_some_and(|m| m.contains("old"))
-    });
+    scene
+        .sidecar
+        .wait_log("a warning about the rule", Mark::default(), |line| {
+            line["level"] == "WARN" && line["message"].as_str().is_some_and(|m| m.contains("old"))
+        });
     let mut client = connect(scene.tls, &scene.api.peer(STOREFRONT));
     expect_alert(&mut client, AlertDescription::AccessDenied);
     assert_eq!(scene.app.accepted(), 0);
@@ -169,7 +176,10 @@ fn a_rule_that_expired_before_the_start_is_a_warning_and_admits_nobody() {
 #[test]
 fn applications_can_sit_on_unix_sockets_on_both_sides() {
     let folder = tempfile::tempdir().unwrap();
-    let (app_socket, client_socket) = (folder.path().join("app.sock"), folder.path().join("to-orders.sock"));
+    let (app_socket, client_socket) = (
+        folder.path().join("app.sock"),
+        folder.path().join("to-orders.sock"),
+    );
     let app = unix_door(&app_socket);
     let listener = format!("    upstream: unix://{}\n", app_socket.display());
     let inbound = InboundSetup {
@@ -195,7 +205,9 @@ fn applications_can_sit_on_unix_sockets_on_both_sides() {
     assert!(plain::read_to_end(&mut near).is_empty());
     let record = outbound.wait_record(Mark::default(), &[("reason", "finished")]);
     assert_eq!(record["peer_addr"], "unix", "{record}");
-    let record = inbound.sidecar.wait_record(Mark::default(), &[("reason", "finished")]);
+    let record = inbound
+        .sidecar
+        .wait_record(Mark::default(), &[("reason", "finished")]);
     assert_eq!(record["bytes_up"], 23, "{record}");
     assert_eq!(record["bytes_down"], 23, "{record}");
 }

@@ -46,7 +46,12 @@ pub(crate) fn id(text: &str) -> SpiffeId {
 }
 
 pub(crate) fn authority(trust_domain: &str) -> Authority {
-    Authority::new(TrustDomain::new(trust_domain).unwrap(), 24 * HOUR, SystemTime::now()).unwrap()
+    Authority::new(
+        TrustDomain::new(trust_domain).unwrap(),
+        24 * HOUR,
+        SystemTime::now(),
+    )
+    .unwrap()
 }
 
 /// A Workload API on a unix socket, served by this process.
@@ -81,7 +86,13 @@ impl Api {
         let entries = ids.iter().map(|text| Entry::from(id(text))).collect();
         let _runtime = RUNTIME.enter();
         let listener = bind(&self.socket(), 0o600).unwrap();
-        let handle = serve(listener, authority("example.org"), entries, ttl, Arc::new(SystemClock));
+        let handle = serve(
+            listener,
+            authority("example.org"),
+            entries,
+            ttl,
+            Arc::new(SystemClock),
+        );
         self.handle = Some(handle.unwrap());
     }
 
@@ -134,7 +145,11 @@ impl Identity {
     }
 
     /// An SVID with something wrong about it.
-    pub(crate) fn with(authority: &Authority, text: &str, spoil: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(crate) fn with(
+        authority: &Authority,
+        text: &str,
+        spoil: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let mut params = leaf_params(&id(text), HOUR, SystemTime::now()).unwrap();
         spoil(&mut params);
         let issued = authority.sign(&params).unwrap();
@@ -199,7 +214,11 @@ impl InboundSetup<'_> {
 
     pub(crate) fn start_unready(self, api: Api) -> Inbound {
         let (tls, app) = (free_address(), Door::open());
-        let policy = if self.policy.is_some() { "policy:\n  path: policy/\n" } else { "" };
+        let policy = if self.policy.is_some() {
+            "policy:\n  path: policy/\n"
+        } else {
+            ""
+        };
         let upstream = if self.listener.contains("upstream:") {
             String::new()
         } else {
