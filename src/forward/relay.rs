@@ -468,7 +468,8 @@ impl Relay {
             Ok(written) => {
                 sealing.record.start += written;
                 if sealing.record.is_empty() {
-                    self.meter.sealed(sealing.record.end.saturating_sub(HEADER + TRAILER));
+                    self.meter
+                        .sealed(sealing.record.end.saturating_sub(HEADER + TRAILER));
                 }
             }
             Err(error) => {
@@ -568,7 +569,8 @@ impl Relay {
         let sealed = self.session.seal_fatal(alert, &mut last).is_ok();
         let written = matches!(timeout(LAST_WORDS, self.tls.write_all(&last)).await, Ok(Ok(())));
         if written && !self.sealing.record.is_empty() {
-            self.meter.sealed(self.sealing.record.end.saturating_sub(HEADER + TRAILER));
+            self.meter
+                .sealed(self.sealing.record.end.saturating_sub(HEADER + TRAILER));
         }
         if sealed && written {
             Ended {

@@ -237,7 +237,11 @@ impl Driver {
         };
         let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
         // One that is too long is refused by rustls, which tells the peer, as soon as it sees the header.
-        let length = if length > MAX_RUSTLS_RECORD { HEADER } else { length };
+        let length = if length > MAX_RUSTLS_RECORD {
+            HEADER
+        } else {
+            length
+        };
         if unfed.len() < length {
             return Ok(None);
         }

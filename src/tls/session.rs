@@ -187,7 +187,9 @@ impl Session {
                     "a handshake message that may not follow the handshake",
                 ));
             }
-            let Some((body, after)) = split_message(rest) else { break };
+            let Some((body, after)) = split_message(rest) else {
+                break;
+            };
             if message_type == KEY_UPDATE {
                 self.key_update(body, after.is_empty())?;
             }
@@ -262,7 +264,11 @@ impl Session {
     }
 
     fn may_send(&self) -> Result<(), RecordError> {
-        if self.sending == Sending::Open { Ok(()) } else { Err(RecordError::Seal) }
+        if self.sending == Sending::Open {
+            Ok(())
+        } else {
+            Err(RecordError::Seal)
+        }
     }
 
     /// Seals a key update (update_not_requested) with the old key and goes over to the new one.
@@ -286,7 +292,11 @@ impl Session {
             return Ok(());
         }
         self.sending = Sending::Ended;
-        self.seal_control(ContentType::Alert, &[1, u8::from(AlertDescription::CloseNotify)], out)
+        self.seal_control(
+            ContentType::Alert,
+            &[1, u8::from(AlertDescription::CloseNotify)],
+            out,
+        )
     }
 
     /// Seals a fatal alert and appends it to `out`. It may follow close_notify, to tell the peer that its own data

@@ -54,28 +54,53 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let bundles = BTreeMap::from([(domain, Arc::new(bundle))]);
     let store = Arc::new(TrustStore::new(&bundles).unwrap());
     let svid = Arc::new(svid(&issue(&authority, OUR_ID, now)));
-    let material = Material { generation: 1, svid: svid.clone(), svids: vec![svid], bundles };
+    let material = Material {
+        generation: 1,
+        svid: svid.clone(),
+        svids: vec![svid],
+        bundles,
+    };
     let clock: SharedClock = Arc::new(SystemClock);
     let context = Context::new(Arc::new(material), &listeners(), &provider(), &clock).unwrap();
     let theirs = issue(&authority, THEIR_ID, now);
-    World { authority, clock, context, theirs, store }
+    World {
+        authority,
+        clock,
+        context,
+        theirs,
+        store,
+    }
 });
 
 fn listeners() -> [Arc<Listener>; 2] {
     let nowhere = || Target::Ip(([127, 0, 0, 1], 1).into());
     let listener = |name: &str, kind| {
         let listen = Address::Tcp(([127, 0, 0, 1], 0).into());
-        Arc::new(Listener { name: name.into(), listen, alpn: Vec::new(), kind })
+        Arc::new(Listener {
+            name: name.into(),
+            listen,
+            alpn: Vec::new(),
+            kind,
+        })
     };
     let peer = vec!["spiffe://example.org/**".parse().unwrap()];
     [
         listener("in", ListenerKind::Inbound { upstream: nowhere() }),
-        listener("out", ListenerKind::Outbound { connect: nowhere(), peer, sni: None }),
+        listener(
+            "out",
+            ListenerKind::Outbound {
+                connect: nowhere(),
+                peer,
+                sni: None,
+            },
+        ),
     ]
 }
 
 fn issue(authority: &Authority, id: &str, now: SystemTime) -> Issued {
-    authority.sign(&leaf_params(&SpiffeId::new(id).unwrap(), DAY, now).unwrap()).unwrap()
+    authority
+        .sign(&leaf_params(&SpiffeId::new(id).unwrap(), DAY, now).unwrap())
+        .unwrap()
 }
 
 fn svid(issued: &Issued) -> Svid {
@@ -106,7 +131,12 @@ impl World {
     /// The peer's chain and PKCS#8 key, as files that other programs read.
     pub(crate) fn their_pem(&self) -> (String, String, String) {
         let root = pem("CERTIFICATE", self.authority.root());
-        let chain = self.theirs.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+        let chain = self
+            .theirs
+            .chain
+            .iter()
+            .map(|der| pem("CERTIFICATE", der))
+            .collect();
         (chain, self.theirs.key.serialize_pem(), root)
     }
 
@@ -128,8 +158,12 @@ impl World {
             cipher_suites: vec![suite],
             ..default_provider()
         });
-        let verifier =
-            PeerVerifier::for_servers(self.store.clone(), self.clock.clone(), &provider, Arc::new(|_| true));
+        let verifier = PeerVerifier::for_servers(
+            self.store.clone(),
+            self.clock.clone(),
+            &provider,
+            Arc::new(|_| true),
+        );
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .unwrap()
@@ -162,14 +196,28 @@ fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut base64 = String::new();
     for three in der.chunks(3) {
-        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let bits = three
+            .iter()
+            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - three.len()));
         for digit in 0..4 {
             let value = bits >> (18 - 6 * digit) & 63;
-            base64.push(if digit <= three.len() { char::from(DIGITS[value as usize]) } else { '=' });
+            base64.push(if digit <= three.len() {
+                char::from(DIGITS[value as usize])
+            } else {
+                '='
+            });
         }
     }
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    let lines: Vec<_> = base64
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }
 
 pub(crate) fn name() -> ServerName<'static> {
@@ -187,7 +235,11 @@ pub(crate) async fn call_as_us(stream: &mut Stream) -> Result<Established, hands
 
 /// Runs a future that needs sockets on a runtime of its own.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 /// Our client or server, and a stock rustls at the other end, after the handshake. Nothing is on its way.

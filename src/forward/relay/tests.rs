@@ -1,6 +1,8 @@
 //! The relay between stock rustls peers and plain sockets, both real.
 
 mod endings;
+mod schedules;
+mod sharing;
 
 use std::io::Read as _;
 use std::pin::Pin;
@@ -35,7 +37,10 @@ async fn tcp_pair(room: Option<u32>) -> (TcpStream, TcpStream) {
     let listening = bounded();
     listening.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listener = listening.listen(1).unwrap();
-    let (near, far) = tokio::join!(bounded().connect(listener.local_addr().unwrap()), listener.accept());
+    let (near, far) = tokio::join!(
+        bounded().connect(listener.local_addr().unwrap()),
+        listener.accept()
+    );
     let (near, far) = (near.unwrap(), far.unwrap().0);
     near.set_nodelay(true).unwrap();
     far.set_nodelay(true).unwrap();
@@ -100,10 +105,12 @@ impl AsyncWrite for Peer {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.rekey.swap(false, Ordering::Relaxed) {
-            match &mut this.tls {
-                TlsStream::Client(tls) => tls.get_mut().1.refresh_traffic_keys().unwrap(),
-                TlsStream::Server(tls) => tls.get_mut().1.refresh_traffic_keys().unwrap(),
-            }
+            let done = match &mut this.tls {
+                TlsStream::Client(tls) => tls.get_mut().1.refresh_traffic_keys(),
+                TlsStream::Server(tls) => tls.get_mut().1.refresh_traffic_keys(),
+            };
+            // An alert has come meanwhile.
+            done.map_err(io::Error::other)?;
         }
         Pin::new(&mut this.tls).poll_write(cx, buf)
     }
@@ -137,7 +144,10 @@ impl Bench {
             unread: established.unread,
             plain: Stream::Tcp(plain),
         };
-        let peer = Peer { tls, rekey: Arc::default() };
+        let peer = Peer {
+            tls,
+            rekey: Arc::default(),
+        };
         Self { ends, peer, app }
     }
 }

@@ -17,16 +17,24 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 fn stock(we_serve: bool) -> Connection {
     if we_serve {
-        ClientConnection::new(Arc::new(world().stock_client(AES_256)), name()).unwrap().into()
+        ClientConnection::new(Arc::new(world().stock_client(AES_256)), name())
+            .unwrap()
+            .into()
     } else {
-        ServerConnection::new(Arc::new(world().stock_server(AES_128))).unwrap().into()
+        ServerConnection::new(Arc::new(world().stock_server(AES_128)))
+            .unwrap()
+            .into()
     }
 }
 
 async fn ours(we_serve: bool, stream: UnixStream) -> (Result<Established, Failure>, Stream) {
     let mut stream = Stream::Unix(stream);
     let limit = timeout(LIMIT, async {
-        if we_serve { serve_as_us(&mut stream).await } else { call_as_us(&mut stream).await }
+        if we_serve {
+            serve_as_us(&mut stream).await
+        } else {
+            call_as_us(&mut stream).await
+        }
     });
     (limit.await.expect("the handshake hangs"), stream)
 }
@@ -85,7 +93,9 @@ async fn in_pieces(we_serve: bool, mut piece: impl FnMut() -> usize) {
     let theirs = async {
         let mut done = false;
         while !done {
-            if !peer.is_handshaking() || (we_serve && peer.wants_write() && peer.peer_certificates().is_some()) {
+            if !peer.is_handshaking()
+                || (we_serve && peer.wants_write() && peer.peer_certificates().is_some())
+            {
                 peer.writer().write_all(b"with the Finished").unwrap();
                 peer.send_close_notify();
                 said = true;
@@ -148,9 +158,17 @@ async fn peer_leaves_in_the_middle() {
         let hello = if we_serve { drain(&mut peer) } else { Vec::new() };
         for cut in (0..=hello.len()).step_by(97).chain([hello.len()]) {
             let (failure, heard) = against(we_serve, hello[..cut].to_vec()).await;
-            assert_eq!(failure.reason, Reason::HandshakeAborted, "after {cut} bytes: {failure:?}");
+            assert_eq!(
+                failure.reason,
+                Reason::HandshakeAborted,
+                "after {cut} bytes: {failure:?}"
+            );
             assert!(!failure.alerted);
-            assert_eq!(heard.is_empty(), we_serve && cut < hello.len(), "we answer a whole hello only");
+            assert_eq!(
+                heard.is_empty(),
+                we_serve && cut < hello.len(),
+                "we answer a whole hello only"
+            );
         }
         // In a later flight.
         for cut in [0, 1, 5, 6, 100, 500] {
@@ -177,7 +195,11 @@ async fn peer_leaves_in_the_middle() {
             };
             let ((result, _), ()) = tokio::join!(ours(we_serve, near), theirs);
             let failure = result.unwrap_err();
-            assert_eq!(failure.reason, Reason::HandshakeAborted, "after {cut} bytes: {failure:?}");
+            assert_eq!(
+                failure.reason,
+                Reason::HandshakeAborted,
+                "after {cut} bytes: {failure:?}"
+            );
         }
     }
 }
@@ -205,7 +227,9 @@ async fn refused_certificate_in_a_record_with_more_behind_it() {
 
 /// What a client that knows TLS 1.2 alone begins with.
 fn tls12_hello() -> Vec<u8> {
-    let extensions = [0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3];
+    let extensions = [
+        0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3,
+    ];
     let mut body = vec![3, 3];
     body.extend([7; 32]);
     body.extend([0, 0, 2, 0xc0, 0x2f, 1, 0, 0, extensions.len() as u8]);
@@ -223,19 +247,85 @@ async fn what_is_no_handshake() {
     let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
     for (what, we_serve, bytes, reason, heard) in [
         ("HTTP", true, text.clone(), Reason::NotTls, Vec::new()),
-        ("HTTP", false, b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Reason::NotTls, Vec::new()),
+        (
+            "HTTP",
+            false,
+            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            Reason::NotTls,
+            Vec::new(),
+        ),
         ("an alert first", true, alert(40), Reason::NotTls, Vec::new()),
-        ("an alert first", false, alert(40), Reason::RefusedByPeer, Vec::new()),
-        ("SSL 2", true, vec![0x80, 0x2e, 1, 3, 1], Reason::NotTls, Vec::new()),
-        ("another major version", true, vec![22, 9, 1, 0, 1, 1], Reason::NotTls, Vec::new()),
-        ("TLS 1.2", true, tls12_hello(), Reason::NoCommonParameters, alert(70)),
-        ("junk", true, junk(&[22, 3, 1, 0, 200, 1, 0, 0, 196], 196), Reason::ProtocolError, alert(50)),
-        ("junk", false, junk(&[22, 3, 3, 0, 200, 2, 0, 0, 196], 196), Reason::ProtocolError, alert(50)),
-        ("an empty record", true, vec![22, 3, 1, 0, 0], Reason::ProtocolError, alert(50)),
-        ("too long", true, junk(&[22, 3, 3, 255, 255], 100), Reason::ProtocolError, alert(50)),
-        ("too long", false, junk(&[22, 3, 3, 255, 255], 100), Reason::ProtocolError, alert(50)),
+        (
+            "an alert first",
+            false,
+            alert(40),
+            Reason::RefusedByPeer,
+            Vec::new(),
+        ),
+        (
+            "SSL 2",
+            true,
+            vec![0x80, 0x2e, 1, 3, 1],
+            Reason::NotTls,
+            Vec::new(),
+        ),
+        (
+            "another major version",
+            true,
+            vec![22, 9, 1, 0, 1, 1],
+            Reason::NotTls,
+            Vec::new(),
+        ),
+        (
+            "TLS 1.2",
+            true,
+            tls12_hello(),
+            Reason::NoCommonParameters,
+            alert(70),
+        ),
+        (
+            "junk",
+            true,
+            junk(&[22, 3, 1, 0, 200, 1, 0, 0, 196], 196),
+            Reason::ProtocolError,
+            alert(50),
+        ),
+        (
+            "junk",
+            false,
+            junk(&[22, 3, 3, 0, 200, 2, 0, 0, 196], 196),
+            Reason::ProtocolError,
+            alert(50),
+        ),
+        (
+            "an empty record",
+            true,
+            vec![22, 3, 1, 0, 0],
+            Reason::ProtocolError,
+            alert(50),
+        ),
+        (
+            "too long",
+            true,
+            junk(&[22, 3, 3, 255, 255], 100),
+            Reason::ProtocolError,
+            alert(50),
+        ),
+        (
+            "too long",
+            false,
+            junk(&[22, 3, 3, 255, 255], 100),
+            Reason::ProtocolError,
+            alert(50),
+        ),
         // For this one rustls has no alert.
-        ("a long message", true, junk(&[22, 3, 3, 0, 5, 1, 2, 0, 0], 1), Reason::ProtocolError, Vec::new()),
+        (
+            "a long message",
+            true,
+            junk(&[22, 3, 3, 0, 5, 1, 2, 0, 0], 1),
+            Reason::ProtocolError,
+            Vec::new(),
+        ),
     ] {
         let (failure, mut told) = against(we_serve, bytes).await;
         assert_eq!(failure.reason, reason, "{what}: {failure:?}");
@@ -271,5 +361,9 @@ async fn the_peers_alert_is_read_though_our_write_fails() {
 async fn a_silent_peer_is_waited_for_until_the_caller_gives_up() {
     let (near, _far) = UnixStream::pair().unwrap();
     let mut near = Stream::Unix(near);
-    assert!(timeout(Duration::from_millis(50), serve_as_us(&mut near)).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(50), serve_as_us(&mut near))
+            .await
+            .is_err()
+    );
 }

@@ -30,12 +30,17 @@ fn give(to: &mut Connection, mut bytes: &[u8]) {
 
 /// The secrets of a client for each suite. Fixed keys will do: what is sealed here never leaves.
 static SECRETS: LazyLock<Vec<ExtractedSecrets>> = LazyLock::new(|| {
-    SUITES.map(|suite| stock_pair(suite).0.dangerous_extract_secrets().unwrap()).into()
+    SUITES
+        .map(|suite| stock_pair(suite).0.dangerous_extract_secrets().unwrap())
+        .into()
 });
 
 fn pair(suite: usize, sequence: u64) -> (Sealer, Opener) {
     let secrets = &SECRETS[suite].tx.1;
-    (Sealer::new(sequence, secrets).unwrap(), Opener::new(sequence, secrets).unwrap())
+    (
+        Sealer::new(sequence, secrets).unwrap(),
+        Opener::new(sequence, secrets).unwrap(),
+    )
 }
 
 /// A record of this inner plaintext, type and padding included, whatever it is.
@@ -45,7 +50,8 @@ fn seal_inner(suite: usize, sequence: u64, inner: &[u8]) -> Vec<u8> {
     let length = u16::try_from(inner.len() + 16).unwrap().to_be_bytes();
     let mut record = vec![23, 3, 3, length[0], length[1]];
     let mut body = inner.to_vec();
-    key.seal_in_place_append_tag(nonce(&iv, sequence), Aad::from(&record), &mut body).unwrap();
+    key.seal_in_place_append_tag(nonce(&iv, sequence), Aad::from(&record), &mut body)
+        .unwrap();
     record.extend(body);
     record
 }
@@ -59,7 +65,13 @@ fn seal(sealer: &mut Sealer, content_type: ContentType, payload: &[u8]) -> Vec<u
 }
 
 fn length() -> impl Strategy<Value = usize> {
-    prop_oneof![0..600_usize, Just(0), Just(MAX_PAYLOAD), Just(MAX_PAYLOAD - 1), 0..=MAX_PAYLOAD]
+    prop_oneof![
+        0..600_usize,
+        Just(0),
+        Just(MAX_PAYLOAD),
+        Just(MAX_PAYLOAD - 1),
+        0..=MAX_PAYLOAD
+    ]
 }
 
 proptest! {
@@ -144,7 +156,10 @@ fn limits_of_length() {
     };
     for suite in 0..2 {
         let open = |inner: &[u8]| pair(suite, 0).1.open(&mut seal_inner(suite, 0, inner));
-        assert_eq!(open(&inner(MAX_PAYLOAD)), Ok((ContentType::ApplicationData, HEADER..HEADER + MAX_PAYLOAD)));
+        assert_eq!(
+            open(&inner(MAX_PAYLOAD)),
+            Ok((ContentType::ApplicationData, HEADER..HEADER + MAX_PAYLOAD))
+        );
         assert_eq!(open(&inner(MAX_PAYLOAD + 1)), Err(RecordError::Overflow));
         // The padding counts (RFC 8446 section 5.4).
         let mut padded = inner(MAX_PAYLOAD);
@@ -154,8 +169,14 @@ fn limits_of_length() {
         assert_eq!(open(&[]), Err(RecordError::NoContentType));
         let mut sealer = pair(suite, 0).0;
         let mut slot = vec![0; MAX_SEALED + 100];
-        assert_eq!(sealer.seal(ContentType::ApplicationData, &mut slot, MAX_PAYLOAD), Ok(MAX_SEALED));
-        assert_eq!(sealer.seal(ContentType::ApplicationData, &mut slot, MAX_PAYLOAD + 1), Err(RecordError::Seal));
+        assert_eq!(
+            sealer.seal(ContentType::ApplicationData, &mut slot, MAX_PAYLOAD),
+            Ok(MAX_SEALED)
+        );
+        assert_eq!(
+            sealer.seal(ContentType::ApplicationData, &mut slot, MAX_PAYLOAD + 1),
+            Err(RecordError::Seal)
+        );
         assert_eq!(
             sealer.seal(ContentType::ApplicationData, &mut slot[..HEADER + TRAILER + 4], 5),
             Err(RecordError::Seal)
@@ -165,7 +186,10 @@ fn limits_of_length() {
     assert_eq!(record_length(&[23, 3, 3, 0x41, 0x00]), Ok(Some(MAX_RECORD)));
     assert_eq!(record_length(&[23, 3, 3, 0x41, 0x01]), Err(RecordError::Overflow));
     for other in [0, 20, 21, 22, 24] {
-        assert_eq!(record_length(&[other, 3, 3, 0, 30]), Err(RecordError::UnexpectedType(other)));
+        assert_eq!(
+            record_length(&[other, 3, 3, 0, 30]),
+            Err(RecordError::UnexpectedType(other))
+        );
     }
 }
 
@@ -173,7 +197,10 @@ fn limits_of_length() {
 fn a_counter_that_ran_out_seals_and_opens_nothing() {
     let (mut sealer, mut opener) = pair(0, 1);
     sealer.sequence = u64::MAX;
-    assert_eq!(sealer.seal(ContentType::ApplicationData, &mut [0; 64], 3), Err(RecordError::Seal));
+    assert_eq!(
+        sealer.seal(ContentType::ApplicationData, &mut [0; 64], 3),
+        Err(RecordError::Seal)
+    );
     opener.sequence = u64::MAX;
     assert_eq!(opener.open(&mut [0; 64]), Err(RecordError::BadMac));
 }
@@ -197,7 +224,10 @@ fn stock_rustls_opens_what_we_seal_and_we_what_it_seals() {
             let mut opener = Opener::new(secrets.rx.0, &secrets.rx.1).unwrap();
             for length in [1, 2, 1000, MAX_PAYLOAD] {
                 let payload = vec![b'x'; length];
-                give(&mut server, &seal(&mut sealer, ContentType::ApplicationData, &payload));
+                give(
+                    &mut server,
+                    &seal(&mut sealer, ContentType::ApplicationData, &payload),
+                );
                 let mut heard = vec![0; length];
                 server.reader().read_exact(&mut heard).unwrap();
                 assert_eq!(heard, payload);
@@ -205,7 +235,10 @@ fn stock_rustls_opens_what_we_seal_and_we_what_it_seals() {
                 let mut record = drain(&mut server);
                 assert_eq!(record_length(&record), Ok(Some(record.len())));
                 let (content_type, range) = opener.open(&mut record).unwrap();
-                assert_eq!((content_type, &record[range]), (ContentType::ApplicationData, &payload[..]));
+                assert_eq!(
+                    (content_type, &record[range]),
+                    (ContentType::ApplicationData, &payload[..])
+                );
             }
         }
     }

@@ -35,7 +35,12 @@ fn forge(peer: &mut Session, content_type: ContentType, payload: &[u8]) -> Vec<u
     record
 }
 
-fn hear(session: &mut Session, peer: &mut Session, content_type: ContentType, payload: &[u8]) -> Result<Received, SessionError> {
+fn hear(
+    session: &mut Session,
+    peer: &mut Session,
+    content_type: ContentType,
+    payload: &[u8],
+) -> Result<Received, SessionError> {
     session.receive(&mut forge(peer, content_type, payload))
 }
 
@@ -74,7 +79,9 @@ fn take(session: &mut Session, mut bytes: &mut [u8]) -> Result<Vec<Received>, Se
 fn one_way(from: &mut Session, to: &mut Session) {
     let mut bytes = data(from, b"ping");
     let received = take(to, &mut bytes).unwrap();
-    let Some(Received::Data(range)) = received.last() else { panic!("{received:?}") };
+    let Some(Received::Data(range)) = received.last() else {
+        panic!("{received:?}")
+    };
     let record = bytes.len() - (HEADER + 4 + TRAILER);
     assert_eq!(&bytes[record..][range.clone()], b"ping");
 }
@@ -99,20 +106,29 @@ fn key_updates_of_the_peer() {
     for (mut session, mut peer, _) in duos() {
         exchange(&mut session, &mut peer);
         for _ in 0..3 {
-            assert_eq!(hear(&mut session, &mut peer, ContentType::Handshake, &UNREQUESTED), Ok(Received::Nothing));
+            assert_eq!(
+                hear(&mut session, &mut peer, ContentType::Handshake, &UNREQUESTED),
+                Ok(Received::Nothing)
+            );
             turn(&mut peer);
             assert!(!session.update_owed);
             exchange(&mut session, &mut peer);
         }
         // Asked for several times before we send: one answer, and before the next data.
         for _ in 0..3 {
-            assert_eq!(hear(&mut session, &mut peer, ContentType::Handshake, &REQUESTED), Ok(Received::Nothing));
+            assert_eq!(
+                hear(&mut session, &mut peer, ContentType::Handshake, &REQUESTED),
+                Ok(Received::Nothing)
+            );
             turn(&mut peer);
         }
         assert!(session.update_owed);
         let mut bytes = data(&mut session, b"x");
         let received = take(&mut peer, &mut bytes).unwrap();
-        assert!(matches!(received[..], [Received::Nothing, Received::Data(_)]), "{received:?}");
+        assert!(
+            matches!(received[..], [Received::Nothing, Received::Data(_)]),
+            "{received:?}"
+        );
         assert!(!peer.update_owed, "ours asks for nothing back");
         let received = take(&mut peer, &mut data(&mut session, b"x")).unwrap();
         assert!(matches!(received[..], [Received::Data(_)]), "{received:?}");
@@ -121,7 +137,10 @@ fn key_updates_of_the_peer() {
         for payload in [UNREQUESTED, REQUESTED] {
             for cut in 1..payload.len() {
                 for part in [&payload[..cut], &payload[cut..]] {
-                    assert_eq!(hear(&mut session, &mut peer, ContentType::Handshake, part), Ok(Received::Nothing));
+                    assert_eq!(
+                        hear(&mut session, &mut peer, ContentType::Handshake, part),
+                        Ok(Received::Nothing)
+                    );
                 }
                 turn(&mut peer);
                 exchange(&mut session, &mut peer);
@@ -135,25 +154,46 @@ fn key_updates_of_the_peer() {
 fn key_updates_that_are_wrong() {
     use AlertDescription as A;
     for (what, payload, alert) in [
-        ("something behind it", &[24, 0, 0, 1, 0, 24][..], A::UnexpectedMessage),
-        ("another behind it", &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], A::UnexpectedMessage),
+        (
+            "something behind it",
+            &[24, 0, 0, 1, 0, 24][..],
+            A::UnexpectedMessage,
+        ),
+        (
+            "another behind it",
+            &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0],
+            A::UnexpectedMessage,
+        ),
         ("a third value", &[24, 0, 0, 1, 2], A::IllegalParameter),
         ("empty", &[24, 0, 0, 0], A::DecodeError),
         ("too long", &[24, 0, 0, 2, 0, 0], A::DecodeError),
         ("no byte at all", &[], A::UnexpectedMessage),
         ("a Finished", &[20, 0, 0, 1, 0], A::UnexpectedMessage),
         ("the beginning of a ClientHello", &[1], A::UnexpectedMessage),
-        ("a certificate request", &[13, 0, 0, 3, 0, 0, 0], A::UnexpectedMessage),
+        (
+            "a certificate request",
+            &[13, 0, 0, 3, 0, 0, 0],
+            A::UnexpectedMessage,
+        ),
     ] {
         for (mut session, mut peer, _) in duos() {
-            refused(alert)(hear(&mut session, &mut peer, ContentType::Handshake, payload), what);
+            refused(alert)(
+                hear(&mut session, &mut peer, ContentType::Handshake, payload),
+                what,
+            );
         }
     }
 }
 
 #[test]
 fn floods_without_data() {
-    for kind in ["key updates", "empty data", "user_canceled", "tickets", "fragments"] {
+    for kind in [
+        "key updates",
+        "empty data",
+        "user_canceled",
+        "tickets",
+        "fragments",
+    ] {
         let (mut session, mut peer) = duo();
         let mut ticket = vec![NEW_SESSION_TICKET, 0, 0x10, 0];
         ticket.resize(ticket.len() + 0x1000, 0);
@@ -176,7 +216,10 @@ fn floods_without_data() {
     // Data in between makes them harmless.
     let (mut session, mut peer) = duo();
     for _ in 0..10 * u32::from(MAX_IDLE_RECORDS) {
-        assert_eq!(hear(&mut session, &mut peer, ContentType::ApplicationData, &[]), Ok(Received::Nothing));
+        assert_eq!(
+            hear(&mut session, &mut peer, ContentType::ApplicationData, &[]),
+            Ok(Received::Nothing)
+        );
         assert_eq!(take(&mut session, &mut data(&mut peer, b"x")).unwrap().len(), 1);
     }
 }
@@ -192,13 +235,23 @@ fn tickets_are_for_clients() {
             continue;
         }
         for part in ticket.chunks(5000) {
-            assert_eq!(hear(&mut session, &mut peer, ContentType::Handshake, part), Ok(Received::Nothing));
+            assert_eq!(
+                hear(&mut session, &mut peer, ContentType::Handshake, part),
+                Ok(Received::Nothing)
+            );
         }
-        assert_eq!(session.partial_message.capacity(), 0, "the ticket's memory is given back");
+        assert_eq!(
+            session.partial_message.capacity(),
+            0,
+            "the ticket's memory is given back"
+        );
         // Two in one record, and a key update after them.
         let mut several = [NEW_SESSION_TICKET, 0, 0, 2, 1, 2, NEW_SESSION_TICKET, 0, 0, 0].to_vec();
         several.extend(UNREQUESTED);
-        assert_eq!(hear(&mut session, &mut peer, ContentType::Handshake, &several), Ok(Received::Nothing));
+        assert_eq!(
+            hear(&mut session, &mut peer, ContentType::Handshake, &several),
+            Ok(Received::Nothing)
+        );
         turn(&mut peer);
         exchange(&mut session, &mut peer);
         // One that is longer than any.
@@ -217,7 +270,8 @@ fn alerts_of_the_peer() {
     use AlertDescription as A;
     for level in [0, 1, 2, 255] {
         for (mut session, mut peer, _) in duos() {
-            let mut alert = |description: u8| hear(&mut session, &mut peer, ContentType::Alert, &[level, description]);
+            let mut alert =
+                |description: u8| hear(&mut session, &mut peer, ContentType::Alert, &[level, description]);
             assert_eq!(alert(90), Ok(Received::Nothing));
             assert_eq!(alert(49), Ok(Received::Alert(A::AccessDenied)));
             assert_eq!(alert(200), Ok(Received::Alert(A::Unknown(200))));
@@ -226,7 +280,10 @@ fn alerts_of_the_peer() {
     }
     for payload in [&[][..], &[1], &[1, 0, 0], &[2, 40, 2, 40]] {
         for (mut session, mut peer, _) in duos() {
-            refused(A::DecodeError)(hear(&mut session, &mut peer, ContentType::Alert, payload), "malformed");
+            refused(A::DecodeError)(
+                hear(&mut session, &mut peer, ContentType::Alert, payload),
+                "malformed",
+            );
         }
     }
 }
@@ -240,12 +297,19 @@ fn nothing_comes_between_the_parts_of_a_message() {
         (ContentType::Alert, &[2, 40]),
     ] {
         for (mut session, mut peer, _) in duos() {
-            assert_eq!(hear(&mut session, &mut peer, ContentType::Handshake, &[KEY_UPDATE, 0]), Ok(Received::Nothing));
+            assert_eq!(
+                hear(&mut session, &mut peer, ContentType::Handshake, &[KEY_UPDATE, 0]),
+                Ok(Received::Nothing)
+            );
             let result = hear(&mut session, &mut peer, content_type, payload);
             refused(AlertDescription::UnexpectedMessage)(result, "in between");
         }
     }
-    for content_type in [ContentType::ChangeCipherSpec, ContentType::Heartbeat, ContentType::Unknown(99)] {
+    for content_type in [
+        ContentType::ChangeCipherSpec,
+        ContentType::Heartbeat,
+        ContentType::Unknown(99),
+    ] {
         let (mut session, mut peer) = duo();
         let result = hear(&mut session, &mut peer, content_type, &[1]);
         refused(AlertDescription::UnexpectedMessage)(result, "another type");
@@ -264,15 +328,22 @@ fn nothing_follows_an_end() {
     assert!(session.before_data(&mut out).is_err());
     assert!(session.seal_data(&mut [0; 64], 1).is_err());
     assert_eq!(out.len(), length);
-    session.seal_fatal(AlertDescription::AccessDenied, &mut out).unwrap();
+    session
+        .seal_fatal(AlertDescription::AccessDenied, &mut out)
+        .unwrap();
     let length = out.len();
-    session.seal_fatal(AlertDescription::InternalError, &mut out).unwrap();
+    session
+        .seal_fatal(AlertDescription::InternalError, &mut out)
+        .unwrap();
     session.seal_close_notify(&mut out).unwrap();
     assert!(session.before_data(&mut out).is_err());
     assert!(session.seal_data(&mut [0; 64], 1).is_err());
     assert_eq!(out.len(), length, "nothing after a fatal alert");
     let received = take(&mut peer, &mut out).unwrap();
-    assert_eq!(received, [Received::End, Received::Alert(AlertDescription::AccessDenied)]);
+    assert_eq!(
+        received,
+        [Received::End, Received::Alert(AlertDescription::AccessDenied)]
+    );
 }
 
 #[test]

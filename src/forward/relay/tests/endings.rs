@@ -8,7 +8,11 @@ use super::*;
 async fn each_direction_ends_by_itself() {
     for we_serve in [false, true] {
         for peer_first in [false, true] {
-            let Bench { ends, mut peer, mut app } = Bench::new(we_serve, None).await;
+            let Bench {
+                ends,
+                mut peer,
+                mut app,
+            } = Bench::new(we_serve, None).await;
             let ends_here = async {
                 if peer_first {
                     peer.write_all(b"question").await.unwrap();
@@ -39,7 +43,11 @@ async fn each_direction_ends_by_itself() {
 async fn early_answer_of_an_application_that_takes_no_more() {
     // An HTTP server that refuses a long upload answers, closes, and resets what still comes.
     for length in [10, 100_000] {
-        let Bench { ends, mut peer, mut app } = Bench::new(true, None).await;
+        let Bench {
+            ends,
+            mut peer,
+            mut app,
+        } = Bench::new(true, None).await;
         let answer = pattern(length);
         let mut early = Vec::new();
         let serve = async {
@@ -64,9 +72,17 @@ async fn early_answer_of_an_application_that_takes_no_more() {
         let heard = [early, rest].concat();
         assert_eq!(heard.len(), answer.len(), "{ended:?} {:?}", report.ending);
         assert!(heard == answer);
-        assert_eq!(report.ending.reason, Reason::ApplicationReset, "{:?}", report.ending);
+        assert_eq!(
+            report.ending.reason,
+            Reason::ApplicationReset,
+            "{:?}",
+            report.ending
+        );
         // The application's end was a reset, or came before it.
-        assert!(ended.is_ok() || ended.as_ref().unwrap_err().contains("InternalError"), "{ended:?}");
+        assert!(
+            ended.is_ok() || ended.as_ref().unwrap_err().contains("InternalError"),
+            "{ended:?}"
+        );
         assert_eq!(report.sealed, length as u64);
     }
 }
@@ -83,10 +99,18 @@ async fn refusal_of_a_server_is_read_though_our_writes_fail() {
     app.write_all(&pattern(100_000)).await.unwrap();
     near.write_all(b"left unread").await.unwrap();
     let mut alert = Vec::new();
-    theirs.session.seal_fatal(AlertDescription::AccessDenied, &mut alert).unwrap();
+    theirs
+        .session
+        .seal_fatal(AlertDescription::AccessDenied, &mut alert)
+        .unwrap();
     far.write_all(&alert).await.unwrap();
     drop(far);
-    let ends = Ends { tls: near, session: ours.session, unread: ours.unread, plain: Stream::Tcp(plain) };
+    let ends = Ends {
+        tls: near,
+        session: ours.session,
+        unread: ours.unread,
+        plain: Stream::Tcp(plain),
+    };
     let report = relayed(ends).await;
     assert_eq!(report.ending.reason, Reason::RefusedByPeer, "{:?}", report.ending);
     assert!(hear(&mut app).await.1.is_err(), "the application sees a reset");
@@ -95,7 +119,11 @@ async fn refusal_of_a_server_is_read_though_our_writes_fail() {
 #[tokio::test]
 async fn data_before_an_end_arrives_though_the_peer_is_gone() {
     // The peer says all it has, ends, and goes; the application ends early and reads late.
-    let Bench { ends, mut peer, mut app } = Bench::new(true, Some(4096)).await;
+    let Bench {
+        ends,
+        mut peer,
+        mut app,
+    } = Bench::new(true, Some(4096)).await;
     let said = pattern(200_000);
     app.shutdown().await.unwrap();
     let whole = async {
@@ -116,7 +144,11 @@ async fn data_before_an_end_arrives_though_the_peer_is_gone() {
 #[tokio::test]
 async fn an_end_that_cannot_be_told_is_no_failure() {
     // The peer ended its data and is gone before our close_notify is written.
-    let Bench { ends, mut peer, mut app } = Bench::new(true, None).await;
+    let Bench {
+        ends,
+        mut peer,
+        mut app,
+    } = Bench::new(true, None).await;
     peer.write_all(b"all").await.unwrap();
     peer.shutdown().await.unwrap();
     reset(peer.into_socket());
@@ -144,7 +176,11 @@ async fn resets_and_cuts_are_passed_on() {
             (true, false, Reason::PeerTruncated),
             (false, true, Reason::ApplicationReset),
         ] {
-            let Bench { ends, mut peer, mut app } = Bench::new(we_serve, None).await;
+            let Bench {
+                ends,
+                mut peer,
+                mut app,
+            } = Bench::new(we_serve, None).await;
             let act = async {
                 peer.write_all(b"up").await.unwrap();
                 app.write_all(b"down").await.unwrap();
@@ -180,12 +216,21 @@ async fn resets_and_cuts_are_passed_on() {
 #[tokio::test]
 async fn a_peer_that_breaks_tls_is_told_so() {
     for (bytes, alert) in [
-        (&[23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], "BadRecordMac"),
+        (
+            &[
+                23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ][..],
+            "BadRecordMac",
+        ),
         (&[22, 3, 3, 0, 1, 0], "UnexpectedMessage"),
         (&[23, 3, 3, 0xff, 0xff], "RecordOverflow"),
         (&[20, 3, 3, 0, 1, 1], "UnexpectedMessage"),
     ] {
-        let Bench { ends, mut peer, mut app } = Bench::new(true, None).await;
+        let Bench {
+            ends,
+            mut peer,
+            mut app,
+        } = Bench::new(true, None).await;
         let act = async {
             match &mut peer.tls {
                 TlsStream::Client(tls) => tls.get_mut().0.write_all(bytes).await.unwrap(),
@@ -206,7 +251,11 @@ async fn a_peer_that_breaks_tls_is_told_so() {
 async fn a_record_half_written_is_finished_before_the_alert() {
     for we_serve in [false, true] {
         for _ in 0..2 {
-            let Bench { ends, mut peer, mut app } = Bench::new(we_serve, Some(4096)).await;
+            let Bench {
+                ends,
+                mut peer,
+                mut app,
+            } = Bench::new(we_serve, Some(4096)).await;
             let (close, closed) = oneshot::channel::<()>();
             let closed = async {
                 let _ = closed.await;
@@ -237,7 +286,11 @@ async fn a_record_half_written_is_finished_before_the_alert() {
 
 #[tokio::test(start_paused = true)]
 async fn idle_connections_end_and_busy_ones_do_not() {
-    let Bench { ends, mut peer, mut app } = Bench::new(true, None).await;
+    let Bench {
+        ends,
+        mut peer,
+        mut app,
+    } = Bench::new(true, None).await;
     let idle = Duration::from_secs(10);
     let act = async {
         // Each pause is shorter than the limit, all together are longer, and either direction counts.
@@ -256,7 +309,10 @@ async fn idle_connections_end_and_busy_ones_do_not() {
         assert!(ended.contains("InternalError"), "{ended}");
         assert!(hear(&mut app).await.1.is_err());
         let waited = last.elapsed();
-        assert!(waited >= idle && waited < idle + Duration::from_secs(2), "{waited:?}");
+        assert!(
+            waited >= idle && waited < idle + Duration::from_secs(2),
+            "{waited:?}"
+        );
     };
     let (report, ()) = tokio::join!(relay(ends, idle, std::future::pending()), act);
     assert_eq!(report.ending.reason, Reason::IdleTimeout);
