@@ -1,6 +1,7 @@
 //! The relay between stock rustls peers and plain sockets, both real.
 
 mod endings;
+mod openssl;
 mod schedules;
 mod sharing;
 
