@@ -10,7 +10,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, RootCertStore, ServerConfig};
 use serde_json::Value;
 
-use crate::peers::{Trusting, accept, alert_of, provider, server_config, server_config_noting, try_accept};
+use crate::peers::{
+    Trusting, accept, alert_of, expect_alert, provider, server_config, server_config_noting, try_accept,
+};
 use crate::plain::{self, exchange, expect_reset, read_error};
 use crate::support::process::Mark;
 use crate::world::{HOUR, Identity, ORDERS, Outbound, OutboundSetup, REPORTS, authority, uri};
@@ -288,4 +290,24 @@ fn tickets_that_a_server_gives_are_not_used() {
         exchange(&mut app, &mut server, "hello");
         assert_eq!(server.conn.handshake_kind(), Some(HandshakeKind::Full));
     }
+}
+
+#[test]
+fn a_server_that_does_not_ask_who_we_are_is_no_peer() {
+    let scene = OutboundSetup::default().start();
+    let orders = scene.api.peer(ORDERS);
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(orders.chain.clone(), orders.key_der())
+        .unwrap();
+    let mut app = plain::connect(scene.plain);
+    // Its own part is done without us; it learns with its first read that we are not having it.
+    let mut server = try_accept(scene.peer.accept(), config).unwrap();
+    expect_alert(&mut server, AlertDescription::HandshakeFailure);
+    expect_reset(&mut app);
+    let record = scene.sidecar.wait_record(Mark::default(), &[("peer_id", ORDERS)]);
+    assert_eq!(record["reason"], "no_common_parameters", "{record}");
+    assert_eq!(record["result"], "refused", "{record}");
 }
