@@ -289,3 +289,28 @@ fn tickets_that_a_server_gives_are_not_used() {
         assert_eq!(server.conn.handshake_kind(), Some(HandshakeKind::Full));
     }
 }
+
+#[test]
+fn a_server_that_does_not_ask_who_we_are_is_no_peer() {
+    let scene = OutboundSetup::default().start();
+    let orders = scene.api.peer(ORDERS);
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(orders.chain.clone(), orders.key_der())
+        .unwrap();
+    let mut app = plain::connect(scene.plain);
+    // The alert comes right behind our Finished: with it, or with the first read.
+    let told = try_accept(scene.peer.accept(), config)
+        .map_or_else(|error| error, |mut server| read_error(&mut server));
+    assert_eq!(
+        alert_of(&told),
+        Some(AlertDescription::HandshakeFailure),
+        "{told}"
+    );
+    expect_reset(&mut app);
+    let record = scene.sidecar.wait_record(Mark::default(), &[("peer_id", ORDERS)]);
+    assert_eq!(record["reason"], "no_common_parameters", "{record}");
+    assert_eq!(record["result"], "refused", "{record}");
+}

@@ -472,7 +472,11 @@ fn a_change_that_is_only_logged_hides_none_that_closes() {
     concerned.must_be_cut(AlertDescription::AccessDenied);
     expired.must_be_cut(AlertDescription::AccessDenied);
     control.must_flow();
-    for record in scene.sidecar.records_since(mark) {
+    let records = eventually("two records", SOON, || {
+        let records = scene.sidecar.records_since(mark);
+        (records.len() == 2).then_some(records)
+    });
+    for record in records {
         assert_eq!(record["reason"], "policy_change", "{record}");
     }
 }
