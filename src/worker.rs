@@ -134,6 +134,8 @@ async fn follow(worker: Arc<Worker>, mut set: watch::Receiver<ListenerSet>) {
 fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::Sender<()> {
     let (running, stopped) = oneshot::channel::<()>();
     let (worker, listener) = (worker.clone(), listener.clone());
+    // A drain waits until what still waits in the queue is accepted.
+    let token = worker.drain.token();
     tokio::spawn(async move {
         let context = listener.context.clone();
         let name = context.settings.name.clone();
@@ -154,6 +156,10 @@ fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::
                 tokio::spawn(connection::serve(worker.clone(), context.clone(), stream, addr));
             })
             .await;
+        drop(token);
     });
     running
 }
+
+#[cfg(test)]
+mod tests;
