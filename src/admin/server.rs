@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::AdminState;
 use super::routes::{self, Caller};
-use crate::sys::bind::Listening;
+use crate::sys::bind::{Listening, SocketFile};
 
 /// Connections at once; more are closed unanswered.
 pub(super) const MAX_CONNECTIONS: usize = 64;
@@ -128,8 +128,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 enum Listener {
     Tcp(TcpListener),
     Unix {
-        listener: UnixListener,
+        // First, so that it is dropped first: see [`SocketFile::remove`].
         _file: Option<RemoveFile>,
+        listener: UnixListener,
     },
 }
 
@@ -139,9 +140,10 @@ impl Listener {
             Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             Listening::Unix(listener) => {
                 let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
+                let file = path.and_then(|path| SocketFile::of(&path).ok());
                 Self::Unix {
+                    _file: file.map(RemoveFile),
                     listener: UnixListener::from_std(listener)?,
-                    _file: path.map(RemoveFile),
                 }
             }
         })
@@ -164,11 +166,10 @@ impl Listener {
 }
 
 /// The socket's file, removed when the listener goes.
-struct RemoveFile(PathBuf);
+struct RemoveFile(SocketFile);
 
 impl Drop for RemoveFile {
     fn drop(&mut self) {
-        // Nothing is lost when it stays: the next start finds that nobody answers, and replaces it.
-        let _ = std::fs::remove_file(&self.0);
+        self.0.remove();
     }
 }
