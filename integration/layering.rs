@@ -142,6 +142,18 @@ fn modules_use_only_what_they_may() {
             wrong.push(format!("{path}: module `{name}` has no row in this test's table"));
             continue;
         };
+        if code.contains("crate::{") {
+            wrong.push(format!(
+                "{path}: write `use crate::module::…` one by one, so that this test sees them"
+            ));
+        }
+        // From a module's top file `super` is the crate's root.
+        let is_top = path == format!("{name}.rs") || path == format!("{name}/mod.rs");
+        if is_top && code.contains("super::") {
+            wrong.push(format!(
+                "{path}: `super` is the crate here; write `crate::module::…`"
+            ));
+        }
         for (other, rest) in used(&code) {
             if other == name || !table.contains_key(other) {
                 continue;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::connection::live::Live;
 use crate::connection::{self, ListenerContext, Worker};
@@ -52,6 +52,16 @@ pub struct Workers {
     listeners: watch::Sender<ListenerSet>,
     threads: Vec<JoinHandle<()>>,
     stop: Vec<oneshot::Sender<()>>,
+    ended: Arc<Notify>,
+}
+
+/// Says that a worker's thread ended, in order or by a panic.
+struct SayEnded(Arc<Notify>);
+
+impl Drop for SayEnded {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Workers {
@@ -63,6 +73,7 @@ impl Workers {
         let (listeners, _) = watch::channel::<ListenerSet>(Arc::new([]));
         let mut threads = Vec::with_capacity(count);
         let mut stop = Vec::with_capacity(count);
+        let ended = Arc::new(Notify::new());
         for number in 0..count {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -75,10 +86,12 @@ impl Workers {
             let set = listeners.subscribe();
             let (stop_sender, stopped) = oneshot::channel();
             stop.push(stop_sender);
+            let say_ended = SayEnded(ended.clone());
             threads.push(
                 std::thread::Builder::new()
                     .name(format!("worker-{number}"))
                     .spawn(move || {
+                        let _say_ended = say_ended;
                         runtime.block_on(async {
                             tokio::select! {
                                 () = follow(worker, set) => {}
@@ -92,7 +105,13 @@ impl Workers {
             listeners,
             threads,
             stop,
+            ended,
         })
+    }
+
+    /// Resolves when a worker has ended, which none does by itself: a defect.
+    pub async fn one_ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Publishes the listeners to accept from. Connections of listeners that are left out live on.
@@ -134,6 +153,8 @@ async fn follow(worker: Arc<Worker>, mut set: watch::Receiver<ListenerSet>) {
 fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::Sender<()> {
     let (running, stopped) = oneshot::channel::<()>();
     let (worker, listener) = (worker.clone(), listener.clone());
+    // A drain waits until what still waits in the queue is accepted.
+    let token = worker.drain.token();
     tokio::spawn(async move {
         let context = listener.context.clone();
         let name = context.settings.name.clone();
@@ -154,6 +175,10 @@ fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::
                 tokio::spawn(connection::serve(worker.clone(), context.clone(), stream, addr));
             })
             .await;
+        drop(token);
     });
     running
 }
+
+#[cfg(test)]
+mod tests;

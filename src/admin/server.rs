@@ -3,6 +3,7 @@
 //! One request each, because an idle connection that is kept costs one of a small number of places, and the clients
 //! (a kubelet, a scraper, a person) ask every few seconds at most.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -16,13 +17,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::AdminState;
 use super::routes::{self, Caller};
-use crate::sys::bind::Listening;
+use crate::sys::bind::{Listening, SocketFile};
 
-/// Connections at once; more are closed unanswered.
+/// Connections at once; one more ends the oldest.
 pub(super) const MAX_CONNECTIONS: usize = 64;
 /// For the request line and headers.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,6 +57,8 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = Listener::adopt(listener)?;
     let mut connections = JoinSet::new();
+    // In the order in which they came; those that are finished are passed over.
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     let mut pause = FIRST_PAUSE;
     tokio::pin!(stop);
     loop {
@@ -67,20 +70,25 @@ pub async fn serve(
         // Finished ones give their places back before the new one is counted.
         while connections.try_join_next().is_some() {}
         match accepted {
-            // Closed unanswered: whoever has the places taken is near, and a person will ask again.
-            Ok(_) if connections.len() >= MAX_CONNECTIONS => {
-                tracing::debug!(
-                    limit = MAX_CONNECTIONS,
-                    "admin endpoint: too many connections at once, closed one"
-                );
-            }
             Ok((stream, local)) => {
                 pause = FIRST_PAUSE;
-                connections.spawn(serve_connection(
+                by_age.retain(|task| !task.is_finished());
+                // The oldest goes, not the newest: whoever holds connections open without a word must not keep a
+                // probe from its answer, or an orchestrator would kill us.
+                if by_age.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = by_age.pop_front()
+                {
+                    oldest.abort();
+                    tracing::debug!(
+                        limit = MAX_CONNECTIONS,
+                        "admin endpoint: too many connections at once, closed the oldest"
+                    );
+                }
+                by_age.push_back(connections.spawn(serve_connection(
                     stream,
                     Caller { kind, local },
                     Arc::clone(&state),
-                ));
+                )));
             }
             Err(e) => {
                 tracing::warn!(error = %e, "admin endpoint: cannot accept a connection, trying again");
@@ -128,8 +136,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 enum Listener {
     Tcp(TcpListener),
     Unix {
-        listener: UnixListener,
+        // First, so that it is dropped first: see [`SocketFile::remove`].
         _file: Option<RemoveFile>,
+        listener: UnixListener,
     },
 }
 
@@ -139,9 +148,10 @@ impl Listener {
             Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             Listening::Unix(listener) => {
                 let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
+                let file = path.and_then(|path| SocketFile::of(&path).ok());
                 Self::Unix {
+                    _file: file.map(RemoveFile),
                     listener: UnixListener::from_std(listener)?,
-                    _file: path.map(RemoveFile),
                 }
             }
         })
@@ -164,11 +174,10 @@ impl Listener {
 }
 
 /// The socket's file, removed when the listener goes.
-struct RemoveFile(PathBuf);
+struct RemoveFile(SocketFile);
 
 impl Drop for RemoveFile {
     fn drop(&mut self) {
-        // Nothing is lost when it stays: the next start finds that nobody answers, and replaces it.
-        let _ = std::fs::remove_file(&self.0);
+        self.0.remove();
     }
 }

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::state::{LastReload, View};
 use super::{AppError, Started, direction, load_policy};
 use crate::admin;
 use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
-use crate::config::settings::{Limits, Listener, ListenerKind, LogFormat, Settings};
+use crate::config::settings::{Address, Limits, Listener, ListenerKind, LogFormat, Settings};
 use crate::connection::live::{IdentityView, Live};
 use crate::connection::registry::lock;
 use crate::connection::{ListenerContext, authority};
@@ -24,6 +25,7 @@ use crate::lifecycle::signal::{Signal, Signals};
 use crate::policy::{Action, Policy};
 use crate::record::{ConnectionRecord, Reason, RecordSink, Verdict};
 use crate::reload::{self, Fingerprint};
+use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, ReloadResult};
@@ -59,11 +61,29 @@ pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     if let Err(error) = limits::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
     }
+    log_panics();
     fit_open_files(&mut started.settings.limits);
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?
-        .block_on(control(started, sink))
+        .build()?;
+    let result = runtime.block_on(control(started, sink));
+    // Dropping it would wait for ever for a read from a file system that does not answer.
+    runtime.shutdown_background();
+    result
+}
+
+/// A panic ends one task, and is said like everything else: one line of the log's form, which waits for nobody.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let what = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or_default();
+        let place = info.location().map(ToString::to_string);
+        tracing::error!(place, "a defect of svidecar, please report it: panicked: {what}");
+    }));
 }
 
 /// Raises the limit of open files, and lowers `max_connections` to what it allows: a connection beyond it would wait in
@@ -115,6 +135,14 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         settings.open_connections,
         settings.policy.mode,
     ));
+    let socket_files: Vec<_> = settings
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.listen {
+            Address::Unix(path) => SocketFile::of(path).ok(),
+            Address::Tcp(_) => None,
+        })
+        .collect();
     let identity = source::spawn(&settings.identity, started.clock.clone());
     let readiness = Readiness::new();
     let bound: Vec<_> = started
@@ -169,9 +197,11 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         "listening"
     );
 
-    tokio::spawn(authority::watch(control.live.clone()));
+    let mut tasks = JoinSet::new();
+    let authority = tokio::spawn(authority::watch(control.live.clone()));
+    tasks.spawn(named("the authority over open connections", authority));
     let (stop_admin, admin_stopped) = watch::channel(());
-    let mut admin_tasks = tokio::task::JoinSet::new();
+    let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [
         (started.admin, admin::Kind::Full),
         (started.probes, admin::Kind::Probes),
@@ -179,26 +209,54 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         if let Some(socket) = socket {
             let mut stopped = admin_stopped.clone();
             let state: Arc<dyn admin::AdminState> = control.view.clone();
-            admin_tasks.spawn(admin::serve(socket, kind, state, async move {
+            let serving = tokio::spawn(admin::serve(socket, kind, state, async move {
                 // Either a value or the sender's end: both mean stop.
                 let _ = stopped.changed().await;
             }));
+            admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
     if let Some((path, seen)) = started.policy_seen {
-        tokio::spawn(follow_policy(control.clone(), path, seen));
+        let following = tokio::spawn(follow_policy(control.clone(), path, seen));
+        tasks.spawn(named("the watch over the policy's files", following));
     }
 
     let result = tokio::select! {
         result = follow_identity(&control, identity.state.clone()) => result,
         () = until_terminated(&control, &mut signals) => Ok(()),
+        () = workers.one_ended() => Err(AppError::Ended("a worker")),
+        name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
+        name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
     };
-    end(&control, &workers, &drain, &mut signals).await;
+    let patience = match result {
+        // Nobody may watch over the open connections any more.
+        Err(AppError::Ended(_)) => Duration::ZERO,
+        _ => control.settings.limits.drain_timeout,
+    };
+    // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
+    for file in socket_files {
+        file.remove();
+    }
+    end(&control, &workers, &drain, &mut signals, patience).await;
     workers.stop();
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
-    remove_sockets(&control.settings);
     result
+}
+
+/// The name of a task, once the task has ended: in order or by a panic.
+async fn named<T>(name: &'static str, task: JoinHandle<T>) -> &'static str {
+    // Its result is in the log.
+    let _ = task.await;
+    name
+}
+
+/// The name of the first of these tasks that ends. They must not: the process would go on with a part of it dead.
+async fn one_ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
+    match tasks.join_next().await {
+        Some(ended) => ended.unwrap_or("a task"),
+        None => std::future::pending().await,
+    }
 }
 
 /// Handles signals up to the first that asks for the end.
@@ -212,7 +270,7 @@ async fn until_terminated(control: &Control, signals: &mut Signals) {
 }
 
 /// Stops accepting, lets connections finish, and forces those that do not.
-async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut Signals) {
+async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut Signals, patience: Duration) {
     let open = control.live.capacity.connections();
     control
         .readiness
@@ -220,7 +278,7 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
     workers.publish(Arc::new([]));
     tracing::info!(
         open,
-        drain_timeout_s = control.settings.limits.drain_timeout.as_secs_f64(),
+        drain_timeout_s = patience.as_secs_f64(),
         "shutting down: no new connections; open ones may finish"
     );
     let again = async {
@@ -228,7 +286,7 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
         while !matches!(signals.next().await, Signal::Terminate { .. }) {}
     };
     let cut = tokio::select! {
-        drained = drain.drain(control.settings.limits.drain_timeout) => match drained {
+        drained = drain.drain(patience) => match drained {
             Drained::Complete => 0,
             Drained::Forced { remaining } => remaining,
         },
@@ -248,16 +306,6 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
     }
 }
 
-/// Unix sockets leave a file behind that would look as if somebody listened.
-fn remove_sockets(settings: &Settings) {
-    for listener in &settings.listeners {
-        if let crate::config::settings::Address::Unix(path) = &listener.listen {
-            // Not being there is what is wanted.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 /// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
 /// we hold nothing.
 async fn follow_identity(control: &Control, mut states: watch::Receiver<Arc<State>>) -> Result<(), AppError> {
@@ -265,6 +313,7 @@ async fn follow_identity(control: &Control, mut states: watch::Receiver<Arc<Stat
     let mut published: Option<u64> = None;
     let mut rotations = 0;
     loop {
+        let mut unusable = None;
         let state = states.borrow_and_update().clone();
         if let (Status::Fatal { why }, None) = (&state.status, &state.material) {
             return Err(AppError::Identity(why.clone()));
@@ -290,6 +339,8 @@ async fn follow_identity(control: &Control, mut states: watch::Receiver<Arc<Stat
                     }
                     Err(error) => {
                         tracing::error!(%error, "an update of our identity cannot be used; the last one stays in force");
+                        control.keep_identity(&error.to_string());
+                        unusable = Some(error.to_string());
                     }
                 }
             }
@@ -305,7 +356,7 @@ async fn follow_identity(control: &Control, mut states: watch::Receiver<Arc<Stat
                 });
             }
         }
-        control.show_identity(&state);
+        control.show_identity(&state, unusable);
         if states.changed().await.is_err() {
             return Err(AppError::Identity("the identity source ended".to_owned()));
         }
@@ -321,17 +372,23 @@ async fn follow_policy(control: Arc<Control>, path: PathBuf, mut seen: Fingerpri
             .is_ok();
         let looked_at = path.clone();
         // A dead network file system must not hold up identity and signals.
-        let Ok(now) = tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await else {
-            return;
+        let now = match tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await {
+            Ok(now) if now == seen && !asked => continue,
+            Ok(now) => now,
+            // A panic, which is in the log.
+            Err(_) => continue,
         };
-        if now == seen && !asked {
-            continue;
-        }
         seen = now;
         let (settings, time) = (control.settings.clone(), control.clock.now());
-        let Ok(loaded) = tokio::task::spawn_blocking(move || load_policy(&settings, time)).await else {
-            return;
-        };
+        let name = path.display().to_string();
+        let loaded = tokio::task::spawn_blocking(move || load_policy(&settings, time))
+            .await
+            .unwrap_or_else(|error| {
+                Err(vec![Diagnostic::of_file(
+                    &name,
+                    format!("reading it failed: {error}"),
+                )])
+            });
         match loaded {
             Ok((policy, warnings)) => {
                 for warning in &warnings {
@@ -401,7 +458,26 @@ impl Control {
         });
     }
 
-    fn show_identity(&self, state: &State) {
+    /// After an update that cannot be used: the last one stays, and where there is none, connections are refused with
+    /// the true cause.
+    fn keep_identity(&self, why: &str) {
+        if let IdentityView::Missing { reason, .. } = *self.live.identity() {
+            self.live.set_identity(IdentityView::Missing {
+                reason,
+                detail: why.to_owned(),
+            });
+        }
+    }
+
+    /// Whether connections are served with an identity at this moment.
+    fn identity_is_good(&self) -> bool {
+        match &*self.live.identity() {
+            IdentityView::Held(context) => context.material.svid.not_after > self.clock.now(),
+            IdentityView::Missing { .. } => false,
+        }
+    }
+
+    fn show_identity(&self, state: &State, unusable: Option<String>) {
         let detail = match (&state.material, &state.last_problem) {
             (Some(material), None) => format!(
                 "{} until {}",
@@ -418,8 +494,12 @@ impl Control {
             }
             (None, _) => state.status.to_string(),
         };
+        let detail = match unusable {
+            Some(why) => format!("{detail}; it cannot be used: {why}"),
+            None => detail,
+        };
         self.readiness
-            .set(Condition::Identity, state.material.is_some(), detail);
+            .set(Condition::Identity, self.identity_is_good(), detail);
         let id = state
             .material
             .as_deref()
@@ -453,6 +533,24 @@ fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
         ListenerKind::Outbound { peer, .. } => {
             let patterns: Vec<_> = peer.iter().map(ToString::to_string).collect();
             metrics.set_rules(patterns.iter().map(|pattern| (pattern.as_str(), Verdict::Allow)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_or_panics_is_named() {
+        for panics in [false, true] {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(named("one", tokio::spawn(std::future::pending::<()>())));
+            tasks.spawn(named(
+                "two",
+                tokio::spawn(async move { assert!(!panics, "as told") }),
+            ));
+            assert_eq!(one_ended(&mut tasks).await, "two");
         }
     }
 }

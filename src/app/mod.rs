@@ -45,6 +45,9 @@ pub enum AppError {
     /// A thread, runtime or signal handler could not be made.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// A part ended that must not while the process runs.
+    #[error("{0} ended unexpectedly; the log says more")]
+    Ended(&'static str),
     /// The identity source refuses us for good.
     #[error("identity: {0}")]
     Identity(String),

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -90,15 +91,14 @@ impl Authority {
             if count % SLICE == SLICE - 1 {
                 tokio::task::yield_now().await;
             }
-            // Its chains' ends are to be seen, whatever else is found about it and only logged.
+            let finding = strictest(
+                &live.open_connections,
+                judge(entry, &self.identity, &self.policy, now, &mut verified),
+            );
+            // Also of one that is let live: its chain's end may be treated otherwise than what was found now.
             if entry.expires() > now {
                 live.registry.note_expiry(entry);
             }
-            let finding = judge(entry, &self.identity, &self.policy, now, &mut verified)
-                .into_iter()
-                .flatten()
-                .map(|order| (action(&live.open_connections, order.reason), order))
-                .min_by_key(|(action, _)| patience(*action));
             let Some((action, order)) = finding else {
                 *lock(&entry.noted) = None;
                 continue;
@@ -108,11 +108,11 @@ impl Authority {
                     entry.order_close(order);
                 }
                 OnChange::Drain(time) => {
+                    let anew = Instant::now() + time;
                     let deadline = self
                         .draining
                         .get(&entry.id)
-                        .copied()
-                        .unwrap_or_else(|| Instant::now() + time);
+                        .map_or(anew, |begun| anew.min(*begun));
                     if deadline <= Instant::now() {
                         entry.order_close(order);
                     } else {
@@ -144,79 +144,85 @@ const fn action(settings: &OpenConnections, reason: Reason) -> OnChange {
     }
 }
 
-/// How long a connection is suffered: of several findings the one that ends it soonest decides, so that a change which
-/// is only logged does not hide one that closes.
-const fn patience(action: OnChange) -> (u8, Duration) {
-    match action {
-        OnChange::Close => (0, Duration::ZERO),
-        OnChange::Drain(time) => (1, time),
-        OnChange::Log => (2, Duration::ZERO),
-    }
+/// Of what was found the one that the settings treat most strictly: what one of them lets live must not hide the
+/// connection from another.
+fn strictest(settings: &OpenConnections, found: impl Iterator<Item = Ending>) -> Option<(OnChange, Ending)> {
+    found
+        .map(|order| (action(settings, order.reason), order))
+        .min_by_key(|(action, _)| match action {
+            OnChange::Close => (0, Duration::ZERO),
+            OnChange::Drain(time) => (1, *time),
+            OnChange::Log => (2, Duration::ZERO),
+        })
 }
 
 /// The results of one scan's verifications: connections of the same peer share them.
 #[derive(Default)]
-struct Verified<'e>(HashMap<(Direction, &'e [CertificateDer<'static>]), Result<(), Refusal>>);
+struct Verified<'e>(HashMap<(Direction, &'e [CertificateDer<'static>]), Result<SystemTime, Refusal>>);
 
-/// Why `entry` would not be admitted now: every cause, in the order in which it would be refused.
+/// Every cause for which `entry` would not be admitted now, the one that says most first.
 fn judge<'e>(
     entry: &'e Entry,
     identity: &IdentityView,
     policy: &PolicyView,
     now: SystemTime,
     verified: &mut Verified<'e>,
-) -> [Option<Ending>; 3] {
-    [
-        judge_expiry(entry, now),
-        judge_identity(entry, identity, now, verified),
-        judge_policy(entry, identity, policy, now),
-    ]
+) -> impl Iterator<Item = Ending> {
+    judge_trust(entry, identity, now, verified).chain(judge_policy(entry, identity, policy, now))
 }
 
 /// Checks a connection that has just registered against an identity that is newer than the one its handshake used.
 #[must_use]
 pub fn recheck(entry: &Entry, identity: &IdentityView, now: SystemTime) -> Option<Ending> {
-    judge_expiry(entry, now).or_else(|| judge_identity(entry, identity, now, &mut Verified::default()))
+    judge_trust(entry, identity, now, &mut Verified::default()).next()
 }
 
-fn judge_expiry(entry: &Entry, now: SystemTime) -> Option<Ending> {
-    let order = |reason, detail: String| Some(Ending::with(reason, detail));
-    let until = crate::clock::rfc3339;
-    if entry.own.not_after <= now {
-        return order(
-            Reason::OwnExpired,
-            format!("our SVID ran out at {}", until(entry.own.not_after)),
-        );
-    }
-    if entry.peer.not_after <= now {
-        let detail = format!("the peer's chain ran out at {}", until(entry.peer.not_after));
-        return order(Reason::PeerExpired, detail);
-    }
-    None
-}
-
-fn judge_identity<'e>(
+/// All but policy.
+fn judge_trust<'e>(
     entry: &'e Entry,
     identity: &IdentityView,
     now: SystemTime,
     verified: &mut Verified<'e>,
-) -> Option<Ending> {
-    let order = |reason, detail: String| Some(Ending::with(reason, detail));
-    match identity {
+) -> impl Iterator<Item = Ending> {
+    // First, as a renewed authority moves the chain's end.
+    let bundle = match identity {
+        IdentityView::Held(context) => judge_bundle(entry, context, now, verified),
+        IdentityView::Missing { .. } => None,
+    };
+    let ends = judge_ends(entry, now);
+    ends.into_iter()
+        .chain(judge_identity(entry, identity))
+        .chain(bundle)
+}
+
+fn judge_ends(entry: &Entry, now: SystemTime) -> Option<Ending> {
+    let until = crate::clock::rfc3339;
+    let peer_ends = lock(&entry.trust).not_after;
+    if entry.own.not_after <= now {
+        let detail = format!("our SVID ran out at {}", until(entry.own.not_after));
+        Some(Ending::with(Reason::OwnExpired, detail))
+    } else if peer_ends <= now {
+        let detail = format!("the peer's chain ran out at {}", until(peer_ends));
+        Some(Ending::with(Reason::PeerExpired, detail))
+    } else {
+        None
+    }
+}
+
+fn judge_identity(entry: &Entry, identity: &IdentityView) -> Option<Ending> {
+    let detail = match identity {
+        // The connections that rest on it end with it.
         IdentityView::Missing {
             reason: Reason::IdentityExpired,
             ..
-        } => None,
-        IdentityView::Missing { detail, .. } => order(
-            Reason::IdentityChange,
-            format!("our identity was withdrawn: {detail}"),
-        ),
-        IdentityView::Held(context) if context.material.svid.id != entry.own.id => order(
-            Reason::IdentityChange,
-            format!("our identity is now {}", context.material.svid.id),
-        ),
-        IdentityView::Held(context) => judge_bundle(entry, context, now, verified),
-    }
+        } => return None,
+        IdentityView::Missing { detail, .. } => format!("our identity was withdrawn: {detail}"),
+        IdentityView::Held(context) if context.material.svid.id != entry.own.id => {
+            format!("our identity is now {}", context.material.svid.id)
+        }
+        IdentityView::Held(_) => return None,
+    };
+    Some(Ending::with(Reason::IdentityChange, detail))
 }
 
 fn judge_bundle<'e>(
@@ -226,30 +232,26 @@ fn judge_bundle<'e>(
     verified: &mut Verified<'e>,
 ) -> Option<Ending> {
     let current = context.material.bundles.get(entry.peer.id.trust_domain());
-    if same_bundle(lock(&entry.bundle).as_ref(), current) {
+    let mut trust = lock(&entry.trust);
+    if same_bundle(trust.bundle.as_ref(), current) {
         return None;
     }
     let side = match entry.direction {
         Direction::Inbound => PeerSide::Client,
         Direction::Outbound => PeerSide::Server,
     };
-    // Whether a chain that ran out ends the connection is a question of its own: here, whether it was one of theirs.
-    let at = if entry.peer.not_after <= now {
-        entry
-            .peer
-            .not_after
-            .checked_sub(Duration::from_secs(1))
-            .unwrap_or(now)
-    } else {
-        now
-    };
+    // That time ran out is another finding: what is asked here is whether these authorities vouch for the chain.
+    let at = now.min(trust.not_after);
     let outcome = verified
         .0
         .entry((entry.direction, &entry.peer.chain))
-        .or_insert_with(|| verify_chain(&context.store, &entry.peer.chain, side, at).map(drop));
+        .or_insert_with(|| {
+            verify_chain(&context.store, &entry.peer.chain, side, at).map(|peer| peer.not_after)
+        });
     match outcome {
-        Ok(()) => {
-            *lock(&entry.bundle) = current.cloned();
+        Ok(not_after) => {
+            trust.bundle = current.cloned();
+            trust.not_after = *not_after;
             None
         }
         Err(refusal) => Some(Ending::with(Reason::BundleChange, refusal.to_string())),
@@ -283,11 +285,15 @@ fn judge_policy(
         source: entry.peer_addr.ip(),
         own_trust_domain: own.trust_domain(),
     };
-    let denial = authorize::inbound(policy, &who, now).err()?;
+    let Err(denial) = authorize::inbound(policy, &who, now) else {
+        entry.admitted_under.store(policy.generation, Ordering::Relaxed);
+        return None;
+    };
     let admitted_by = lock(&entry.decision)
         .as_ref()
         .map(|decision| decision.policy_generation);
-    let reason = if admitted_by == Some(policy.generation) {
+    let admitted_under = entry.admitted_under.load(Ordering::Relaxed);
+    let reason = if admitted_by == Some(policy.generation) || admitted_under == policy.generation {
         Reason::RuleExpired
     } else {
         Reason::PolicyChange

@@ -77,11 +77,29 @@ struct Serving<'a> {
     handshake: Option<capacity::Place>,
 }
 
-/// Serves one accepted connection to its end, and records it.
-pub async fn serve(worker: Arc<Worker>, listener: Arc<ListenerContext>, stream: Stream, peer_addr: PeerAddr) {
+/// Serves one accepted connection to its end, and records it. A drain waits for it from this call on, before it is
+/// first polled.
+pub fn serve(
+    worker: Arc<Worker>,
+    listener: Arc<ListenerContext>,
+    stream: Stream,
+    peer_addr: PeerAddr,
+) -> impl Future<Output = ()> + Send {
+    let token = worker.drain.token();
+    async move {
+        serve_accepted(&worker, &listener, stream, peer_addr).await;
+        drop(token);
+    }
+}
+
+async fn serve_accepted(
+    worker: &Arc<Worker>,
+    listener: &Arc<ListenerContext>,
+    stream: Stream,
+    peer_addr: PeerAddr,
+) {
     let live = &worker.live;
-    let _token = worker.drain.token();
-    let draft = Draft::new(live.registry.next_id(), &listener, peer_addr, live.clock.now());
+    let draft = Draft::new(live.registry.next_id(), listener, peer_addr, live.clock.now());
     let (_place, handshake) = match live.capacity.admit() {
         Ok(places) => places,
         Err(reason) => {
@@ -93,8 +111,8 @@ pub async fn serve(worker: Arc<Worker>, listener: Arc<ListenerContext>, stream: 
     };
     let open = listener.metrics.open();
     let mut serving = Serving {
-        worker: &worker,
-        listener: &listener,
+        worker,
+        listener,
         draft,
         handshake: Some(handshake),
     };
@@ -102,6 +120,8 @@ pub async fn serve(worker: Arc<Worker>, listener: Arc<ListenerContext>, stream: 
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
         Direction::Outbound => outbound::serve(&mut serving, stream).await,
     };
+    // One that was refused without a handshake still has its place there.
+    drop(serving.handshake.take());
     live.records
         .record(&serving.draft.finish(closing.ending, live.clock.now()));
     drop(open);

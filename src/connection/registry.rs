@@ -30,8 +30,8 @@ pub struct Entry {
     pub peer_addr: PeerAddr,
     /// The verified peer.
     pub peer: VerifiedPeer,
-    /// The bundle that last verified it.
-    pub bundle: Mutex<Option<Arc<Bundle>>>,
+    /// What last verified it.
+    pub trust: Mutex<Trust>,
     /// The SVID we presented.
     pub own: Arc<Svid>,
     /// When it was accepted.
@@ -40,16 +40,27 @@ pub struct Entry {
     pub traffic: Arc<Traffic>,
     /// The terms it is open on; absent until it is admitted.
     pub decision: Mutex<Option<Decision>>,
+    /// The generation of the last policy that was seen to admit it, after the one in `decision`.
+    pub admitted_under: AtomicU64,
     /// What was only logged of it last, so that it is said once.
     pub noted: Mutex<Option<Reason>>,
     close: Mutex<Option<oneshot::Sender<Ending>>>,
+}
+
+/// What a peer's chain rests on.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The bundle that verified it.
+    pub bundle: Option<Arc<Bundle>>,
+    /// When the chain ends, up to and with the authority of that bundle. A renewed authority moves it.
+    pub not_after: SystemTime,
 }
 
 impl Entry {
     /// The earlier end of the two chains.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
-        self.peer.not_after.min(self.own.not_after)
+        lock(&self.trust).not_after.min(self.own.not_after)
     }
 
     /// Tells the connection to end. Returns false when it was told before.
@@ -73,7 +84,7 @@ pub struct Registration {
     pub peer_addr: PeerAddr,
     /// See [`Entry::peer`].
     pub peer: VerifiedPeer,
-    /// See [`Entry::bundle`].
+    /// The bundle that verified it in the handshake.
     pub bundle: Option<Arc<Bundle>>,
     /// See [`Entry::own`].
     pub own: Arc<Svid>,
@@ -131,12 +142,16 @@ impl Registry {
             listener: facts.listener,
             direction: facts.direction,
             peer_addr: facts.peer_addr,
+            trust: Mutex::new(Trust {
+                bundle: facts.bundle,
+                not_after: facts.peer.not_after,
+            }),
             peer: facts.peer,
-            bundle: Mutex::new(facts.bundle),
             own: facts.own,
             since: facts.since,
             traffic: Arc::default(),
             decision: Mutex::new(None),
+            admitted_under: AtomicU64::new(0),
             noted: Mutex::new(None),
             close: Mutex::new(Some(sender)),
         });

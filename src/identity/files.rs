@@ -46,6 +46,9 @@ pub enum FileError {
         /// What the system said.
         source: io::Error,
     },
+    /// It is a folder, a pipe or a device.
+    #[error("cannot read `{}`: it is no regular file", .0.display())]
+    NotAFile(PathBuf),
     /// It is too large to be what it should be.
     #[error("cannot read `{}`: it is larger than {MAX_FILE} bytes", .0.display())]
     TooLarge(PathBuf),
@@ -89,9 +92,13 @@ where
     let mut given: Option<Contents> = None;
     let mut unsettled: Option<Instant> = None;
     loop {
-        let traces = traces(&paths);
+        let Some(traces) = blocking(&paths, traces).await else {
+            return;
+        };
         if seen.as_ref() != Some(&traces) || unsettled.is_some() {
-            let contents = read(&paths);
+            let Some(contents) = blocking(&paths, read).await else {
+                return;
+            };
             let whole = contents.as_ref().is_ok_and(pair_is_whole);
             let since = *unsettled.get_or_insert_with(Instant::now);
             if whole || since.elapsed() >= SETTLE {
@@ -117,6 +124,16 @@ where
         }
         tokio::time::sleep(if unsettled.is_some() { LOOK / 5 } else { LOOK }).await;
     }
+}
+
+/// Off the thread that also hears signals: a network file system may not answer. None after a panic, which ends the
+/// feed; the caller starts a new one.
+async fn blocking<T: Send + 'static>(
+    paths: &IdentityFiles,
+    work: impl FnOnce(&IdentityFiles) -> T + Send + 'static,
+) -> Option<T> {
+    let paths = paths.clone();
+    tokio::task::spawn_blocking(move || work(&paths)).await.ok()
 }
 
 fn traces(paths: &IdentityFiles) -> Traces {
@@ -159,6 +176,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
         path: path.to_owned(),
         source,
     };
+    // Asked before opening: to open a pipe waits for its writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(FileError::NotAFile(path.to_owned()));
+    }
     let file = std::fs::File::open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     // The whole capacity at once: a buffer that grows leaves copies of a key behind.

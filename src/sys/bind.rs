@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -139,6 +139,40 @@ pub fn unix_listener(path: &Path, mode: u32) -> Result<UnixListener, BindError> 
     bound().map_err(failed)
 }
 
+/// The file of a unix socket of ours. It is told from a later one at the same path, which is not ours to remove.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// The file of the socket that has just been bound at `path`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Removes it, so that it does not look as if somebody listened. Call this while the socket is still open: after
+    /// that, another file may get its number.
+    pub fn remove(&self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if ours {
+            // Where it stays, the next start finds that nobody answers, and replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// Whether a process listens on the socket file.
 fn answers(path: &Path) -> io::Result<bool> {
     // Not blocking: a connect to a full queue would wait for as long as the other process does not accept.
@@ -175,6 +209,22 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(unix(&path, 0o600), Err(BindError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn only_the_file_of_our_own_socket_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let ours = unix(&path, 0o600).unwrap();
+        let file = SocketFile::of(&path).unwrap();
+        // Somebody else takes the place.
+        std::fs::remove_file(&path).unwrap();
+        let theirs = unix(&path, 0o600).unwrap();
+        file.remove();
+        assert!(path.exists());
+        SocketFile::of(&path).unwrap().remove();
+        assert!(!path.exists());
+        drop((ours, theirs));
     }
 
     #[test]

@@ -1,16 +1,23 @@
 //! Connects to a target within a time limit.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::resolve::Resolver;
 use crate::authorize::Permit;
 use crate::config::settings::Target;
 use crate::record::Reason;
 use crate::sys::stream::Stream;
+
+/// How long an address of a name may be silent before the next is tried beside it (RFC 8305's default).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried, so that a name with very many takes a bounded number of sockets.
+const MAX_ADDRESSES: usize = 16;
 
 /// Why a target could not be reached.
 #[derive(Debug)]
@@ -44,46 +51,73 @@ pub async fn peer(target: &Target, resolver: &Resolver, limit: Duration) -> Resu
 }
 
 async fn dial(target: &Target, resolver: &Resolver, limit: Duration) -> Result<Stream, DialError> {
-    let Ok(result) = timeout(limit, connect(target, resolver)).await else {
-        let detail = format!("`{target}` did not answer within {} ms", limit.as_millis());
-        return Err(DialError {
-            reason: Reason::ConnectTimeout,
-            detail,
-        });
+    let deadline = Instant::now() + limit;
+    let late = |reason, what: &str| DialError {
+        reason,
+        detail: format!("`{target}` {what} within {} ms", limit.as_millis()),
     };
-    let stream = result?;
+    let unanswered = || late(Reason::ConnectTimeout, "did not answer");
+    let stream = match target {
+        Target::Ip(addr) => timeout_at(deadline, TcpStream::connect(addr))
+            .await
+            .map_err(|_| unanswered())?
+            .map(Stream::Tcp)
+            .map_err(|e| failed(target, &e))?,
+        Target::Unix(path) => timeout_at(deadline, UnixStream::connect(path))
+            .await
+            .map_err(|_| unanswered())?
+            .map(Stream::Unix)
+            .map_err(|e| failed(target, &e))?,
+        Target::Name(name, port) => {
+            let addresses = timeout_at(deadline, resolver.lookup(name, *port))
+                .await
+                .map_err(|_| late(Reason::ResolveFailed, "was not resolved"))?
+                .map_err(|e| DialError {
+                    reason: Reason::ResolveFailed,
+                    detail: e.to_string(),
+                })?;
+            timeout_at(deadline, first_to_connect(addresses))
+                .await
+                .map_err(|_| unanswered())?
+                .map(Stream::Tcp)
+                .map_err(|(addr, e)| DialError {
+                    reason: Reason::ConnectFailed,
+                    detail: format!("can't connect to `{target}` at {addr}: {e}"),
+                })?
+        }
+    };
     stream.set_nodelay().map_err(|e| failed(target, &e))?;
     Ok(stream)
 }
 
-async fn connect(target: &Target, resolver: &Resolver) -> Result<Stream, DialError> {
-    match target {
-        Target::Ip(addr) => TcpStream::connect(addr)
-            .await
-            .map(Stream::Tcp)
-            .map_err(|e| failed(target, &e)),
-        Target::Unix(path) => UnixStream::connect(path)
-            .await
-            .map(Stream::Unix)
-            .map_err(|e| failed(target, &e)),
-        Target::Name(name, port) => {
-            let addresses = resolver.lookup(name, *port).await.map_err(|e| DialError {
-                reason: Reason::ResolveFailed,
-                detail: e.to_string(),
-            })?;
-            let mut last = None;
-            for addr in addresses {
-                match TcpStream::connect(addr).await {
-                    Ok(stream) => return Ok(Stream::Tcp(stream)),
-                    Err(error) => {
-                        last = Some(DialError {
-                            reason: Reason::ConnectFailed,
-                            detail: format!("can't connect to `{target}` at {addr}: {error}"),
-                        })
-                    }
-                }
+/// Connects to whichever address answers first. Each has a head start before the next is tried beside it, so that one
+/// that is silent does not use up the time of all (RFC 8305, section 5). The answer, when none does, is the last
+/// failure.
+async fn first_to_connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, (SocketAddr, io::Error)> {
+    let mut rest = addresses.into_iter().take(MAX_ADDRESSES);
+    // Dropping it gives up the attempts that are left.
+    let mut attempts = JoinSet::new();
+    let nothing = SocketAddr::from(([0, 0, 0, 0], 0));
+    let mut last = (nothing, io::Error::from(io::ErrorKind::AddrNotAvailable));
+    loop {
+        let next = rest.next();
+        let is_last = next.is_none();
+        if let Some(addr) = next {
+            attempts.spawn(async move { TcpStream::connect(addr).await.map_err(|e| (addr, e)) });
+        }
+        let ended = if is_last {
+            attempts.join_next().await
+        } else {
+            match timeout(HEAD_START, attempts.join_next()).await {
+                Ok(ended) => ended,
+                Err(_) => continue,
             }
-            Err(last.unwrap_or_else(|| failed(target, &io::Error::from(io::ErrorKind::AddrNotAvailable))))
+        };
+        match ended {
+            Some(Ok(Ok(stream))) => return Ok(stream),
+            Some(Ok(Err(failure))) => last = failure,
+            Some(Err(panicked)) => last.1 = io::Error::other(panicked),
+            None => return Err(last),
         }
     }
 }
@@ -92,5 +126,59 @@ fn failed(target: &Target, error: &io::Error) -> DialError {
     DialError {
         reason: Reason::ConnectFailed,
         detail: format!("can't connect to `{target}`: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Socket, Type};
+    use tokio::net::TcpListener;
+
+    /// An address whose queue is full, so that a connection to it is never answered; and what keeps it so.
+    fn silent() -> (SocketAddr, Vec<Socket>) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut sockets = vec![listener];
+        for _ in 0..8 {
+            let filler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            filler.set_nonblocking(true).unwrap();
+            // It is in progress, or waits for ever.
+            let _ = filler.connect(&address);
+            sockets.push(filler);
+        }
+        (address.as_socket().unwrap(), sockets)
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_does_not_use_up_the_time_of_the_others() {
+        let (dead, _sockets) = silent();
+        let still_silent = timeout(HEAD_START, TcpStream::connect(dead)).await.is_err();
+        assert!(still_silent, "the test's dead address answers");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let began = Instant::now();
+        let stream = timeout(Duration::from_secs(5), first_to_connect(vec![dead, dead, alive]))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), alive);
+        assert!(began.elapsed() >= 2 * HEAD_START, "each had its head start");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_passed_over_at_once_and_the_last_failure_is_told() {
+        let refusing = |listener: TcpListener| listener.local_addr().unwrap();
+        let one = refusing(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let two = refusing(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let began = Instant::now();
+        let (addr, error) = first_to_connect(vec![one, two]).await.unwrap_err();
+        assert_eq!((addr, error.kind()), (two, io::ErrorKind::ConnectionRefused));
+        assert!(began.elapsed() < HEAD_START);
+        assert!(first_to_connect(Vec::new()).await.is_err());
     }
 }

@@ -95,6 +95,27 @@ impl Authority {
         })
     }
 
+    /// The same key, certified anew for `life`: what renewing a root looks like.
+    #[cfg(test)]
+    pub(crate) fn renewed(&self, life: Duration, now: SystemTime) -> Result<Self, AuthorityError> {
+        let key = KeyPair::try_from(self.issuer.key().serialize_der())?;
+        let mut params = authority_params(&self.trust_domain, life, now, None)?;
+        // Under its old name.
+        let (_, old) = x509_parser::parse_x509_certificate(&self.root).unwrap();
+        let name = old.subject().iter_common_name().next().unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, name.as_str().unwrap());
+        let certificate = params.self_signed(&key)?.der().clone();
+        Ok(Self {
+            trust_domain: self.trust_domain.clone(),
+            issuer: Issuer::new(params, key),
+            root: certificate.clone(),
+            certificate,
+            intermediates: Vec::new(),
+        })
+    }
+
     /// The trust domain.
     #[must_use]
     pub const fn trust_domain(&self) -> &TrustDomain {

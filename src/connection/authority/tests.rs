@@ -350,3 +350,109 @@ fn a_registered_connection_leaves_when_it_is_dropped() {
     drop(web);
     assert!(world.live.registry.is_empty());
 }
+
+/// What one setting lets live must not hide the connection from what another setting closes.
+#[tokio::test]
+async fn a_change_that_is_only_logged_hides_no_other() {
+    type Change = fn(&World);
+    let other_id: Change = |w| w.identity("spiffe://example.org/other", 3 * HOUR, &[&w.partner]);
+    let no_rules: Change = |w| w.policy("rules: []");
+    let no_partner: Change = |w| w.identity("spiffe://example.org/other", 3 * HOUR, &[]);
+    let expiry: Change = |w| w.pass(HOUR);
+    let log = OpenConnections::default();
+    let log_identity = OpenConnections {
+        on_identity_change: OnChange::Log,
+        ..log
+    };
+    let log_policy = OpenConnections {
+        on_policy_change: OnChange::Log,
+        ..log
+    };
+    let log_expiry = OpenConnections {
+        on_expiry: OnChange::Log,
+        ..log
+    };
+    let cases = [
+        (log_identity, other_id, no_rules, Reason::PolicyChange),
+        (log_identity, other_id, no_partner, Reason::BundleChange),
+        (log_identity, other_id, expiry, Reason::PeerExpired),
+        (log_policy, no_rules, expiry, Reason::PeerExpired),
+        (log_expiry, expiry, no_rules, Reason::PolicyChange),
+    ];
+    for (number, (actions, logged, closing, reason)) in cases.into_iter().enumerate() {
+        let world = World::new(actions);
+        world.identity(OWN, 3 * HOUR, &[&world.partner]);
+        let mut authority = Authority::new(world.live.clone());
+        let mut partner = world.connect(PARTNER, HOUR);
+        logged(&world);
+        authority.look().await;
+        assert_eq!(
+            told(&mut partner),
+            None,
+            "case {number}: the first change is logged"
+        );
+        closing(&world);
+        authority.look().await;
+        assert_eq!(told(&mut partner), Some(reason), "case {number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_drains_still_ends_with_its_chain() {
+    let world = World::new(OpenConnections {
+        on_policy_change: OnChange::Drain(4 * HOUR),
+        ..OpenConnections::default()
+    });
+    let mut authority = Authority::new(world.live.clone());
+    let mut web = world.connect(WEB, HOUR / 2);
+    world.policy("rules: []");
+    authority.look().await;
+    assert_eq!(told(&mut web), None);
+    world.pass(HOUR / 2);
+    authority.look().await;
+    assert_eq!(told(&mut web), Some(Reason::PeerExpired));
+}
+
+#[tokio::test]
+async fn a_rule_that_ends_is_said_to_have_ended_also_under_a_later_policy() {
+    let world = World::new(OpenConnections::default());
+    let until = crate::clock::rfc3339(world.now() + HOUR / 4);
+    let policy = |more: &str| {
+        format!("rules: [{{name: visit, action: allow, from: ['{WEB}'], expires: {until}}}{more}]")
+    };
+    world.policy(&policy(""));
+    let mut authority = Authority::new(world.live.clone());
+    let mut web = world.connect(WEB, HOUR);
+    world.policy(&policy(
+        ", {name: other, action: allow, from: ['spiffe://example.org/x']}",
+    ));
+    authority.look().await;
+    assert_eq!(told(&mut web), None);
+    world.pass(HOUR / 4);
+    authority.look().await;
+    assert_eq!(told(&mut web), Some(Reason::RuleExpired));
+}
+
+/// The chain ends when the authority does that verifies it *now*.
+#[tokio::test]
+async fn a_new_bundle_moves_the_end_of_the_chain_with_its_authority() {
+    let renewals = [
+        // (the authority at admission, the renewed one, what the connection is told after an hour)
+        (1000 * HOUR, HOUR, Some(Reason::PeerExpired)),
+        (HOUR, 1000 * HOUR, None),
+    ];
+    for (first, second, end) in renewals {
+        let mut world = World::new(OpenConnections::default());
+        world.partner = world.partner.renewed(first, world.now()).unwrap();
+        world.identity(OWN, 100 * HOUR, &[&world.partner]);
+        let mut authority = Authority::new(world.live.clone());
+        let mut partner = world.connect(PARTNER, 10 * HOUR);
+        let renewed = world.partner.renewed(second, world.now()).unwrap();
+        world.identity(OWN, 100 * HOUR, &[&renewed]);
+        authority.look().await;
+        assert_eq!(told(&mut partner), None);
+        world.pass(HOUR);
+        authority.look().await;
+        assert_eq!(told(&mut partner), end, "{first:?} renewed for {second:?}");
+    }
+}

@@ -279,3 +279,29 @@ fn key_in_the_older_form_is_read() {
     let other = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
     assert!(!belongs_together(&other, &key));
 }
+
+/// To open a pipe waits for its writer, and with it the control thread would wait, signals and all.
+#[tokio::test(start_paused = true)]
+async fn a_pipe_in_place_of_a_file_is_said_and_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_set(dir, &authority("example.org"));
+    std::fs::remove_file(dir.join("tls.crt")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(dir.join("tls.crt"))
+        .status();
+    assert!(made.unwrap().success());
+    // Should reading wait after all, somebody writes to it.
+    let pipe = dir.join("tls.crt");
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(5));
+        let _ = std::fs::OpenOptions::new().write(true).open(pipe);
+    });
+    let mut handle = follow_files(paths(dir));
+    let said = tokio::time::timeout(
+        Duration::from_secs(20),
+        handle.state.wait_for(|s| s.last_problem.is_some()),
+    );
+    let said = said.await.unwrap().unwrap().last_problem.clone().unwrap();
+    assert!(said.contains("no regular file"), "{said}");
+}
