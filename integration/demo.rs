@@ -211,7 +211,7 @@ fn an_interrupted_story_leaves_nothing_behind_either() {
 #[test]
 fn a_sidecar_that_ends_in_the_middle_is_reported() {
     let folder = temporary();
-    let mut child = demo(folder.path()).spawn().unwrap();
+    let mut child = demo(folder.path()).arg("--once").spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.by_ref().any(|told| told.unwrap().starts_with(" 1. ")));
     let sidecars = sidecars_of(folder.path());

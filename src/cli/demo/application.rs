@@ -73,9 +73,7 @@ async fn answer_http(stream: &mut BufStream<TcpStream>, request: &str) -> io::Re
 }
 
 /// One line without its end; none at the end of the stream.
-async fn read_line(
-    stream: &mut (impl AsyncBufRead + Unpin),
-) -> io::Result<Option<String>> {
+async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let length = stream.take(MAX_LINE).read_until(b'\n', &mut line).await?;
     let text = String::from_utf8_lossy(&line);

@@ -136,7 +136,7 @@ impl Story<'_, '_> {
             lines += 1;
             let both = rotated(self, "storefront").is_some() && rotated(self, "orders").is_some();
             after += usize::from(both);
-            if let Some(ended) = self.stage.journal.ended(mark) {
+            if let Some(ended) = self.stage.journal.ended(self.began) {
                 return Err(Trouble::Ended(ended));
             }
             if Instant::now() > deadline {
