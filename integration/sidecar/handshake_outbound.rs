@@ -29,9 +29,7 @@ fn refused(
     let mut app = plain::connect(scene.plain);
     let trusting = Arc::new(Trusting::default());
     let config = server_config_noting(identity, Arc::<Trusting>::clone(&trusting));
-    let error = try_accept(scene.peer.accept(), config)
-        .err()
-        .expect("it is refused");
+    let error = try_accept(scene.peer.accept(), config).expect_err("it is refused");
     assert_eq!(alert_of(&error), Some(alert), "{error}");
     assert!(
         !trusting.saw_certificate.load(Ordering::SeqCst),
@@ -138,7 +136,7 @@ fn a_peer_that_refuses_us_is_a_reason_of_its_own() {
         .unwrap();
     let config = server_config_noting(&scene.api.peer(ORDERS), verifier);
     let mut app = plain::connect(scene.plain);
-    try_accept(scene.peer.accept(), config).err().expect("it refuses");
+    try_accept(scene.peer.accept(), config).expect_err("it refuses");
     expect_reset(&mut app);
     let record = scene
         .sidecar
@@ -272,9 +270,7 @@ fn application_protocols_are_offered_as_configured() {
 
     let mark = scene.sidecar.mark();
     let mut app = plain::connect(scene.plain);
-    try_accept(scene.peer.accept(), speaking(&orders, &["smtp"]))
-        .err()
-        .expect("nothing in common");
+    try_accept(scene.peer.accept(), speaking(&orders, &["smtp"])).expect_err("nothing in common");
     expect_reset(&mut app);
     let record = scene.sidecar.wait_record(mark, &[("reason", "refused_by_peer")]);
     let detail = record["detail"].as_str().unwrap();

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -91,13 +90,20 @@ impl Authority {
             if count % SLICE == SLICE - 1 {
                 tokio::task::yield_now().await;
             }
-            let finding = judge(entry, &self.identity, &self.policy, now, &mut verified);
-            let Some(order) = finding else {
+            // Its chains' ends are to be seen, whatever else is found about it and only logged.
+            if entry.expires() > now {
                 live.registry.note_expiry(entry);
-                entry.noted.store(false, Ordering::Relaxed);
+            }
+            let finding = judge(entry, &self.identity, &self.policy, now, &mut verified)
+                .into_iter()
+                .flatten()
+                .map(|order| (action(&live.open_connections, order.reason), order))
+                .min_by_key(|(action, _)| patience(*action));
+            let Some((action, order)) = finding else {
+                *lock(&entry.noted) = None;
                 continue;
             };
-            match action(&live.open_connections, order.reason) {
+            match action {
                 OnChange::Close => {
                     entry.order_close(order);
                 }
@@ -114,7 +120,7 @@ impl Authority {
                     }
                 }
                 OnChange::Log => {
-                    if !entry.noted.swap(true, Ordering::Relaxed) {
+                    if lock(&entry.noted).replace(order.reason) != Some(order.reason) {
                         tracing::warn!(
                             id = entry.id, listener = %entry.listener.name, peer_id = %entry.peer.id,
                             reason = %order.reason, detail = order.detail,
@@ -138,33 +144,42 @@ const fn action(settings: &OpenConnections, reason: Reason) -> OnChange {
     }
 }
 
+/// How long a connection is suffered: of several findings the one that ends it soonest decides, so that a change which
+/// is only logged does not hide one that closes.
+const fn patience(action: OnChange) -> (u8, Duration) {
+    match action {
+        OnChange::Close => (0, Duration::ZERO),
+        OnChange::Drain(time) => (1, time),
+        OnChange::Log => (2, Duration::ZERO),
+    }
+}
+
 /// The results of one scan's verifications: connections of the same peer share them.
 #[derive(Default)]
 struct Verified<'e>(HashMap<(Direction, &'e [CertificateDer<'static>]), Result<(), Refusal>>);
 
-/// Why `entry` would not be admitted now, if it would not.
+/// Why `entry` would not be admitted now: every cause, in the order in which it would be refused.
 fn judge<'e>(
     entry: &'e Entry,
     identity: &IdentityView,
     policy: &PolicyView,
     now: SystemTime,
     verified: &mut Verified<'e>,
-) -> Option<Ending> {
-    judge_identity(entry, identity, now, verified).or_else(|| judge_policy(entry, identity, policy, now))
+) -> [Option<Ending>; 3] {
+    [
+        judge_expiry(entry, now),
+        judge_identity(entry, identity, now, verified),
+        judge_policy(entry, identity, policy, now),
+    ]
 }
 
 /// Checks a connection that has just registered against an identity that is newer than the one its handshake used.
 #[must_use]
 pub fn recheck(entry: &Entry, identity: &IdentityView, now: SystemTime) -> Option<Ending> {
-    judge_identity(entry, identity, now, &mut Verified::default())
+    judge_expiry(entry, now).or_else(|| judge_identity(entry, identity, now, &mut Verified::default()))
 }
 
-fn judge_identity<'e>(
-    entry: &'e Entry,
-    identity: &IdentityView,
-    now: SystemTime,
-    verified: &mut Verified<'e>,
-) -> Option<Ending> {
+fn judge_expiry(entry: &Entry, now: SystemTime) -> Option<Ending> {
     let order = |reason, detail: String| Some(Ending::with(reason, detail));
     let until = crate::clock::rfc3339;
     if entry.own.not_after <= now {
@@ -177,6 +192,16 @@ fn judge_identity<'e>(
         let detail = format!("the peer's chain ran out at {}", until(entry.peer.not_after));
         return order(Reason::PeerExpired, detail);
     }
+    None
+}
+
+fn judge_identity<'e>(
+    entry: &'e Entry,
+    identity: &IdentityView,
+    now: SystemTime,
+    verified: &mut Verified<'e>,
+) -> Option<Ending> {
+    let order = |reason, detail: String| Some(Ending::with(reason, detail));
     match identity {
         IdentityView::Missing {
             reason: Reason::IdentityExpired,
@@ -208,10 +233,20 @@ fn judge_bundle<'e>(
         Direction::Inbound => PeerSide::Client,
         Direction::Outbound => PeerSide::Server,
     };
+    // Whether a chain that ran out ends the connection is a question of its own: here, whether it was one of theirs.
+    let at = if entry.peer.not_after <= now {
+        entry
+            .peer
+            .not_after
+            .checked_sub(Duration::from_secs(1))
+            .unwrap_or(now)
+    } else {
+        now
+    };
     let outcome = verified
         .0
         .entry((entry.direction, &entry.peer.chain))
-        .or_insert_with(|| verify_chain(&context.store, &entry.peer.chain, side, now).map(drop));
+        .or_insert_with(|| verify_chain(&context.store, &entry.peer.chain, side, at).map(drop));
     match outcome {
         Ok(()) => {
             *lock(&entry.bundle) = current.cloned();

@@ -4,7 +4,7 @@
 //! a change that came earlier is already in the snapshot that the check loads. None falls in between.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ use crate::authorize::Decision;
 use crate::config::settings;
 use crate::forward::meter::Traffic;
 use crate::identity::material::{Bundle, Svid};
-use crate::record::{Direction, Ending, PeerAddr};
+use crate::record::{Direction, Ending, PeerAddr, Reason};
 use crate::tls::verify::VerifiedPeer;
 
 /// What an open connection was admitted on.
@@ -40,8 +40,8 @@ pub struct Entry {
     pub traffic: Arc<Traffic>,
     /// The terms it is open on; absent until it is admitted.
     pub decision: Mutex<Option<Decision>>,
-    /// Set once a change was only logged for it, so that it is said once.
-    pub noted: AtomicBool,
+    /// What was only logged of it last, so that it is said once.
+    pub noted: Mutex<Option<Reason>>,
     close: Mutex<Option<oneshot::Sender<Ending>>>,
 }
 
@@ -137,7 +137,7 @@ impl Registry {
             since: facts.since,
             traffic: Arc::default(),
             decision: Mutex::new(None),
-            noted: AtomicBool::new(false),
+            noted: Mutex::new(None),
             close: Mutex::new(Some(sender)),
         });
         lock(&self.entries).insert(entry.id, entry.clone());
