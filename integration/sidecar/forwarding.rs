@@ -215,6 +215,18 @@ fn resets_pass_on_in_both_directions() {
         .sidecar
         .wait_record(Mark::default(), &[("reason", "application_reset")]);
 
+    // An application that ended its data, and dies while the client says nothing.
+    let mark = scene.sidecar.mark();
+    let mut client = connect(scene.tls, &scene.api.peer(STOREFRONT));
+    let mut app = scene.app.accept();
+    exchange(&mut client, &mut app, "hello");
+    app.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    reset(app);
+    scene
+        .sidecar
+        .wait_record(mark, &[("reason", "application_reset")]);
+
     let pair = Pair::start();
     let near = plain::connect(pair.plain);
     let mut far = pair.inbound.app.accept();

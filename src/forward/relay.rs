@@ -13,12 +13,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustls::AlertDescription;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::buffer::Buffer;
@@ -68,35 +67,62 @@ pub async fn run(
     idle: Duration,
     close: impl Future<Output = Ending>,
 ) -> Ended {
-    let mut relay = Relay::new(ends, meter);
+    let Ends {
+        tls,
+        session,
+        unread,
+        plain,
+    } = ends;
+    let mut relay = Relay::new(&tls, &plain, session, unread, meter, Instant::now());
+    let ending = drive(&mut relay, idle, close).await;
+    let Some(ending) = ending else {
+        return Ended {
+            ending: Ending::new(Reason::Finished),
+            linger: None,
+        };
+    };
+    let last = LastWords::of(relay, &ending);
+    plain.abort();
+    say(last, tls, ending).await
+}
+
+/// Polls the relay to its end; `None` when both directions ended in order.
+async fn drive(relay: &mut Relay<'_>, idle: Duration, close: impl Future<Output = Ending>) -> Option<Ending> {
+    let (tls, plain) = (relay.tls, relay.plain);
     tokio::pin!(close);
+    // While a direction is read from, its read sees a reset. After its end these two do.
+    let resets = async {
+        tokio::select! { () = tls.broken() => {} () = plain.broken() => {} }
+    };
+    tokio::pin!(resets);
+    let mut watching = true;
     let mut patience = idle;
     let mut deadline = Instant::now() + patience;
     loop {
         let moved = relay.moved;
         tokio::select! {
             biased;
-            ending = &mut close => return relay.abort(ending).await,
+            ending = &mut close => return Some(ending),
             result = poll_fn(|cx| relay.poll(cx)) => match result {
-                Ok(Progress::Finished) => {
-                    return Ended { ending: Ending::new(Reason::Finished), linger: None };
-                }
+                Ok(Progress::Finished) => return None,
                 Ok(Progress::HalfFailed) => {
                     patience = LAST_WORDS;
                     deadline = Instant::now() + patience;
                 }
-                Err(ending) => {
-                    let ending = relay.failed.take().unwrap_or(ending);
-                    return relay.abort(ending).await;
-                }
+                Err(ending) => return Some(relay.failed.take().unwrap_or(ending)),
             },
+            () = &mut resets, if watching => {
+                watching = false;
+                if let Some(ending) = relay.reset_after_end() {
+                    return Some(relay.failed.take().unwrap_or(ending));
+                }
+            }
             () = sleep_until(deadline) => {
                 if relay.moved == moved {
-                    let ending = relay.failed.take().unwrap_or_else(|| {
+                    return Some(relay.failed.take().unwrap_or_else(|| {
                         let detail = format!("no byte either way for {} s", idle.as_secs_f32());
                         Ending::with(Reason::IdleTimeout, detail)
-                    });
-                    return relay.abort(ending).await;
+                    }));
                 }
                 // The timer is not moved at each byte: it looks back when it fires.
                 deadline = relay.last_move + patience;
@@ -113,9 +139,9 @@ enum Progress {
     HalfFailed,
 }
 
-struct Relay {
-    tls: Stream,
-    plain: Stream,
+struct Relay<'a> {
+    tls: &'a Stream,
+    plain: &'a Stream,
     session: Session,
     meter: Meter,
     opening: Opening,
@@ -178,15 +204,22 @@ enum SealingState {
     Done,
 }
 
-impl Relay {
-    fn new(ends: Ends, meter: Meter) -> Self {
+impl<'a> Relay<'a> {
+    const fn new(
+        tls: &'a Stream,
+        plain: &'a Stream,
+        session: Session,
+        unread: Vec<u8>,
+        meter: Meter,
+        now: Instant,
+    ) -> Self {
         Self {
-            tls: ends.tls,
-            plain: ends.plain,
-            session: ends.session,
+            tls,
+            plain,
+            session,
             meter,
             opening: Opening {
-                unread: ends.unread,
+                unread,
                 buffer: None,
                 sealed: 0..0,
                 opened: 0..0,
@@ -199,7 +232,7 @@ impl Relay {
                 state: SealingState::Open,
             },
             moved: 0,
-            last_move: Instant::now(),
+            last_move: now,
             sealing_first: false,
             received_data: false,
             failed: None,
@@ -276,8 +309,8 @@ impl Relay {
                 return Poll::Ready(Ok(false));
             }
             OpeningState::Ending => {
-                // The end of a unix or TCP socket's direction is immediate.
-                ready!(Pin::new(&mut self.plain).poll_shutdown(cx))
+                self.plain
+                    .end_writing()
                     .map_err(|e| application_failed(&e, "can't pass on the end of data"))?;
                 self.opening.state = OpeningState::Ended { ignored: 0 };
                 return Poll::Ready(Ok(true));
@@ -297,7 +330,7 @@ impl Relay {
             return Poll::Ready(Ok(true));
         };
         let bytes = buffer.get(self.opening.opened.clone()).unwrap_or_default();
-        match ready!(Pin::new(&mut self.plain).poll_write(cx, bytes)) {
+        match ready!(self.plain.poll_try_write(cx, bytes)) {
             Ok(written) => {
                 self.opening.opened.start += written;
                 self.moved += 1;
@@ -461,7 +494,7 @@ impl Relay {
                 .and_then(|b| b.get(sealing.record.clone()))
                 .unwrap_or_default()
         };
-        match ready!(Pin::new(&mut self.tls).poll_write(cx, bytes)) {
+        match ready!(self.tls.poll_try_write(cx, bytes)) {
             Ok(written) if control => {
                 sealing.control.drain(..written.min(sealing.control.len()));
             }
@@ -548,40 +581,57 @@ impl Relay {
         )
     }
 
-    /// Ends both sides so that neither can take it for a clean end: a fatal alert and a reset.
-    async fn abort(mut self, ending: Ending) -> Ended {
-        self.plain.abort();
-        if matches!(ending.reason, Reason::PeerReset | Reason::RefusedByPeer) {
-            // The peer ended the connection: there is nobody left to tell.
-            self.tls.abort();
-            return Ended { ending, linger: None };
+    /// What a reset means that no read saw: it matters where a side's data had ended and the other direction is open.
+    fn reset_after_end(&self) -> Option<Ending> {
+        let error = io::Error::from(io::ErrorKind::ConnectionReset);
+        let opening_open = matches!(self.opening.state, OpeningState::Open | OpeningState::Ending);
+        if self.sealing.state != SealingState::Open && opening_open && self.plain.is_broken() {
+            return Some(application_failed(&error, "the application is gone"));
         }
-        let mut last = std::mem::take(&mut self.sealing.control);
-        // A record that is half on the wire must be finished, or the alert would be read as its rest.
-        last.extend_from_slice(
-            self.sealing
-                .buffer
-                .as_deref()
-                .and_then(|b| b.get(self.sealing.record.clone()))
-                .unwrap_or_default(),
-        );
-        let alert = self.protocol_alert.unwrap_or(alert_for(ending.reason));
-        let sealed = self.session.seal_fatal(alert, &mut last).is_ok();
-        let written = matches!(timeout(LAST_WORDS, self.tls.write_all(&last)).await, Ok(Ok(())));
-        if written && !self.sealing.record.is_empty() {
-            self.meter
-                .sealed(self.sealing.record.end.saturating_sub(HEADER + TRAILER));
-        }
-        if sealed && written {
-            Ended {
-                ending,
-                linger: Some(self.tls),
-            }
-        } else {
-            self.tls.abort();
-            Ended { ending, linger: None }
-        }
+        (self.opening.state == OpeningState::Done && self.tls.is_broken()).then(|| peer_failed(&error))
     }
+}
+
+/// What the peer still gets when we end the connection, sealed.
+struct LastWords {
+    sealed: Vec<u8>,
+    /// The data record in it, for the meter once it is written.
+    data: Option<(Meter, usize)>,
+}
+
+impl LastWords {
+    /// `None` where nobody is left to tell, or nothing can be sealed.
+    fn of(mut relay: Relay<'_>, ending: &Ending) -> Option<Self> {
+        if matches!(ending.reason, Reason::PeerReset | Reason::RefusedByPeer) {
+            return None;
+        }
+        let mut sealed = std::mem::take(&mut relay.sealing.control);
+        // A record that is half on the wire must be finished, or the alert would be read as its rest.
+        let record = relay.sealing.record.clone();
+        let buffer = relay.sealing.buffer.as_deref();
+        sealed.extend_from_slice(buffer.and_then(|b| b.get(record.clone())).unwrap_or_default());
+        let alert = relay.protocol_alert.unwrap_or(alert_for(ending.reason));
+        relay.session.seal_fatal(alert, &mut sealed).ok()?;
+        let data = (!record.is_empty()).then(|| (relay.meter, record.end.saturating_sub(HEADER + TRAILER)));
+        Some(Self { sealed, data })
+    }
+}
+
+/// Ends the TLS side so that the peer cannot take it for a clean end: by a fatal alert, or a reset where that can't be.
+async fn say(last: Option<LastWords>, mut tls: Stream, ending: Ending) -> Ended {
+    if let Some(last) = last
+        && matches!(timeout(LAST_WORDS, tls.write_all(&last.sealed)).await, Ok(Ok(())))
+    {
+        if let Some((meter, bytes)) = last.data {
+            meter.sealed(bytes);
+        }
+        return Ended {
+            ending,
+            linger: Some(tls),
+        };
+    }
+    tls.abort();
+    Ended { ending, linger: None }
 }
 
 /// The alert that tells the peer why we end an open connection (RFC 8446 section 6.2).

@@ -1,10 +1,12 @@
 //! A connected stream socket, TCP or unix, with the two ways svidecar ends one.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -97,6 +99,9 @@ impl AsyncWrite for Stream {
 
 impl Stream {
     /// Waits until a read may find something, so that the caller needs a buffer only then. A wake-up may be spurious.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -113,5 +118,62 @@ impl Stream {
             Self::Tcp(stream) => stream.try_read(buf),
             Self::Unix(stream) => stream.try_read(buf),
         }
+    }
+
+    /// Writes what the socket takes, waiting until it takes something.
+    ///
+    /// # Errors
+    /// The system's, never `WouldBlock`.
+    pub fn poll_try_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let written = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_write(buf)
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_write(buf)
+                }
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Ends our direction: the other side reads an end of data.
+    ///
+    /// # Errors
+    /// The system's, when the connection is gone already.
+    pub fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Unix(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Resolves when the system has an error for the socket, a reset by the other side above all. A read tells of it
+    /// too, but not once the other side's data had ended before.
+    pub async fn broken(&self) {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+        if ready.is_err() {
+            // The runtime is shutting down, and all its tasks with it.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether [`Self::broken`] would resolve, as the system sees it now; the error is taken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        let error = match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        };
+        !matches!(error, Ok(None))
     }
 }
