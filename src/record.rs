@@ -103,7 +103,8 @@ closed_set! {
         HandshakeTimeout = "handshake_timeout",
         /// The peer spoke something other than TLS.
         NotTls = "not_tls",
-        /// The peers share no TLS version, suite, group or application protocol.
+        /// The peers share no TLS version, suite, group or application protocol, or a server does not ask for our
+        /// certificate: no mutual TLS.
         NoCommonParameters = "no_common_parameters",
         /// The peer broke the TLS protocol.
         ProtocolError = "protocol_error",

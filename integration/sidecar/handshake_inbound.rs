@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SanType};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ClientConnection, HandshakeKind, NamedGroup, StreamOwned};
 
 use crate::peers::{
-    alert_of, client_config, connect, expect_alert, expect_refusal, handshake_client, try_connect,
+    Trusting, alert_of, client_config, connect, expect_alert, expect_refusal, handshake_client, try_connect,
 };
 use crate::plain::{self, exchange};
 use crate::support::process::Mark;
@@ -218,6 +219,25 @@ fn the_key_exchange_is_hybrid_and_the_server_name_does_not_matter() {
         let chain = client.conn.peer_certificates().unwrap();
         let shown = String::from_utf8_lossy(&chain[0]).contains(ORDERS);
         assert!(shown, "another certificate for another name");
+        exchange(&mut client, &mut scene.app.accept(), "hello");
+    }
+}
+
+#[test]
+fn a_client_that_knows_no_hybrid_group_is_served_all_the_same() {
+    let scene = InboundSetup::default().start();
+    let peer = scene.api.peer(STOREFRONT);
+    for group in [aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1] {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.kx_groups = vec![group];
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting::default()))
+            .with_client_auth_cert(peer.chain.clone(), peer.key_der())
+            .unwrap();
+        let mut client = try_connect(scene.tls, config).unwrap();
         exchange(&mut client, &mut scene.app.accept(), "hello");
     }
 }

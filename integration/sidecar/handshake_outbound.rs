@@ -29,9 +29,7 @@ fn refused(
     let mut app = plain::connect(scene.plain);
     let trusting = Arc::new(Trusting::default());
     let config = server_config_noting(identity, Arc::<Trusting>::clone(&trusting));
-    let error = try_accept(scene.peer.accept(), config)
-        .err()
-        .expect("it is refused");
+    let error = try_accept(scene.peer.accept(), config).expect_err("it is refused");
     assert_eq!(alert_of(&error), Some(alert), "{error}");
     assert!(
         !trusting.saw_certificate.load(Ordering::SeqCst),
@@ -138,7 +136,7 @@ fn a_peer_that_refuses_us_is_a_reason_of_its_own() {
         .unwrap();
     let config = server_config_noting(&scene.api.peer(ORDERS), verifier);
     let mut app = plain::connect(scene.plain);
-    try_accept(scene.peer.accept(), config).err().expect("it refuses");
+    try_accept(scene.peer.accept(), config).expect_err("it refuses");
     expect_reset(&mut app);
     let record = scene
         .sidecar
@@ -272,9 +270,7 @@ fn application_protocols_are_offered_as_configured() {
 
     let mark = scene.sidecar.mark();
     let mut app = plain::connect(scene.plain);
-    try_accept(scene.peer.accept(), speaking(&orders, &["smtp"]))
-        .err()
-        .expect("nothing in common");
+    try_accept(scene.peer.accept(), speaking(&orders, &["smtp"])).expect_err("nothing in common");
     expect_reset(&mut app);
     let record = scene.sidecar.wait_record(mark, &[("reason", "refused_by_peer")]);
     let detail = record["detail"].as_str().unwrap();
@@ -292,4 +288,29 @@ fn tickets_that_a_server_gives_are_not_used() {
         exchange(&mut app, &mut server, "hello");
         assert_eq!(server.conn.handshake_kind(), Some(HandshakeKind::Full));
     }
+}
+
+#[test]
+fn a_server_that_does_not_ask_who_we_are_is_no_peer() {
+    let scene = OutboundSetup::default().start();
+    let orders = scene.api.peer(ORDERS);
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(orders.chain.clone(), orders.key_der())
+        .unwrap();
+    let mut app = plain::connect(scene.plain);
+    // The alert comes right behind our Finished: with it, or with the first read.
+    let told = try_accept(scene.peer.accept(), config)
+        .map_or_else(|error| error, |mut server| read_error(&mut server));
+    assert_eq!(
+        alert_of(&told),
+        Some(AlertDescription::HandshakeFailure),
+        "{told}"
+    );
+    expect_reset(&mut app);
+    let record = scene.sidecar.wait_record(Mark::default(), &[("peer_id", ORDERS)]);
+    assert_eq!(record["reason"], "no_common_parameters", "{record}");
+    assert_eq!(record["result"], "refused", "{record}");
 }

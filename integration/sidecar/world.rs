@@ -294,3 +294,31 @@ impl OutboundSetup<'_> {
         }
     }
 }
+
+/// Storefront's application, its sidecar, orders' sidecar, and orders' application.
+pub(crate) struct Pair {
+    pub(crate) inbound: Inbound,
+    pub(crate) outbound: Sidecar,
+    /// Where storefront's application connects.
+    pub(crate) plain: SocketAddr,
+}
+
+impl Pair {
+    pub(crate) fn start() -> Self {
+        let inbound = InboundSetup::default().start_with(Api::start(&[ORDERS, STOREFRONT]));
+        let plain = free_address();
+        let config = format!(
+            "{}  svid: {STOREFRONT}\noutbound:\n  - name: to-orders\n    listen: {plain}\n    peer: [\"{ORDERS}\"]\n    \
+             connect: {}\n",
+            inbound.api.identity(),
+            inbound.tls
+        );
+        let outbound = Setup::new("storefront", config).start();
+        outbound.wait_ready();
+        Self {
+            inbound,
+            outbound,
+            plain,
+        }
+    }
+}

@@ -180,6 +180,9 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         settings,
     });
     control.set_policy(started.policy, 1);
+    if started.policy_seen.is_some() {
+        control.metrics.policy_reloaded(ReloadResult::Success);
+    }
 
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;

@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
 
 pub mod check;
+pub mod demo;
 pub mod explain;
 pub mod healthcheck;
 pub mod identity;
@@ -44,6 +45,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Identity(identity::IdentityArgs),
@@ -64,6 +66,7 @@ enum PolicyCommand {
 pub fn main() -> ExitCode {
     // clap ends the process itself for --help, --version (0) and bad usage (2).
     let code = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Identity(args) => identity::run(&args),

@@ -100,7 +100,7 @@ impl Authority {
                 live.registry.note_expiry(entry);
             }
             let Some((action, order)) = finding else {
-                entry.noted.store(false, Ordering::Relaxed);
+                *lock(&entry.noted) = None;
                 continue;
             };
             match action {
@@ -120,7 +120,7 @@ impl Authority {
                     }
                 }
                 OnChange::Log => {
-                    if !entry.noted.swap(true, Ordering::Relaxed) {
+                    if lock(&entry.noted).replace(order.reason) != Some(order.reason) {
                         tracing::warn!(
                             id = entry.id, listener = %entry.listener.name, peer_id = %entry.peer.id,
                             reason = %order.reason, detail = order.detail,

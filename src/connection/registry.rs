@@ -4,7 +4,7 @@
 //! a change that came earlier is already in the snapshot that the check loads. None falls in between.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ use crate::authorize::Decision;
 use crate::config::settings;
 use crate::forward::meter::Traffic;
 use crate::identity::material::{Bundle, Svid};
-use crate::record::{Direction, Ending, PeerAddr};
+use crate::record::{Direction, Ending, PeerAddr, Reason};
 use crate::tls::verify::VerifiedPeer;
 
 /// What an open connection was admitted on.
@@ -42,8 +42,8 @@ pub struct Entry {
     pub decision: Mutex<Option<Decision>>,
     /// The generation of the last policy that was seen to admit it, after the one in `decision`.
     pub admitted_under: AtomicU64,
-    /// Set once a change was only logged for it, so that it is said once.
-    pub noted: AtomicBool,
+    /// What was only logged of it last, so that it is said once.
+    pub noted: Mutex<Option<Reason>>,
     close: Mutex<Option<oneshot::Sender<Ending>>>,
 }
 
@@ -152,7 +152,7 @@ impl Registry {
             traffic: Arc::default(),
             decision: Mutex::new(None),
             admitted_under: AtomicU64::new(0),
-            noted: AtomicBool::new(false),
+            noted: Mutex::new(None),
             close: Mutex::new(Some(sender)),
         });
         lock(&self.entries).insert(entry.id, entry.clone());

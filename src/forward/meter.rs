@@ -39,7 +39,7 @@ impl Meter {
         self.count(bytes, self.direction == Direction::Inbound);
     }
 
-    /// Payload that was read to go into TLS.
+    /// Payload that went into TLS: its records were written.
     pub fn sealed(&self, bytes: usize) {
         self.count(bytes, self.direction == Direction::Outbound);
     }

@@ -4,7 +4,8 @@
 //! writer (a direction reads only when what it read before is written); each direction ends by itself (half-close);
 //! only close_notify is passed on as an end, only an end is passed on as close_notify; whatever else stops one side
 //! (a reset, a TCP end without close_notify, a broken record, our own decision) reaches the other as a reset or a
-//! fatal alert.
+//! fatal alert. When a side can't be written to any more, what it had said before is passed on first: the answer of
+//! an application that closed early, the alert of a peer that refused us.
 //!
 //! It is driven by readiness and takes a buffer only when there is something to read. Neither direction can starve
 //! the other or the other connections of the thread: each makes [`TURNS`] moves and then gives way.
@@ -26,12 +27,13 @@ use crate::authorize::Permit;
 use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::alert;
-use crate::tls::record::{HEADER, MAX_PAYLOAD, record_length};
+use crate::tls::record::{HEADER, MAX_PAYLOAD, TRAILER, record_length};
 use crate::tls::session::{Received, Session, SessionError};
 
 /// Moves of one direction before the other gets its turn.
 const TURNS: usize = 8;
-/// How long a fatal alert may take to get into the socket.
+/// How long a fatal alert may take to get into the socket, and how long the last words of a side that takes nothing
+/// more are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a peer may send after its close_notify until we stop reading; it is thrown away (RFC 8446 section 6.1).
 const MAX_AFTER_END: usize = 1 << 16;
@@ -68,26 +70,47 @@ pub async fn run(
 ) -> Ended {
     let mut relay = Relay::new(ends, meter);
     tokio::pin!(close);
-    let mut deadline = Instant::now() + idle;
+    let mut patience = idle;
+    let mut deadline = Instant::now() + patience;
     loop {
         let moved = relay.moved;
         tokio::select! {
             biased;
             ending = &mut close => return relay.abort(ending).await,
-            result = poll_fn(|cx| relay.poll(cx)) => return match result {
-                Ok(()) => Ended { ending: Ending::new(Reason::Finished), linger: None },
-                Err(ending) => relay.abort(ending).await,
+            result = poll_fn(|cx| relay.poll(cx)) => match result {
+                Ok(Progress::Finished) => {
+                    return Ended { ending: Ending::new(Reason::Finished), linger: None };
+                }
+                Ok(Progress::HalfFailed) => {
+                    patience = LAST_WORDS;
+                    deadline = Instant::now() + patience;
+                }
+                Err(ending) => {
+                    let ending = relay.failed.take().unwrap_or(ending);
+                    return relay.abort(ending).await;
+                }
             },
             () = sleep_until(deadline) => {
                 if relay.moved == moved {
-                    let detail = format!("no byte either way for {} s", idle.as_secs_f32());
-                    return relay.abort(Ending::with(Reason::IdleTimeout, detail)).await;
+                    let ending = relay.failed.take().unwrap_or_else(|| {
+                        let detail = format!("no byte either way for {} s", idle.as_secs_f32());
+                        Ending::with(Reason::IdleTimeout, detail)
+                    });
+                    return relay.abort(ending).await;
                 }
                 // The timer is not moved at each byte: it looks back when it fires.
-                deadline = relay.last_move + idle;
+                deadline = relay.last_move + patience;
             }
         }
     }
+}
+
+/// What [`run`] must know of a poll.
+enum Progress {
+    /// Both directions ended in order.
+    Finished,
+    /// One side takes nothing more; what it said before is still being passed on.
+    HalfFailed,
 }
 
 struct Relay {
@@ -103,6 +126,10 @@ struct Relay {
     /// The direction that goes first changes from poll to poll.
     sealing_first: bool,
     received_data: bool,
+    /// A side can't be written to; the other direction still brings what it had said.
+    failed: Option<Ending>,
+    /// Whether [`run`] knows that.
+    failure_told: bool,
     /// What the peer is told when it broke TLS.
     protocol_alert: Option<AlertDescription>,
 }
@@ -175,11 +202,13 @@ impl Relay {
             last_move: Instant::now(),
             sealing_first: false,
             received_data: false,
+            failed: None,
+            failure_told: false,
             protocol_alert: None,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Progress, Ending>> {
         let before = self.moved;
         self.sealing_first = !self.sealing_first;
         let mut again = false;
@@ -199,7 +228,11 @@ impl Relay {
                 OpeningState::Ended { .. } | OpeningState::Done
             )
         {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.failed.take().map_or(Ok(Progress::Finished), Err));
+        }
+        if self.failed.is_some() && !self.failure_told {
+            self.failure_told = true;
+            return Poll::Ready(Ok(Progress::HalfFailed));
         }
         if again {
             cx.waker().wake_by_ref();
@@ -237,6 +270,11 @@ impl Relay {
         }
         match self.opening.state {
             OpeningState::Open => {}
+            OpeningState::Ending if self.failed.is_some() => {
+                // What the application sent is lost: it must not see a clean end.
+                self.opening.state = OpeningState::Done;
+                return Poll::Ready(Ok(false));
+            }
             OpeningState::Ending => {
                 // The end of a unix or TCP socket's direction is immediate.
                 ready!(Pin::new(&mut self.plain).poll_shutdown(cx))
@@ -266,7 +304,13 @@ impl Relay {
                 self.meter.opened(written);
                 Poll::Ready(Ok(true))
             }
-            Err(error) => Poll::Ready(Err(application_failed(&error, "can't write to the application"))),
+            Err(error) => {
+                self.failed = Some(application_failed(&error, "can't write to the application"));
+                self.opening.opened = 0..0;
+                self.opening.buffer = None;
+                self.opening.state = OpeningState::Done;
+                Poll::Ready(Ok(false))
+            }
         }
     }
 
@@ -299,6 +343,8 @@ impl Relay {
             Received::Nothing => {}
             Received::End => self.opening.state = OpeningState::Ending,
             Received::Alert(description) => {
+                // It explains why our writes failed, if they did.
+                self.failed = None;
                 // In TLS 1.3 a client's handshake ends before the server has judged it: an alert in place of the
                 // first data is the server's refusal.
                 let name = alert::name(description);
@@ -352,6 +398,9 @@ impl Relay {
                 *to = *from;
             }
             opening.unread.drain(..count);
+            if opening.unread.is_empty() {
+                opening.unread = Vec::new();
+            }
             count
         };
         if read == 0 {
@@ -416,24 +465,28 @@ impl Relay {
             Ok(written) if control => {
                 sealing.control.drain(..written.min(sealing.control.len()));
             }
-            Ok(written) => sealing.record.start += written,
-            // The peer ended its data and left; all that could not be told it is that ours ended too.
-            Err(_) if sealing.state == SealingState::Ending && self.opening_ended() => {
-                self.sealing.control.clear();
-                self.sealing.record = 0..0;
+            Ok(written) => {
+                sealing.record.start += written;
+                if sealing.record.is_empty() {
+                    self.meter
+                        .sealed(sealing.record.end.saturating_sub(HEADER + TRAILER));
+                }
             }
-            Err(error) => return Poll::Ready(Err(peer_failed(&error))),
+            Err(error) => {
+                // Only where data is lost is it a failure: if all that could not be told is that there is no more,
+                // what the peer says, or how it ended, decides.
+                if sealing.state == SealingState::Open {
+                    self.failed = Some(peer_failed(&error));
+                }
+                sealing.control.clear();
+                sealing.record = 0..0;
+                sealing.buffer = None;
+                sealing.state = SealingState::Done;
+                return Poll::Ready(Ok(false));
+            }
         }
         self.moved += 1;
         Poll::Ready(Ok(true))
-    }
-
-    fn opening_ended(&self) -> bool {
-        self.sealing.record.is_empty()
-            && matches!(
-                self.opening.state,
-                OpeningState::Ended { .. } | OpeningState::Done
-            )
     }
 
     fn poll_read_plain(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Ending>> {
@@ -450,6 +503,12 @@ impl Relay {
         let buffer = self.sealing.buffer.get_or_insert_with(Buffer::take);
         let slot = buffer.get_mut(HEADER..HEADER + MAX_PAYLOAD).unwrap_or_default();
         match self.plain.try_read(slot) {
+            Ok(0) if self.failed.is_some() => {
+                // The kernel tells of a reset once, and our write has had it: this need not be an end.
+                self.sealing.buffer = None;
+                self.sealing.state = SealingState::Done;
+                return Poll::Ready(Ok(false));
+            }
             Ok(0) => {
                 self.sealing.buffer = None;
                 let sealed = self.session.seal_close_notify(&mut self.sealing.control);
@@ -457,7 +516,6 @@ impl Relay {
                 self.sealing.state = SealingState::Ending;
             }
             Ok(read) => {
-                self.meter.sealed(read);
                 self.sealing.record = self
                     .seal(read)
                     .map_err(|e| Ending::with(Reason::Internal, e.to_string()))?;
@@ -510,6 +568,10 @@ impl Relay {
         let alert = self.protocol_alert.unwrap_or(alert_for(ending.reason));
         let sealed = self.session.seal_fatal(alert, &mut last).is_ok();
         let written = matches!(timeout(LAST_WORDS, self.tls.write_all(&last)).await, Ok(Ok(())));
+        if written && !self.sealing.record.is_empty() {
+            self.meter
+                .sealed(self.sealing.record.end.saturating_sub(HEADER + TRAILER));
+        }
         if sealed && written {
             Ended {
                 ending,

@@ -12,6 +12,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::present::Presenting;
 use super::verify::{PeerVerifier, TrustStore};
 use crate::clock::SharedClock;
 use crate::config::settings::{Listener, ListenerKind, Target};
@@ -114,7 +115,7 @@ impl Context {
                         .map_err(ContextError::OwnSvid)?
                         .dangerous()
                         .with_custom_certificate_verifier(Arc::new(verifier))
-                        .with_client_cert_resolver(certified.clone());
+                        .with_client_cert_resolver(Arc::new(Presenting(certified.clone())));
                     config.alpn_protocols.clone_from(&listener.alpn);
                     config.enable_secret_extraction = true;
                     config.resumption = Resumption::disabled();

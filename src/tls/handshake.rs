@@ -14,10 +14,11 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{CertificateError, ClientConfig, Error as TlsError, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error as TlsError, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::alert;
+use super::present::take_presented;
 use super::record::{HEADER, MAX_RECORD};
 use super::session::{Kernel, Session};
 use super::verify::{Refusal, VerifiedPeer, take_outcome};
@@ -121,6 +122,8 @@ struct Driver {
     outgoing: Vec<u8>,
     received_any: bool,
     verified: Option<Result<VerifiedPeer, Refusal>>,
+    /// Whether we presented our certificate; a server always does.
+    presented: bool,
 }
 
 impl Driver {
@@ -132,6 +135,7 @@ impl Driver {
             outgoing: Vec::new(),
             received_any: false,
             verified: None,
+            presented: false,
         }
     }
 
@@ -143,7 +147,7 @@ impl Driver {
                 Ok(Step::Read) => self.feed_record(stream).await?,
                 Ok(Step::Complete) => {
                     self.transmit(stream).await?;
-                    return self.establish();
+                    return self.establish(stream).await;
                 }
                 Err(error) => return Err(self.fail(stream, &error).await),
             }
@@ -154,6 +158,7 @@ impl Driver {
     fn step(&mut self) -> Result<Step, TlsError> {
         // The verifier's outcome reaches us through a thread-local: clear what another connection may have left.
         drop(take_outcome());
+        take_presented();
         let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
         let (discard, step) = match &mut self.connection {
             Connection::Client(c) => {
@@ -166,6 +171,7 @@ impl Driver {
         if let Some(outcome) = take_outcome() {
             self.verified = Some(outcome);
         }
+        self.presented |= take_presented();
         let discard = discard.min(self.fed);
         self.incoming.drain(..discard);
         self.fed -= discard;
@@ -258,7 +264,7 @@ impl Driver {
         Failure::new(Reason::HandshakeAborted, format!("the peer left {when}: {how}"))
     }
 
-    fn establish(self) -> Result<Established, Failure> {
+    async fn establish(self, stream: &mut Stream) -> Result<Established, Failure> {
         let Some(Ok(peer)) = self.verified else {
             // Cannot happen while client authentication is mandatory; if it did, nobody was authenticated.
             return Err(Failure::new(
@@ -266,6 +272,7 @@ impl Driver {
                 "the handshake completed without a verified peer",
             ));
         };
+        let mutual = self.presented || matches!(self.connection, Connection::Server(_));
         let session = match self.connection {
             Connection::Client(c) => c
                 .dangerous_into_kernel_connection()
@@ -275,8 +282,11 @@ impl Driver {
                 .map(|(secrets, kernel)| (secrets, Kernel::Server(Box::new(kernel)))),
         };
         let (secrets, kernel) = session.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        let session =
+        let mut session =
             Session::new(&secrets, kernel).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        if !mutual {
+            return Err(not_mutual(stream, &mut session, &peer).await);
+        }
         // For the rest of its life the connection keeps what was read, not the handshake's buffer.
         let mut unread = self.incoming;
         unread.shrink_to_fit();
@@ -330,6 +340,21 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// Refuses a server that did not want to know who we are.
+async fn not_mutual(stream: &mut Stream, session: &mut Session, peer: &VerifiedPeer) -> Failure {
+    let mut last = Vec::new();
+    let alerted = session
+        .seal_fatal(AlertDescription::HandshakeFailure, &mut last)
+        .is_ok()
+        && stream.write_all(&last).await.is_ok();
+    Failure {
+        reason: Reason::NoCommonParameters,
+        detail: "the server did not ask for our certificate: this is no mutual TLS".to_owned(),
+        peer: Some(SpiffeId::clone(&peer.id)),
+        alerted,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod configs;
 pub mod handshake;
+mod present;
 pub mod record;
 pub mod session;
 #[cfg(test)]

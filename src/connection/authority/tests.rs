@@ -307,7 +307,7 @@ async fn logging_leaves_the_connection_alone() {
     world.pass(2 * HOUR);
     authority.look().await;
     assert_eq!(told(&mut web), None);
-    assert!(web.entry.noted.load(Ordering::Relaxed));
+    assert!(lock(&web.entry.noted).is_some());
 }
 
 #[tokio::test]
