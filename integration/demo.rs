@@ -211,15 +211,19 @@ fn an_interrupted_story_leaves_nothing_behind_either() {
 #[test]
 fn a_sidecar_that_ends_in_the_middle_is_reported() {
     let folder = temporary();
-    let mut child = demo(folder.path()).spawn().unwrap();
+    let mut child = demo(folder.path()).arg("--once").spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.by_ref().any(|told| told.unwrap().starts_with(" 1. ")));
+    // It must not get to the end of its story while we look for the process.
+    let demo = Pid::from_child(&child);
+    kill_process(demo, Signal::STOP).unwrap();
     let sidecars = sidecars_of(folder.path());
     let (orders, _) = sidecars
         .iter()
         .find(|(_, line)| line.contains("orders.yaml"))
         .unwrap();
     kill_process(*orders, Signal::KILL).unwrap();
+    kill_process(demo, Signal::CONT).unwrap();
     assert!(lines.all(|line| line.is_ok()));
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -228,7 +232,10 @@ fn a_sidecar_that_ends_in_the_middle_is_reported() {
         errors.contains("the sidecar of `orders` failed: it ended (signal: 9"),
         "{errors}"
     );
-    assert!(errors.contains("its last words:\n  INFO listening"), "{errors}");
+    assert!(
+        errors.contains("its last words:\n  ") && errors.contains("  INFO identity updated\n"),
+        "{errors}"
+    );
     assert!(nothing_is_left(folder.path()));
 }
 

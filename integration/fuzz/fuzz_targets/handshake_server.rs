@@ -7,7 +7,9 @@ use libfuzzer_sys::fuzz_target;
 
 // The first byte says in what pieces the rest is sent, and whether a good ClientHello goes before it.
 fuzz_target!(|input: &[u8]| {
-    let Some((&first, rest)) = input.split_first() else { return };
+    let Some((&first, rest)) = input.split_first() else {
+        return;
+    };
     let mut bytes = if first & 1 == 1 { tls::hello() } else { Vec::new() };
     bytes.extend(rest);
     let piece = 1 << (first >> 1 & 15);

@@ -6,9 +6,15 @@ use libfuzzer_sys::fuzz_target;
 use svidecar::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
 fuzz_target!(|text: &str| {
-    let Ok(pattern) = text.parse::<IdPattern>() else { return };
+    let Ok(pattern) = text.parse::<IdPattern>() else {
+        return;
+    };
     let printed = pattern.to_string();
-    assert_eq!(printed.parse().as_ref(), Ok(&pattern), "{text:?} is printed as {printed:?}");
+    assert_eq!(
+        printed.parse().as_ref(),
+        Ok(&pattern),
+        "{text:?} is printed as {printed:?}"
+    );
     if printed.contains('*') {
         return;
     }

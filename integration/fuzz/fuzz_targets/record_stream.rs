@@ -23,7 +23,9 @@ fuzz_target!(|input: &[u8]| {
             Ok(None) => return assert!(rest.len() < HEADER),
             Ok(Some(length)) => {
                 assert!((HEADER..=MAX_RECORD).contains(&length));
-                let Some((record, after)) = rest.split_at_mut_checked(length) else { return };
+                let Some((record, after)) = rest.split_at_mut_checked(length) else {
+                    return;
+                };
                 // A record that does not open uses no number: the opener serves again.
                 let opened = OPENER.with_borrow_mut(|opener| opener.open(record));
                 assert_eq!(opened, Err(RecordError::BadMac));

@@ -11,7 +11,9 @@ use svidecar::tls::session::Received;
 
 // The first byte says which side we are; then records: type, padding, length (two bytes), payload.
 fuzz_target!(|input: &[u8]| {
-    let Some((&first, mut rest)) = input.split_first() else { return };
+    let Some((&first, mut rest)) = input.split_first() else {
+        return;
+    };
     let (mut session, secrets) = tls::established(first & 1 == 0);
     let mut sealer = Sealer::new(secrets.tx.0, &secrets.tx.1).unwrap();
     while let Some((&[content_type, padding, high, low], after)) = rest.split_first_chunk::<4>() {

@@ -11,7 +11,11 @@ fuzz_target!(|der: &[u8]| {
     let authority = check_authority(der);
     let _ = path_len(der);
     if intermediate.is_ok() {
-        assert_eq!(intermediate.ok(), authority.clone().ok(), "an intermediate may be an authority, too");
+        assert_eq!(
+            intermediate.ok(),
+            authority.clone().ok(),
+            "an intermediate may be an authority, too"
+        );
     }
     match check_leaf(der) {
         Ok(leaf) => {
@@ -19,9 +23,15 @@ fuzz_target!(|der: &[u8]| {
             assert!(text.len() <= MAX_ID_BYTES);
             assert!(leaf.id.path().len() > 1);
             assert_eq!(SpiffeId::new(&text).as_ref(), Ok(&leaf.id));
-            assert!(der.windows(text.len()).any(|part| part == text.as_bytes()), "the ID stands in the bytes");
+            assert!(
+                der.windows(text.len()).any(|part| part == text.as_bytes()),
+                "the ID stands in the bytes"
+            );
             assert!(authority.is_err(), "a leaf signs nothing");
         }
-        Err(error) => assert!(!error.to_string().contains(char::is_control), "fit for a log line"),
+        Err(error) => assert!(
+            !error.to_string().contains(char::is_control),
+            "fit for a log line"
+        ),
     }
 });

@@ -87,6 +87,6 @@ pub(super) fn misled(place: &Place<'_>, listen: SocketAddr) -> String {
 }
 
 const REST: &str = "\
-limits: { drain_timeout: 1s }
+limits: { max_connections: 500, drain_timeout: 1s }
 telemetry: { log: { format: json } }
 ";

@@ -159,9 +159,10 @@ impl Journal {
         self.since(mark).0.iter().find_map(wanted)
     }
 
-    /// As [`Journal::find`], and waits for it. Ends early when any sidecar ends.
+    /// As [`Journal::find`], and waits for it. Ends early when any sidecar has ended since `alive`.
     pub(super) async fn wait<T>(
         &self,
+        alive: Mark,
         mark: Mark,
         mut wanted: impl FnMut(&Entry) -> Option<T>,
     ) -> Result<T, Silence> {
@@ -172,7 +173,7 @@ impl Journal {
                 if let Some(found) = self.find(mark, &mut wanted) {
                     return Ok(found);
                 }
-                if let Some(ended) = self.ended(mark) {
+                if let Some(ended) = self.ended(alive) {
                     return Err(Silence::Ended(ended));
                 }
                 // The sender lives as long as `self`.
@@ -269,14 +270,20 @@ mod tests {
         journal.add("a", Said::Text("old".to_owned()));
         let mark = journal.mark();
         let later = journal.clone();
-        let waiting = tokio::spawn(async move { later.wait(mark, text).await });
+        let waiting = tokio::spawn(async move { later.wait(mark, mark, text).await });
         tokio::task::yield_now().await;
         journal.add("a", Said::Text("new".to_owned()));
         assert_eq!(waiting.await.unwrap(), Ok("new".to_owned()));
-        assert_eq!(journal.wait(journal.mark(), text).await, Err(Silence::TooLong));
+        assert_eq!(
+            journal.wait(mark, journal.mark(), text).await,
+            Err(Silence::TooLong)
+        );
         journal.add("b", Said::End);
         let none = |_: &Entry| None::<()>;
-        assert_eq!(journal.wait(mark, none).await, Err(Silence::Ended("b")));
+        assert_eq!(
+            journal.wait(mark, journal.mark(), none).await,
+            Err(Silence::Ended("b"))
+        );
         assert_eq!(journal.last_words("a", 1), ["new"]);
     }
 

@@ -231,7 +231,7 @@ impl Stage {
             let mark = self.journal.mark();
             self.sidecars
                 .push(Sidecar::start(name, &path, &self.journal).map_err(system)?);
-            let held = self.journal.wait(mark, |entry| {
+            let held = self.journal.wait(mark, mark, |entry| {
                 let updated = entry.sidecar == name && entry.said.message() == Some("identity updated");
                 updated.then_some(())
             });

@@ -12,6 +12,9 @@ use super::stage::{Addresses, Stage, StageError};
 use super::tell::Teller;
 use crate::record::{Reason, Verdict};
 
+/// From the end of a process to our reading the end of its log.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// The steps, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -97,6 +100,8 @@ pub(super) struct Story<'a, 'o> {
     stage: &'a mut Stage,
     at: Addresses,
     teller: &'a mut Teller<'o>,
+    /// When all sidecars were up.
+    began: Mark,
     /// The connections that stay open from one step to a later one.
     storefront: Option<Client>,
     reports: Option<Client>,
@@ -104,10 +109,12 @@ pub(super) struct Story<'a, 'o> {
 
 impl<'a, 'o> Story<'a, 'o> {
     pub(super) fn new(stage: &'a mut Stage, at: Addresses, teller: &'a mut Teller<'o>) -> Self {
+        let began = stage.journal.mark();
         Self {
             stage,
             at,
             teller,
+            began,
             storefront: None,
             reports: None,
         }
@@ -123,6 +130,11 @@ impl<'a, 'o> Story<'a, 'o> {
                 Ok(()) => {}
                 Err(Trouble::Unexpected(what)) => {
                     self.teller.complaint(&what)?;
+                    // Where a sidecar's end is behind it, the word of that comes a moment later.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    if let Some(ended) = self.stage.journal.ended(self.began) {
+                        return Err(Trouble::Ended(ended));
+                    }
                     wrong.push(number.to_string());
                 }
                 Err(other) => return Err(other),
@@ -185,7 +197,7 @@ impl<'a, 'o> Story<'a, 'o> {
     ) -> Result<T, Trouble> {
         self.stage
             .journal
-            .wait(since, wanted)
+            .wait(self.began, since, wanted)
             .await
             .map_err(|silence| match silence {
                 Silence::Ended(sidecar) => Trouble::Ended(sidecar),

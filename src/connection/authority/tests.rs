@@ -104,8 +104,13 @@ impl World {
             bundles: update.bundles,
         };
         let clock: crate::clock::SharedClock = self.clock.clone();
-        let context =
-            Context::new(Arc::new(material), &[self.listener.clone()], &provider(), &clock).unwrap();
+        let context = Context::new(
+            Arc::new(material),
+            std::slice::from_ref(&self.listener),
+            &provider(),
+            &clock,
+        )
+        .unwrap();
         self.live.set_identity(IdentityView::Held(Arc::new(context)));
     }
 

@@ -48,10 +48,17 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let bundles = BTreeMap::from([(domain, Arc::new(bundle))]);
     let store = Arc::new(TrustStore::new(&bundles).unwrap());
     let issue = |id: &str| {
-        authority.sign(&leaf_params(&SpiffeId::new(id).unwrap(), 20 * DAY, now).unwrap()).unwrap()
+        authority
+            .sign(&leaf_params(&SpiffeId::new(id).unwrap(), 20 * DAY, now).unwrap())
+            .unwrap()
     };
     let svid = Arc::new(svid(&issue("spiffe://example.org/us")));
-    let material = Material { generation: 1, svid: svid.clone(), svids: vec![svid], bundles };
+    let material = Material {
+        generation: 1,
+        svid: svid.clone(),
+        svids: vec![svid],
+        bundles,
+    };
     let ours = Context::new(Arc::new(material), &listeners(), &provider(), &clock).unwrap();
 
     let theirs = issue("spiffe://example.org/them");
@@ -59,8 +66,12 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let key = default_provider().key_provider.load_private_key(key).unwrap();
     let theirs = Arc::new(SingleCertAndKey::from(CertifiedKey::new(theirs.chain, key)));
     let provider = Arc::new(default_provider());
-    let for_servers =
-        PeerVerifier::for_servers(store.clone(), clock.clone(), &provider, Arc::new(|_: &SpiffeId| true));
+    let for_servers = PeerVerifier::for_servers(
+        store.clone(),
+        clock.clone(),
+        &provider,
+        Arc::new(|_: &SpiffeId| true),
+    );
     let for_clients = PeerVerifier::for_clients(store, clock, &provider);
     let mut client = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -77,19 +88,35 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         .with_cert_resolver(theirs);
     server.enable_secret_extraction = true;
     server.send_tls13_tickets = 0;
-    World { ours, client: Arc::new(client), server: Arc::new(server) }
+    World {
+        ours,
+        client: Arc::new(client),
+        server: Arc::new(server),
+    }
 });
 
 fn listeners() -> [Arc<Listener>; 2] {
     let nowhere = || Target::Ip(([127, 0, 0, 1], 1).into());
     let listener = |name: &str, kind| {
         let listen = Address::Tcp(([127, 0, 0, 1], 0).into());
-        Arc::new(Listener { name: name.into(), listen, alpn: Vec::new(), kind })
+        Arc::new(Listener {
+            name: name.into(),
+            listen,
+            alpn: Vec::new(),
+            kind,
+        })
     };
     let peer = vec!["spiffe://example.org/**".parse().unwrap()];
     [
         listener("in", ListenerKind::Inbound { upstream: nowhere() }),
-        listener("out", ListenerKind::Outbound { connect: nowhere(), peer, sni: None }),
+        listener(
+            "out",
+            ListenerKind::Outbound {
+                connect: nowhere(),
+                peer,
+                sni: None,
+            },
+        ),
     ]
 }
 
