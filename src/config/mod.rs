@@ -1,6 +1,6 @@
 //! The config file: read, checked, turned into [`settings::Settings`].
 //!
-//! Owns the file's format and every rule about it. [`check`] is pure and reports all problems, each with its place;
+//! Owns the file's format and every rule about it. [`check()`] is pure and reports all problems, each with its place;
 //! [`load`] adds the reading of the file. Settings that come out are valid by themselves and beside each other; what
 //! the machine makes of them (a port already taken, a missing socket) shows when they are used. A key that belongs to
 //! a later version is an error: nothing that a person wrote is ignored in silence.

@@ -1,4 +1,4 @@
-//! The checked settings: what the rest of the program works with. Made by [`super::check`] from the file as typed;
+//! The checked settings: what the rest of the program works with. Made by [`super::check()`] from the file as typed;
 //! every value here is valid by itself and beside the others.
 
 use std::collections::BTreeMap;

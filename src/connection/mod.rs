@@ -2,7 +2,7 @@
 //! differs.
 //!
 //! The phases are accept, handshake, authorize, connect, relay, close. Whatever happens in one of them, the
-//! connection ends as exactly one [`ConnectionRecord`].
+//! connection ends as exactly one [`ConnectionRecord`](crate::record::ConnectionRecord).
 
 pub mod authority;
 pub mod capacity;

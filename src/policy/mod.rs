@@ -3,7 +3,7 @@
 //! Three parts: [`mod@file`] is the rules as written, `compile` turns them into a [`Policy`] or refuses the whole set,
 //! and [`Policy::evaluate`] decides about plain [`Facts`]. Explaining runs the same conditions. Promises: what is not
 //! allowed is denied; a matching `deny` wins; a rule that cannot be enforced as written is an error, never skipped.
-//! All but [`load`] is pure: the time comes as an argument. Watching the files, counting generations and keeping the
+//! All but [`mod@load`] is pure: the time comes as an argument. Watching the files, counting generations and keeping the
 //! last good policy are left to whoever holds it.
 
 mod compile;
