@@ -1,7 +1,6 @@
 //! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
 //! and the signals live. Bytes move on the workers.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,29 +8,23 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::state::{LastReload, View};
-use super::{AppError, Started, direction, load_policy};
+use super::state::View;
+use super::{AppError, Started, direction, identity, policy};
 use crate::admin;
-use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
-use crate::config::settings::{Address, Limits, Listener, ListenerKind, LogFormat, Settings};
-use crate::connection::live::{IdentityView, Live};
-use crate::connection::registry::lock;
+use crate::config::settings::{Address, Limits, LogFormat, Settings};
+use crate::connection::live::Live;
 use crate::connection::{ListenerContext, authority};
-use crate::identity::source::{self, State, Status};
+use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::policy::{Action, Policy};
-use crate::record::{ConnectionRecord, Reason, RecordSink, Verdict};
-use crate::reload::{self, Fingerprint};
+use crate::record::{ConnectionRecord, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, ReloadResult};
-use crate::tls::configs::{self, Context};
 use crate::worker::{BoundListener, Workers};
-use crate::yaml::Diagnostic;
 
 /// How long connections that were told to end may take to say goodbye.
 const FORCED_END: Duration = Duration::from_secs(2);
@@ -106,15 +99,16 @@ fn fit_open_files(settings: &mut Limits) {
 }
 
 /// What the tasks of the control runtime share.
-struct Control {
-    settings: Settings,
-    clock: SharedClock,
-    live: Arc<Live>,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    listeners: Vec<Arc<ListenerMetrics>>,
-    reload_asked: Notify,
-    view: Arc<View>,
+pub(super) struct Control {
+    pub(super) settings: Settings,
+    pub(super) clock: SharedClock,
+    pub(super) live: Arc<Live>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) readiness: Readiness,
+    /// In the order of the settings' listeners.
+    pub(super) listeners: Vec<Arc<ListenerMetrics>>,
+    pub(super) reload_asked: Notify,
+    pub(super) view: Arc<View>,
 }
 
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
@@ -126,7 +120,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     });
     let settings = started.settings;
     for warning in &started.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.summary());
     }
     let live = Arc::new(Live::new(
         started.clock.clone(),
@@ -143,7 +137,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
             Address::Tcp(_) => None,
         })
         .collect();
-    let identity = source::spawn(&settings.identity, started.clock.clone());
+    let source = source::spawn(&settings.identity, started.clock.clone());
     let readiness = Readiness::new();
     let bound: Vec<_> = started
         .listeners
@@ -161,7 +155,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         live: live.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
-        identity: identity.state.clone(),
+        identity: source.state.clone(),
         policy_path: settings
             .policy
             .path
@@ -217,12 +211,12 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         }
     }
     if let Some((path, seen)) = started.policy_seen {
-        let following = tokio::spawn(follow_policy(control.clone(), path, seen));
+        let following = tokio::spawn(policy::follow(control.clone(), path, seen));
         tasks.spawn(named("the watch over the policy's files", following));
     }
 
     let result = tokio::select! {
-        result = follow_identity(&control, identity.state.clone()) => result,
+        result = identity::follow(&control, source.state.clone()) => result,
         () = until_terminated(&control, &mut signals) => Ok(()),
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
@@ -303,237 +297,6 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
         tracing::warn!(cut, "ended; connections were cut");
     } else {
         tracing::info!("ended; every connection had finished");
-    }
-}
-
-/// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
-/// we hold nothing.
-async fn follow_identity(control: &Control, mut states: watch::Receiver<Arc<State>>) -> Result<(), AppError> {
-    let provider = configs::provider();
-    let mut published: Option<u64> = None;
-    let mut rotations = 0;
-    loop {
-        let mut unusable = None;
-        let state = states.borrow_and_update().clone();
-        if let (Status::Fatal { why }, None) = (&state.status, &state.material) {
-            return Err(AppError::Identity(why.clone()));
-        }
-        control.metrics.set_workload_api_connected(state.connected);
-        control
-            .metrics
-            .svid_rotations
-            .inc_by(state.rotations.saturating_sub(rotations));
-        rotations = state.rotations;
-        match &state.material {
-            Some(material) if published == Some(material.generation) => {}
-            Some(material) => {
-                match Context::new(
-                    material.clone(),
-                    &control.settings.listeners,
-                    &provider,
-                    &control.clock,
-                ) {
-                    Ok(context) => {
-                        published = Some(material.generation);
-                        control.live.set_identity(IdentityView::Held(Arc::new(context)));
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "an update of our identity cannot be used; the last one stays in force");
-                        control.keep_identity(&error.to_string());
-                        unusable = Some(error.to_string());
-                    }
-                }
-            }
-            None => {
-                published = None;
-                let reason = match state.status {
-                    Status::Expired => Reason::IdentityExpired,
-                    _ => Reason::NoIdentity,
-                };
-                control.live.set_identity(IdentityView::Missing {
-                    reason,
-                    detail: state.status.to_string(),
-                });
-            }
-        }
-        control.show_identity(&state, unusable);
-        if states.changed().await.is_err() {
-            return Err(AppError::Identity("the identity source ended".to_owned()));
-        }
-    }
-}
-
-/// Reads the policy again when its files change or a signal asks for it.
-async fn follow_policy(control: Arc<Control>, path: PathBuf, mut seen: Fingerprint) {
-    let mut generation = 1;
-    loop {
-        let asked = tokio::time::timeout(reload::PERIOD, control.reload_asked.notified())
-            .await
-            .is_ok();
-        let looked_at = path.clone();
-        // A dead network file system must not hold up identity and signals.
-        let now = match tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await {
-            Ok(now) if now == seen && !asked => continue,
-            Ok(now) => now,
-            // A panic, which is in the log.
-            Err(_) => continue,
-        };
-        seen = now;
-        let (settings, time) = (control.settings.clone(), control.clock.now());
-        let name = path.display().to_string();
-        let loaded = tokio::task::spawn_blocking(move || load_policy(&settings, time))
-            .await
-            .unwrap_or_else(|error| {
-                Err(vec![Diagnostic::of_file(
-                    &name,
-                    format!("reading it failed: {error}"),
-                )])
-            });
-        match loaded {
-            Ok((policy, warnings)) => {
-                for warning in &warnings {
-                    tracing::warn!("{warning}");
-                }
-                control.metrics.policy_reloaded(ReloadResult::Success);
-                if policy.content_hash() == control.live.policy().policy.content_hash() {
-                    tracing::info!(generation, "the policy was read again and has not changed");
-                    control.show_policy(&[]);
-                } else {
-                    generation += 1;
-                    control.set_policy(policy, generation);
-                    tracing::info!(generation, "a new policy is in force");
-                }
-            }
-            Err(problems) => {
-                control.metrics.policy_reloaded(ReloadResult::Failure);
-                for problem in problems.iter().filter(|p| p.is_error()) {
-                    tracing::error!(
-                        generation,
-                        "the new policy is refused, the last good one stays in force: {problem}"
-                    );
-                }
-                control.show_policy(&problems);
-            }
-        }
-    }
-}
-
-impl Control {
-    /// Puts a policy into force.
-    fn set_policy(&self, policy: Policy, generation: u64) {
-        for (listener, metrics) in self.settings.listeners.iter().zip(&self.listeners) {
-            set_rules(metrics, listener, &policy);
-        }
-        self.metrics.set_policy_generation(generation);
-        self.live.set_policy(PolicyView {
-            generation,
-            policy,
-            mode: self.settings.policy.mode,
-            since: self.clock.now(),
-        });
-        self.show_policy(&[]);
-    }
-
-    /// Shows the policy in force, and what is wrong with the newest files.
-    fn show_policy(&self, problems: &[Diagnostic]) {
-        let view = self.live.policy();
-        let problems: Vec<String> = problems
-            .iter()
-            .filter(|p| p.is_error())
-            .map(|p| p.summary())
-            .collect();
-        let rules = view.policy.rules().len();
-        let detail = match problems.first() {
-            None => format!("generation {}, {rules} rules", view.generation),
-            Some(first) => format!(
-                "generation {} stays in force: the files have {} error(s), the first: {first}",
-                view.generation,
-                problems.len()
-            ),
-        };
-        self.readiness.set(Condition::Policy, true, detail);
-        *lock(&self.view.last_reload) = Some(LastReload {
-            at: self.clock.now(),
-            problems,
-        });
-    }
-
-    /// After an update that cannot be used: the last one stays, and where there is none, connections are refused with
-    /// the true cause.
-    fn keep_identity(&self, why: &str) {
-        if let IdentityView::Missing { reason, .. } = *self.live.identity() {
-            self.live.set_identity(IdentityView::Missing {
-                reason,
-                detail: why.to_owned(),
-            });
-        }
-    }
-
-    /// Whether connections are served with an identity at this moment.
-    fn identity_is_good(&self) -> bool {
-        match &*self.live.identity() {
-            IdentityView::Held(context) => context.material.svid.not_after > self.clock.now(),
-            IdentityView::Missing { .. } => false,
-        }
-    }
-
-    fn show_identity(&self, state: &State, unusable: Option<String>) {
-        let detail = match (&state.material, &state.last_problem) {
-            (Some(material), None) => format!(
-                "{} until {}",
-                material.svid.id,
-                crate::clock::rfc3339(material.svid.not_after)
-            ),
-            (Some(material), Some(problem)) => format!(
-                "{} until {}; {problem}",
-                material.svid.id,
-                crate::clock::rfc3339(material.svid.not_after)
-            ),
-            (None, Some(problem)) if *problem != state.status.to_string() => {
-                format!("{}: {problem}", state.status)
-            }
-            (None, _) => state.status.to_string(),
-        };
-        let detail = match unusable {
-            Some(why) => format!("{detail}; it cannot be used: {why}"),
-            None => detail,
-        };
-        self.readiness
-            .set(Condition::Identity, self.identity_is_good(), detail);
-        let id = state
-            .material
-            .as_deref()
-            .map(|m| (m.svid.id.to_string(), m.svid.not_after));
-        self.metrics
-            .set_svid(id.as_ref().map(|(id, end)| (id.as_str(), *end)));
-        let bundles = state
-            .material
-            .as_deref()
-            .into_iter()
-            .flat_map(|m| m.bundles.values());
-        self.metrics
-            .set_bundles(bundles.filter_map(|b| Some((b.trust_domain.as_str().to_owned(), b.not_after()?))));
-    }
-}
-
-/// The rules that can decide for a listener, for the metric that counts decisions.
-fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
-    match &listener.kind {
-        ListenerKind::Inbound { .. } => {
-            metrics.set_rules(policy.rules().iter().filter_map(|rule| {
-                let concerns = rule.to().is_none_or(|to| to.contains(&listener.name));
-                let verdict = match rule.action() {
-                    Action::Allow => Verdict::Allow,
-                    Action::Deny => Verdict::Deny,
-                    Action::Audit => return None,
-                };
-                concerns.then_some((rule.name().as_ref(), verdict))
-            }));
-        }
-        ListenerKind::Outbound { peer, .. } => {
-            let patterns: Vec<_> = peer.iter().map(ToString::to_string).collect();
-            metrics.set_rules(patterns.iter().map(|pattern| (pattern.as_str(), Verdict::Allow)));
-        }
     }
 }
 

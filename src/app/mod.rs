@@ -5,6 +5,8 @@
 //! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
 
 mod control;
+mod identity;
+mod policy;
 mod state;
 
 use std::io;

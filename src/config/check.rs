@@ -110,20 +110,11 @@ fn read(
     seen: &mut Examination,
     findings: &mut Findings,
 ) -> Option<Settings> {
-    if text.len() > yaml::MAX_FILE_BYTES {
-        let message = format!(
-            "the file is larger than {} bytes, the most that is read",
-            yaml::MAX_FILE_BYTES
-        );
-        findings.error(Place::default(), message);
-        return None;
-    }
-    let root = yaml::parse(text, findings)?;
-    if root.value == Value::Null {
-        let help = "a config has at least one listener: see `svidecar run --help`";
-        findings.error_with_help(Place::default(), "the file is empty", help);
-        return None;
-    }
+    let root = yaml::root(
+        text,
+        "a config has at least one listener: see `svidecar run --help`",
+        findings,
+    )?;
     let top = Fields::of(&root, "", TOP, findings)?;
     let identity = identity::read(&top, context, findings);
     let listeners = listeners::read(&top, findings);

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use rustls::AlertDescription;
 use tokio::io::AsyncWriteExt;
 
-use super::registry::lock;
 use super::{Closing, Serving, after_failure, refuse};
 use crate::authorize::{self, Denial, Permit};
 use crate::config::settings::{ListenerKind, Target};
-use crate::forward::meter::Meter;
-use crate::forward::relay::{self, Ends, alert_for};
-use crate::record::{Direction, Ending, Reason};
+use crate::forward::relay::{Ends, alert_for};
+use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::configs::Context;
 use crate::tls::handshake::{self, Established};
@@ -76,8 +74,7 @@ async fn admitted_or_not(
             };
         }
     };
-    serving.draft.decision = Some(permit.decision().clone());
-    *lock(&registered.entry.decision) = Some(permit.decision().clone());
+    serving.admitted(&permit, &registered);
 
     // To whom?
     serving.draft.upstream = Some(upstream.to_string());
@@ -97,28 +94,13 @@ async fn admitted_or_not(
     };
 
     // Move the bytes.
-    let traffic = registered.entry.traffic.clone();
-    serving.draft.traffic = Some(traffic.clone());
-    let meter = Meter::new(Direction::Inbound, traffic, serving.listener.metrics.clone());
-    let idle = serving.worker.live.limits.idle_timeout;
-    let close = serving.told_to_close(&mut registered);
-    let ended = relay::run(
-        &permit,
-        Ends {
-            tls,
-            session,
-            unread,
-            plain,
-        },
-        meter,
-        idle,
-        close,
-    )
-    .await;
-    Closing {
-        ending: ended.ending,
-        linger: ended.linger,
-    }
+    let ends = Ends {
+        tls,
+        session,
+        unread,
+        plain,
+    };
+    serving.relay(&permit, ends, &mut registered).await
 }
 
 fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> Result<Permit, Denial> {

@@ -19,7 +19,10 @@ use rustls::AlertDescription;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use crate::authorize::Permit;
 use crate::config::settings;
+use crate::forward::meter::Meter;
+use crate::forward::relay::{self, Ended, Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
 use crate::record::{Direction, Ending, PeerAddr, Reason};
@@ -31,7 +34,7 @@ use crate::tls::session::Session;
 use crate::upstream::resolve::Resolver;
 use draft::Draft;
 use live::{IdentityView, Live};
-use registry::{Registered, Registration};
+use registry::{Registered, Registration, lock};
 
 /// A listener as its connections see it.
 #[derive(Debug)]
@@ -197,6 +200,23 @@ impl Serving<'_> {
     fn recheck(&self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
         authority::recheck(&registered.entry, &live.identity(), live.clock.now()).map_or(Ok(()), Err)
+    }
+
+    /// Notes the terms on which the connection is open from now on.
+    fn admitted(&mut self, permit: &Permit, registered: &Registered) {
+        self.draft.decision = Some(permit.decision().clone());
+        *lock(&registered.entry.decision) = Some(permit.decision().clone());
+    }
+
+    /// Moves the bytes until the connection ends, by itself or because it is told to.
+    async fn relay(&mut self, permit: &Permit, ends: Ends, registered: &mut Registered) -> Closing {
+        let traffic = registered.entry.traffic.clone();
+        self.draft.traffic = Some(traffic.clone());
+        let meter = Meter::new(self.listener.direction, traffic, self.listener.metrics.clone());
+        let idle = self.worker.live.limits.idle_timeout;
+        let Ended { ending, linger } =
+            relay::run(permit, ends, meter, idle, self.told_to_close(registered)).await;
+        Closing { ending, linger }
     }
 
     /// Why a connection ends that the drain did not wait for.

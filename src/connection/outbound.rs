@@ -1,12 +1,10 @@
 //! The application calls a peer: plaintext in, mutual TLS on to one of those that the listener's `peer` list names.
 
-use super::registry::lock;
 use super::{Closing, Serving, refuse};
 use crate::authorize::{self, Decision};
 use crate::config::settings::ListenerKind;
-use crate::forward::meter::Meter;
-use crate::forward::relay::{self, Ends, alert_for};
-use crate::record::{Direction, Ending, Reason, Verdict};
+use crate::forward::relay::{Ends, alert_for};
+use crate::record::{Ending, Reason, Verdict};
 use crate::sys::stream::Stream;
 use crate::tls::handshake::{self, Established, Failure};
 use crate::upstream::dial;
@@ -82,32 +80,16 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         .listener
         .metrics
         .decided(decision.rule.as_deref(), decision.verdict);
-    serving.draft.decision = Some(decision.clone());
-    *lock(&registered.entry.decision) = Some(decision.clone());
+    serving.admitted(&permit, &registered);
 
     // Move the bytes.
-    let traffic = registered.entry.traffic.clone();
-    serving.draft.traffic = Some(traffic.clone());
-    let meter = Meter::new(Direction::Outbound, traffic, serving.listener.metrics.clone());
-    let idle = serving.worker.live.limits.idle_timeout;
-    let close = serving.told_to_close(&mut registered);
-    let ended = relay::run(
-        &permit,
-        Ends {
-            tls,
-            session,
-            unread,
-            plain,
-        },
-        meter,
-        idle,
-        close,
-    )
-    .await;
-    Closing {
-        ending: ended.ending,
-        linger: ended.linger,
-    }
+    let ends = Ends {
+        tls,
+        session,
+        unread,
+        plain,
+    };
+    serving.relay(&permit, ends, &mut registered).await
 }
 
 /// The application learns of every failure as a reset: it sees no TLS.

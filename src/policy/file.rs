@@ -71,20 +71,7 @@ pub fn read(file_name: &str, text: &str) -> RuleFile {
 }
 
 fn rules(text: &str, findings: &mut Findings) -> Option<Vec<WrittenRule>> {
-    if text.len() > yaml::MAX_FILE_BYTES {
-        let message = format!(
-            "the file is larger than {} bytes, the most that is read",
-            yaml::MAX_FILE_BYTES
-        );
-        findings.error(Place::default(), message);
-        return None;
-    }
-    let root = yaml::parse(text, findings)?;
-    if root.value == Value::Null {
-        let help = "write `rules: []` if it shall hold no rule";
-        findings.error_with_help(Place::default(), "the file is empty", help);
-        return None;
-    }
+    let root = yaml::root(text, "write `rules: []` if it shall hold no rule", findings)?;
     let top = Fields::of(&root, "", &["rules"], findings)?;
     let node = top.require("rules", "[]", findings)?;
     if node.value == Value::List(Vec::new()) {

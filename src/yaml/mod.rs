@@ -25,6 +25,23 @@ pub fn parse(text: &str, findings: &mut Findings) -> Option<Node> {
     node::parse(text, findings)
 }
 
+/// The root of a file that must hold something. A finding is made, and `None` returned, when the text is too large, no
+/// YAML, or empty; `if_empty` then says what to write.
+#[must_use]
+pub fn root(text: &str, if_empty: &str, findings: &mut Findings) -> Option<Node> {
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("the file is larger than {MAX_FILE_BYTES} bytes, the most that is read");
+        findings.error(Place::default(), message);
+        return None;
+    }
+    let root = parse(text, findings)?;
+    if root.value == Value::Null {
+        findings.error_with_help(Place::default(), "the file is empty", if_empty);
+        return None;
+    }
+    Some(root)
+}
+
 /// The bytes of a file as text: within [`MAX_FILE_BYTES`] and UTF-8, a leading byte order mark taken off.
 ///
 /// # Errors

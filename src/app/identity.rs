@@ -1,0 +1,131 @@
+//! Publishes who we are: builds what handshakes run with from each new material, and shows it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::AppError;
+use super::control::Control;
+use crate::clock::rfc3339;
+use crate::connection::live::IdentityView;
+use crate::identity::source::{State, Status};
+use crate::lifecycle::readiness::Condition;
+use crate::record::Reason;
+use crate::tls::configs::{self, Context};
+
+/// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
+/// we hold nothing.
+pub(super) async fn follow(
+    control: &Control,
+    mut states: watch::Receiver<Arc<State>>,
+) -> Result<(), AppError> {
+    let provider = configs::provider();
+    let mut published: Option<u64> = None;
+    let mut rotations = 0;
+    loop {
+        let mut unusable = None;
+        let state = states.borrow_and_update().clone();
+        if let (Status::Fatal { why }, None) = (&state.status, &state.material) {
+            return Err(AppError::Identity(why.clone()));
+        }
+        control.metrics.set_workload_api_connected(state.connected);
+        control
+            .metrics
+            .svid_rotations
+            .inc_by(state.rotations.saturating_sub(rotations));
+        rotations = state.rotations;
+        match &state.material {
+            Some(material) if published == Some(material.generation) => {}
+            Some(material) => {
+                match Context::new(
+                    material.clone(),
+                    &control.settings.listeners,
+                    &provider,
+                    &control.clock,
+                ) {
+                    Ok(context) => {
+                        published = Some(material.generation);
+                        control.live.set_identity(IdentityView::Held(Arc::new(context)));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "an update of our identity cannot be used; the last one stays in force");
+                        control.keep_identity(&error.to_string());
+                        unusable = Some(error.to_string());
+                    }
+                }
+            }
+            None => {
+                published = None;
+                let reason = match state.status {
+                    Status::Expired => Reason::IdentityExpired,
+                    _ => Reason::NoIdentity,
+                };
+                control.live.set_identity(IdentityView::Missing {
+                    reason,
+                    detail: state.status.to_string(),
+                });
+            }
+        }
+        control.show_identity(&state, unusable);
+        if states.changed().await.is_err() {
+            return Err(AppError::Identity("the identity source ended".to_owned()));
+        }
+    }
+}
+
+impl Control {
+    /// After an update that cannot be used: the last one stays, and where there is none, connections are refused with
+    /// the true cause.
+    fn keep_identity(&self, why: &str) {
+        if let IdentityView::Missing { reason, .. } = *self.live.identity() {
+            self.live.set_identity(IdentityView::Missing {
+                reason,
+                detail: why.to_owned(),
+            });
+        }
+    }
+
+    /// Whether connections are served with an identity at this moment.
+    fn identity_is_good(&self) -> bool {
+        match &*self.live.identity() {
+            IdentityView::Held(context) => context.material.svid.not_after > self.clock.now(),
+            IdentityView::Missing { .. } => false,
+        }
+    }
+
+    fn show_identity(&self, state: &State, unusable: Option<String>) {
+        let detail = match (&state.material, &state.last_problem) {
+            (Some(material), None) => {
+                format!("{} until {}", material.svid.id, rfc3339(material.svid.not_after))
+            }
+            (Some(material), Some(problem)) => format!(
+                "{} until {}; {problem}",
+                material.svid.id,
+                rfc3339(material.svid.not_after)
+            ),
+            (None, Some(problem)) if *problem != state.status.to_string() => {
+                format!("{}: {problem}", state.status)
+            }
+            (None, _) => state.status.to_string(),
+        };
+        let detail = match unusable {
+            Some(why) => format!("{detail}; it cannot be used: {why}"),
+            None => detail,
+        };
+        self.readiness
+            .set(Condition::Identity, self.identity_is_good(), detail);
+        let id = state
+            .material
+            .as_deref()
+            .map(|m| (m.svid.id.to_string(), m.svid.not_after));
+        self.metrics
+            .set_svid(id.as_ref().map(|(id, end)| (id.as_str(), *end)));
+        let bundles = state
+            .material
+            .as_deref()
+            .into_iter()
+            .flat_map(|m| m.bundles.values());
+        self.metrics
+            .set_bundles(bundles.filter_map(|b| Some((b.trust_domain.as_str().to_owned(), b.not_after()?))));
+    }
+}

@@ -1,0 +1,68 @@
+//! How a connection ends that does not end in order: so that neither side can take it for a clean end.
+
+use rustls::AlertDescription;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::{Ended, LAST_WORDS, Relay};
+use crate::forward::meter::Meter;
+use crate::record::{Ending, Reason};
+use crate::sys::stream::Stream;
+use crate::tls::record::{HEADER, TRAILER};
+
+/// What the peer still gets when we end the connection, sealed.
+pub(super) struct LastWords {
+    sealed: Vec<u8>,
+    /// The data record in it, for the meter once it is written.
+    data: Option<(Meter, usize)>,
+}
+
+impl LastWords {
+    /// `None` where nobody is left to tell, or nothing can be sealed.
+    pub(super) fn of(mut relay: Relay<'_>, ending: &Ending) -> Option<Self> {
+        if matches!(ending.reason, Reason::PeerReset | Reason::RefusedByPeer) {
+            return None;
+        }
+        let mut sealed = std::mem::take(&mut relay.sealing.control);
+        // A record that is half on the wire must be finished, or the alert would be read as its rest.
+        let record = relay.sealing.record.clone();
+        let buffer = relay.sealing.buffer.as_deref();
+        sealed.extend_from_slice(buffer.and_then(|b| b.get(record.clone())).unwrap_or_default());
+        let alert = relay.protocol_alert.unwrap_or(alert_for(ending.reason));
+        relay.session.seal_fatal(alert, &mut sealed).ok()?;
+        let data = (!record.is_empty()).then(|| (relay.meter, record.end.saturating_sub(HEADER + TRAILER)));
+        Some(Self { sealed, data })
+    }
+}
+
+/// Ends the TLS side so that the peer cannot take it for a clean end: by a fatal alert, or a reset where that can't be.
+pub(super) async fn say(last: Option<LastWords>, mut tls: Stream, ending: Ending) -> Ended {
+    if let Some(last) = last
+        && matches!(timeout(LAST_WORDS, tls.write_all(&last.sealed)).await, Ok(Ok(())))
+    {
+        if let Some((meter, bytes)) = last.data {
+            meter.sealed(bytes);
+        }
+        return Ended {
+            ending,
+            linger: Some(tls),
+        };
+    }
+    tls.abort();
+    Ended { ending, linger: None }
+}
+
+/// The alert that tells the peer why we end an open connection (RFC 8446 section 6.2).
+#[must_use]
+pub const fn alert_for(reason: Reason) -> AlertDescription {
+    match reason {
+        Reason::PolicyChange | Reason::RuleExpired | Reason::DenyRule | Reason::NoAllowRule => {
+            AlertDescription::AccessDenied
+        }
+        Reason::BundleChange => AlertDescription::UnknownCA,
+        Reason::PeerExpired => AlertDescription::CertificateExpired,
+        Reason::PeerTruncated => AlertDescription::DecodeError,
+        // Our own affair: nothing the peer did.
+        _ => AlertDescription::InternalError,
+    }
+}
