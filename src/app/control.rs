@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::shared::Control;
 use super::state::View;
 use super::{AppError, Started, direction, identity, policy};
 use crate::admin;
-use crate::clock::SharedClock;
-use crate::config::settings::{Address, Limits, LogFormat, Settings};
+use crate::config::settings::{Address, Limits, LogFormat};
 use crate::connection::live::Live;
 use crate::connection::{ListenerContext, authority};
 use crate::identity::source;
@@ -23,7 +23,7 @@ use crate::record::{ConnectionRecord, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
-use crate::telemetry::metrics::{ListenerMetrics, Metrics, ReloadResult};
+use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
@@ -96,19 +96,6 @@ fn fit_open_files(settings: &mut Limits) {
         settings.max_connections = fitting;
         settings.max_handshakes = settings.max_handshakes.min(fitting);
     }
-}
-
-/// What the tasks of the control runtime share.
-pub(super) struct Control {
-    pub(super) settings: Settings,
-    pub(super) clock: SharedClock,
-    pub(super) live: Arc<Live>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) readiness: Readiness,
-    /// In the order of the settings' listeners.
-    pub(super) listeners: Vec<Arc<ListenerMetrics>>,
-    pub(super) reload_asked: Notify,
-    pub(super) view: Arc<View>,
 }
 
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {

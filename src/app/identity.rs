@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::AppError;
-use super::control::Control;
+use super::shared::Control;
 use crate::clock::rfc3339;
 use crate::connection::live::IdentityView;
 use crate::identity::source::{State, Status};

@@ -7,6 +7,7 @@
 mod control;
 mod identity;
 mod policy;
+mod shared;
 mod state;
 
 use std::io;

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::control::Control;
 use super::load_policy;
+use super::shared::Control;
 use super::state::LastReload;
 use crate::authorize::PolicyView;
 use crate::config::settings::{Listener, ListenerKind};
@@ -15,7 +15,7 @@ use crate::policy::{Action, Policy};
 use crate::record::Verdict;
 use crate::reload::{self, Fingerprint};
 use crate::telemetry::metrics::{ListenerMetrics, ReloadResult};
-use crate::yaml::Diagnostic;
+use crate::yaml::{Diagnostic, counted};
 
 /// Reads the policy again when its files change or a signal asks for it.
 pub(super) async fn follow(control: Arc<Control>, path: PathBuf, mut seen: Fingerprint) {
@@ -97,13 +97,13 @@ impl Control {
             .filter(|p| p.is_error())
             .map(|p| p.summary())
             .collect();
-        let rules = view.policy.rules().len();
+        let rules = counted(view.policy.rules().len(), "rule");
         let detail = match problems.first() {
-            None => format!("generation {}, {rules} rules", view.generation),
+            None => format!("generation {}, {rules}", view.generation),
             Some(first) => format!(
-                "generation {} stays in force: the files have {} error(s), the first: {first}",
+                "generation {} stays in force: the files have {}, the first: {first}",
                 view.generation,
-                problems.len()
+                counted(problems.len(), "error")
             ),
         };
         self.readiness.set(Condition::Policy, true, detail);
