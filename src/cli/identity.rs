@@ -9,9 +9,10 @@ use super::text::{left, parse_duration};
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::clock::rfc3339;
 use crate::config::settings::Address;
+use crate::config::{Environment, address};
 use crate::identity::source::DENIED_ADVICE;
 use crate::identity::update::{Answer, Reading, read};
-use crate::identity::workload_api::{ENDPOINT_VARIABLE, End, parse_endpoint, subscribe};
+use crate::identity::workload_api::{End, subscribe};
 
 /// Ask the SPIFFE Workload API for this process's identities and show them.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,7 +42,7 @@ pub fn run(args: &IdentityArgs) -> u8 {
 }
 
 fn show(args: &IdentityArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
-    let address = match address(args) {
+    let address = match endpoint(args) {
         Ok(address) => address,
         Err(why) => {
             complain(args, out, err, &why)?;
@@ -74,19 +75,14 @@ fn show(args: &IdentityArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Re
     }
 }
 
-fn address(args: &IdentityArgs) -> Result<Address, String> {
+fn endpoint(args: &IdentityArgs) -> Result<Address, String> {
     let text = match &args.socket {
         Some(text) => text.clone(),
-        None => match std::env::var(ENDPOINT_VARIABLE) {
-            Ok(text) if !text.is_empty() => text,
-            _ => {
-                return Err(format!(
-                    "no Workload API address: give `--socket unix:///path/to/agent.sock`, or set {ENDPOINT_VARIABLE}"
-                ));
-            }
-        },
+        None => Environment::of_process().endpoint_socket.ok_or(
+            "no Workload API address: give `--socket unix:///path/to/agent.sock`, or set SPIFFE_ENDPOINT_SOCKET",
+        )?,
     };
-    parse_endpoint(&text).map_err(|e| e.to_string())
+    address::workload_api(&text).map_err(|e| format!("`{text}`: {e}"))
 }
 
 async fn ask(address: &Address, timeout: Duration) -> Result<Answer, String> {

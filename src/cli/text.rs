@@ -2,28 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Reads `500ms`, `30s`, `5m`, `1h` or `7d`; more than nothing.
+use crate::config::duration;
+
+/// Reads `500ms`, `30s`, `5m` or `1h`, as config files have it; more than nothing.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("expected a number and `ms`, `s`, `m`, `h` or `d`, such as `30s`, not `{text}`");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let (number, unit) = text.split_at_checked(digits).ok_or_else(bad)?;
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(bad()),
-    };
-    let span = number
-        .checked_mul(milliseconds)
-        .map(Duration::from_millis)
-        .ok_or_else(bad)?;
-    if span.is_zero() {
-        Err("must be more than nothing".to_owned())
-    } else {
-        Ok(span)
+    match duration::parse(text) {
+        Some(Duration::ZERO) => Err("must be more than nothing".to_owned()),
+        Some(span) => Ok(span),
+        None => Err(format!(
+            "expected a number and `ms`, `s`, `m` or `h`, such as `30s`, not `{text}`"
+        )),
     }
 }
 
@@ -65,7 +53,7 @@ mod tests {
             "1.5h",
             "1w",
             "99999999999999999999s",
-            "18446744073709551615d",
+            "18446744073709551615h",
         ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

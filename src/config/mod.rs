@@ -7,7 +7,7 @@
 
 pub mod address;
 mod check;
-mod duration;
+pub mod duration;
 mod file;
 pub mod settings;
 #[cfg(test)]

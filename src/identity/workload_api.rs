@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::mem::take;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,8 +28,6 @@ use super::update::{Answer, Offer};
 use crate::config::settings::Address;
 use crate::workload_api::proto::{FETCH_X509_SVID, SECURITY_HEADER, X509SvidRequest, X509SvidResponse};
 
-/// The environment variable that names the socket (Workload Endpoint, section 4).
-pub const ENDPOINT_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// The largest answer that is read, in bytes. Large federations go beyond gRPC's usual 4 MiB.
 pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// For the connection and HTTP/2's first frames together.
@@ -193,82 +189,9 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Why a text is no address of a Workload API.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` is no Workload API address: {why}; write `unix:///path/to/agent.sock` or `tcp://127.0.0.1:8082`"
-)]
-pub struct EndpointError {
-    text: String,
-    why: &'static str,
-}
-
-/// Reads a Workload API address in the form of `SPIFFE_ENDPOINT_SOCKET` (Workload Endpoint, section 4): a URI with
-/// the scheme `unix` (absolute path, no authority) or `tcp` (IP address and port, nothing else).
-///
-/// # Errors
-/// Anything else.
-pub fn parse_endpoint(text: &str) -> Result<Address, EndpointError> {
-    let bad = |why| EndpointError {
-        text: text.chars().take(200).collect(),
-        why,
-    };
-    if text.contains(['?', '#', '\0']) {
-        return Err(bad("it may have neither query nor fragment"));
-    }
-    if let Some(rest) = text.strip_prefix("unix:") {
-        let path = rest.strip_prefix("//").unwrap_or(rest);
-        if !path.starts_with('/') {
-            return Err(bad("the path must be absolute"));
-        }
-        return if path == "/" {
-            Err(bad("the path is missing"))
-        } else {
-            Ok(Address::Unix(PathBuf::from(path)))
-        };
-    }
-    if let Some(rest) = text.strip_prefix("tcp://") {
-        let addr = rest
-            .parse::<SocketAddr>()
-            .map_err(|_| bad("after `tcp://` come an IP address and a port only"))?;
-        return Ok(Address::Tcp(addr));
-    }
-    Err(bad("the scheme must be `unix` or `tcp`"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints() {
-        let unix = |path| Ok(Address::Unix(PathBuf::from(path)));
-        assert_eq!(parse_endpoint("unix:///run/a.sock"), unix("/run/a.sock"));
-        assert_eq!(parse_endpoint("unix:/run/a.sock"), unix("/run/a.sock"));
-        assert_eq!(
-            parse_endpoint("tcp://127.0.0.1:80"),
-            Ok(Address::Tcp(([127, 0, 0, 1], 80).into()))
-        );
-        assert_eq!(parse_endpoint("tcp://[::1]:80").unwrap().to_string(), "[::1]:80");
-        for bad in [
-            "",
-            "/run/a.sock",
-            "unix:",
-            "unix://",
-            "unix:///",
-            "unix://run/a.sock",
-            "unix:a.sock",
-            "unix:///a?b",
-            "unix:///a#b",
-            "tcp:127.0.0.1:80",
-            "tcp://localhost:80",
-            "tcp://127.0.0.1",
-            "tcp://127.0.0.1:80/",
-            "http://127.0.0.1:80",
-        ] {
-            assert!(parse_endpoint(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn each_status_means_something() {

@@ -83,9 +83,12 @@ impl World {
     }
 
     fn follow_with(&self, select: SvidSelect, on_denied: OnDenied) -> Handle {
-        let source = IdentitySource::WorkloadApi(Address::Unix(self.socket()));
+        self.follow_at(Address::Unix(self.socket()), select, on_denied)
+    }
+
+    fn follow_at(&self, address: Address, select: SvidSelect, on_denied: OnDenied) -> Handle {
         let settings = Identity {
-            source,
+            source: IdentitySource::WorkloadApi(address),
             select,
             trust_domain: None,
             on_denied,
@@ -468,6 +471,23 @@ async fn unavailable_is_passing_and_invalid_argument_is_the_end() {
     server.rotate().unwrap();
     let state = until(&handle, "expired", |s| s.material.is_none()).await;
     assert!(matches!(state.status, Status::Fatal { .. }), "{state:?}");
+}
+
+#[tokio::test]
+async fn an_agent_behind_a_tcp_address_is_followed() {
+    let world = World::new();
+    let _server = world.serve_ids(&[web()], HOUR);
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = door.local_addr().unwrap();
+    let socket = world.socket();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = door.accept().await {
+            let mut far = tokio::net::UnixStream::connect(&socket).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let handle = world.follow_at(Address::Tcp(address), SvidSelect::First, OnDenied::Keep);
+    assert_eq!(ready(&handle).await.svid.id.to_string(), web());
 }
 
 #[tokio::test(start_paused = true)]
