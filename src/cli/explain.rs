@@ -17,9 +17,11 @@ use crate::yaml::{Diagnostic, closest, one_of};
 /// Tell whether a peer would be admitted to a listener, and why
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-Prints the verdict, the rule that decided, and for every other rule the first condition that did not hold.
-Without --source the peer's address counts as unknown: no allow rule with `source` matches then, every deny rule
-with `source` does. Exit code 0 for allow, 3 for deny, 2 when the question or the files are wrong.
+Prints the verdict, the rule that decided, and for every other rule the first condition that did not hold. \
+Without --source the peer's address counts as unknown: no allow rule with `source` matches then, every deny rule \
+with `source` does.
+
+Exit code: 0 for allow, 3 for deny, 2 when the question or the files are wrong.
 
 Example:
   svidecar policy explain --config config.yaml --to orders \\
