@@ -99,7 +99,7 @@ impl Acceptor {
 
 fn hand_over(stream: Stream, addr: PeerAddr, serve: &mut impl FnMut(Stream, PeerAddr)) {
     // Failing means that the peer is gone already; the first read will say so.
-    let _ = stream.set_nodelay();
+    let _ = stream.tune();
     serve(stream, addr);
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::TcpKeepalive;
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -14,6 +15,13 @@ use tokio::net::{TcpStream, UnixStream};
 const LINGER: Duration = Duration::from_secs(1);
 /// How much a lingering close reads away: about what fits into the socket buffers.
 const LINGER_BYTES: usize = 4 << 20;
+
+/// Silence after which the kernel asks whether a TCP peer is still there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// How often it asks then.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How often in vain before the connection counts as broken: after two minutes in all.
+const KEEPALIVE_RETRIES: u32 = 4;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -55,13 +63,22 @@ impl Stream {
         let _ = tokio::time::timeout(LINGER, drain).await;
     }
 
-    /// Sends small writes at once, as both relays write whole messages. Has no meaning for a unix socket.
+    /// Sends small writes at once, as both relays write whole messages, and has the kernel ask after a peer that has
+    /// been silent: one that vanished without a word would otherwise hold its place until the idle time-out. Has no
+    /// meaning for a unix socket.
     ///
     /// # Errors
     /// The system's.
-    pub fn set_nodelay(&self) -> io::Result<()> {
+    pub fn tune(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Tcp(stream) => {
+                stream.set_nodelay(true)?;
+                let keepalive = TcpKeepalive::new()
+                    .with_time(KEEPALIVE_AFTER)
+                    .with_interval(KEEPALIVE_EVERY)
+                    .with_retries(KEEPALIVE_RETRIES);
+                socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+            }
             Self::Unix(_) => Ok(()),
         }
     }
@@ -175,5 +192,26 @@ impl Stream {
             Self::Unix(stream) => stream.take_error(),
         };
         !matches!(error, Ok(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tuned_sockets_send_at_once_and_ask_after_silent_peers() {
+        let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = Stream::Tcp(TcpStream::connect(door.local_addr().unwrap()).await.unwrap());
+        stream.tune().unwrap();
+        let Stream::Tcp(stream) = stream else {
+            panic!("no TCP")
+        };
+        assert!(stream.nodelay().unwrap());
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+        let (near, _far) = UnixStream::pair().unwrap();
+        Stream::Unix(near).tune().unwrap();
     }
 }

@@ -86,7 +86,7 @@ async fn dial(target: &Target, resolver: &Resolver, limit: Duration) -> Result<S
                 })?
         }
     };
-    stream.set_nodelay().map_err(|e| failed(target, &e))?;
+    stream.tune().map_err(|e| failed(target, &e))?;
     Ok(stream)
 }
 

@@ -144,7 +144,10 @@ fn bad_addresses() {
     };
     let (code, text) = ask(&args("/run/agent.sock"));
     assert_eq!(code, 2);
-    assert!(text.contains("a Workload API address is `unix:///path`"), "{text}");
+    assert!(
+        text.contains("a Workload API address is `unix:///path`"),
+        "{text}"
+    );
     let (code, text) = ask(&args("unix:///nowhere/agent.sock"));
     assert_eq!(code, 1);
     assert!(text.contains("is the agent running"), "{text}");
