@@ -44,6 +44,9 @@ pub(super) async fn follow(
                     &control.clock,
                 ) {
                     Ok(context) => {
+                        for authority in context.store.unusable() {
+                            tracing::warn!("peers that depend on it are refused: {authority}");
+                        }
                         published = Some(material.generation);
                         control.live.set_identity(IdentityView::Held(Arc::new(context)));
                     }
