@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::shared::Control;
 use super::state::View;
-use super::{AppError, Started, direction, identity, policy};
+use super::{AppError, Started, identity, policy};
 use crate::admin;
 use crate::config::settings::{Address, Limits, LogFormat};
 use crate::connection::live::Live;
@@ -131,8 +131,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         .into_iter()
         .map(|(listener, socket)| {
             let context = ListenerContext {
-                direction: direction(&listener),
-                metrics: metrics.listener(&listener.name, direction(&listener)),
+                direction: listener.direction(),
+                metrics: metrics.listener(&listener.name, listener.direction()),
                 settings: listener,
             };
             Arc::new(BoundListener::new(context, socket))

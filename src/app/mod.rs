@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::settings::{Address, Listener, ListenerKind, Settings};
+use crate::config::settings::{Address, Listener, Settings};
 use crate::config::{self, Environment};
 use crate::policy::Policy;
-use crate::record::Direction;
 use crate::reload::{self, Fingerprint};
 use crate::sys::bind::{self, BindError, Listening};
 use crate::yaml::Diagnostic;
@@ -68,15 +67,6 @@ pub struct Started {
     admin: Option<Listening>,
     probes: Option<Listening>,
     clock: SharedClock,
-}
-
-/// Which way a listener faces.
-#[must_use]
-pub const fn direction(listener: &Listener) -> Direction {
-    match listener.kind {
-        ListenerKind::Inbound { .. } => Direction::Inbound,
-        ListenerKind::Outbound { .. } => Direction::Outbound,
-    }
 }
 
 /// Reads the config and the policy it names, and binds the sockets.
