@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustls::AlertDescription;
-use tokio::io::AsyncWriteExt;
 
 use super::{Closing, Serving, after_failure, refuse};
 use crate::authorize::{self, Denial, Permit};
@@ -124,16 +123,10 @@ fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> R
 }
 
 /// Nobody can be shaken hands with. The peer is told in the clear, at once, rather than left to wait.
-async fn without_identity(mut tls: Stream, ending: Ending) -> Closing {
-    let told = tls
-        .write_all(&alert::plaintext_fatal(AlertDescription::InternalError))
-        .await;
-    if told.is_err() {
-        tls.abort();
-        return Closing::done(ending);
-    }
+async fn without_identity(tls: Stream, ending: Ending) -> Closing {
+    let alert = alert::plaintext_fatal(AlertDescription::InternalError);
     Closing {
         ending,
-        linger: Some(tls),
+        linger: tls.write_last(&alert).await,
     }
 }

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::AlertDescription;
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::authorize::Permit;
@@ -242,16 +241,13 @@ impl Serving<'_> {
 }
 
 /// Ends a TLS connection that is not relayed with a fatal alert, and hands back the socket for a lingering close.
-async fn refuse(mut session: Session, mut stream: Stream, alert: AlertDescription) -> Option<Stream> {
+async fn refuse(mut session: Session, stream: Stream, alert: AlertDescription) -> Option<Stream> {
     let mut last = Vec::new();
-    let limit = std::time::Duration::from_secs(1);
-    if session.seal_fatal(alert, &mut last).is_ok()
-        && matches!(timeout(limit, stream.write_all(&last)).await, Ok(Ok(())))
-    {
-        return Some(stream);
+    if session.seal_fatal(alert, &mut last).is_err() {
+        stream.abort();
+        return None;
     }
-    stream.abort();
-    None
+    stream.write_last(&last).await
 }
 
 /// Closes the TLS socket of a handshake that failed.

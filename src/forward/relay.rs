@@ -34,8 +34,7 @@ use sealing::{Sealing, SealingState};
 
 /// Moves of one direction before the other gets its turn.
 const TURNS: usize = 8;
-/// How long a fatal alert may take to get into the socket, and how long the last words of a side that takes nothing
-/// more are waited for.
+/// How long the last words of a side that takes nothing more are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Two sockets and what lies between them.

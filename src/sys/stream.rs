@@ -13,6 +13,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// How long a lingering close waits for the peer to have read our last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long our last words may take to get into the socket of a peer that reads slowly.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much a lingering close reads away: about what fits into the socket buffers.
 const LINGER_BYTES: usize = 4 << 20;
 
@@ -40,6 +42,19 @@ impl Stream {
             // Failing leaves an ordinary close, and the socket is gone either way.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// Writes our last words, for a second at most, and hands back the stream for [`Self::close_lingering`]. `None` when
+    /// they could not be written: the connection is reset then, so that it still looks like no clean end.
+    pub async fn write_last(mut self, words: &[u8]) -> Option<Self> {
+        if matches!(
+            tokio::time::timeout(LAST_WORDS, self.write_all(words)).await,
+            Ok(Ok(()))
+        ) {
+            return Some(self);
+        }
+        self.abort();
+        None
     }
 
     /// Ends our direction and waits, for a second at most, until the other side ends its own, reading away what

@@ -1,10 +1,8 @@
 //! How a connection ends that does not end in order: so that neither side can take it for a clean end.
 
 use rustls::AlertDescription;
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
 
-use super::{Ended, LAST_WORDS, Relay};
+use super::{Ended, Relay};
 use crate::forward::meter::Meter;
 use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
@@ -36,20 +34,16 @@ impl LastWords {
 }
 
 /// Ends the TLS side so that the peer cannot take it for a clean end: by a fatal alert, or a reset where that can't be.
-pub(super) async fn say(last: Option<LastWords>, mut tls: Stream, ending: Ending) -> Ended {
-    if let Some(last) = last
-        && matches!(timeout(LAST_WORDS, tls.write_all(&last.sealed)).await, Ok(Ok(())))
-    {
-        if let Some((meter, bytes)) = last.data {
-            meter.sealed(bytes);
-        }
-        return Ended {
-            ending,
-            linger: Some(tls),
-        };
+pub(super) async fn say(last: Option<LastWords>, tls: Stream, ending: Ending) -> Ended {
+    let Some(last) = last else {
+        tls.abort();
+        return Ended { ending, linger: None };
+    };
+    let linger = tls.write_last(&last.sealed).await;
+    if let (Some(_), Some((meter, bytes))) = (&linger, last.data) {
+        meter.sealed(bytes);
     }
-    tls.abort();
-    Ended { ending, linger: None }
+    Ended { ending, linger }
 }
 
 /// The alert that tells the peer why we end an open connection (RFC 8446 section 6.2).
