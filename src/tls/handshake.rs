@@ -21,7 +21,7 @@ use super::alert;
 use super::present::take_presented;
 use super::record::{HEADER, MAX_RECORD};
 use super::session::{Kernel, Session};
-use super::verify::{Refusal, VerifiedPeer, take_outcome};
+use super::verify::{Outcome, Refusal, VerifiedPeer, take_outcome};
 use crate::record::Reason;
 use crate::spiffe::SpiffeId;
 use crate::sys::stream::Stream;
@@ -40,7 +40,7 @@ pub struct Established {
     /// Opens and seals its records.
     pub session: Session,
     /// Who the peer is.
-    pub peer: VerifiedPeer,
+    pub peer: Arc<VerifiedPeer>,
     /// Sealed bytes that were read behind the handshake.
     pub unread: Vec<u8>,
 }
@@ -121,7 +121,7 @@ struct Driver {
     fed: usize,
     outgoing: Vec<u8>,
     received_any: bool,
-    verified: Option<Result<VerifiedPeer, Refusal>>,
+    verified: Option<Outcome>,
     /// Whether we presented our certificate; a server always does.
     presented: bool,
 }
@@ -396,7 +396,7 @@ fn handle<Data>(
 }
 
 /// The reason and the whole truth of an error of rustls.
-fn explain(error: &TlsError, verified: Option<&Result<VerifiedPeer, Refusal>>) -> (Reason, String) {
+fn explain(error: &TlsError, verified: Option<&Outcome>) -> (Reason, String) {
     match (error, verified) {
         (TlsError::InvalidCertificate(_), Some(Err(refusal))) => (refusal.reason(), refusal.to_string()),
         (TlsError::InvalidCertificate(CertificateError::BadSignature), _) => (
