@@ -23,7 +23,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         Ok(context) => context,
         Err(ending) => return refused(plain, ending),
     };
-    let Some((config, name)) = context.client(&settings.name) else {
+    let Some(client) = context.client(&settings.name) else {
         return refused(
             plain,
             Ending::with(Reason::Internal, "the listener has no TLS configuration"),
@@ -46,10 +46,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
-    let established = match serving
-        .handshake(handshake::connect(&mut tls, config, name))
-        .await
-    {
+    let established = match serving.handshake(handshake::connect(&mut tls, client)).await {
         Ok(established) => established,
         Err(failure) => return handshake_failed(serving, plain, tls, failure),
     };
@@ -58,6 +55,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         session,
         peer,
         unread,
+        ..
     } = established;
 
     // May they? The authority's view, and the permit that forwarding asks for.

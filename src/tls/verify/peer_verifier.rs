@@ -58,7 +58,9 @@ impl PeerVerifier {
     }
 
     /// Verifies the chain that a resumed session was made with, as the handshake would have: rustls does not ask then.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Why the peer is refused.
     pub fn verify_kept(&self, chain: &[CertificateDer<'_>], side: PeerSide) -> Outcome {
         self.admitted(verify_chain(&self.store, chain, side, self.clock.now()))
     }

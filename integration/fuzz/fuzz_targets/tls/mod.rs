@@ -27,6 +27,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 struct World {
     ours: Context,
+    calling: Context,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -59,7 +60,11 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         svids: vec![svid],
         bundles,
     };
-    let ours = Context::new(Arc::new(material), &listeners(), &provider(), &clock).unwrap();
+    let material = Arc::new(material);
+    // Our server gives no tickets, so that the first record each way is the fuzzer's; our client takes what comes.
+    let [ours, calling] = [false, true].map(|resumption| {
+        Context::new(material.clone(), &listeners(), &provider(), &clock, resumption).unwrap()
+    });
 
     let theirs = issue("spiffe://example.org/them");
     let key = PrivateKeyDer::try_from(theirs.key.serialize_der()).unwrap();
@@ -90,6 +95,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     server.send_tls13_tickets = 0;
     World {
         ours,
+        calling,
         client: Arc::new(client),
         server: Arc::new(server),
     }
@@ -156,10 +162,10 @@ pub fn established(we_serve: bool) -> (Session, ExtractedSecrets) {
             let theirs: ClientConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
         } else {
-            let (config, name) = WORLD.ours.client("out").unwrap();
+            let config = WORLD.calling.client("out").unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(WORLD.server.clone());
             let (ours, theirs) =
-                tokio::join!(handshake::connect(&mut near, config, name), acceptor.accept(far));
+                tokio::join!(handshake::connect(&mut near, config), acceptor.accept(far));
             let theirs: ServerConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
         }
