@@ -6,12 +6,11 @@ use super::{Ended, Relay};
 use crate::forward::meter::Meter;
 use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
-use crate::tls::record::{HEADER, TRAILER};
 
 /// What the peer still gets when we end the connection, sealed.
 pub(super) struct LastWords {
     sealed: Vec<u8>,
-    /// The data record in it, for the meter once it is written.
+    /// The payload in it, for the meter once it is written.
     data: Option<(Meter, usize)>,
 }
 
@@ -21,14 +20,11 @@ impl LastWords {
         if matches!(ending.reason, Reason::PeerReset | Reason::RefusedByPeer) {
             return None;
         }
-        let mut sealed = std::mem::take(&mut relay.sealing.control);
-        // A record that is half on the wire must be finished, or the alert would be read as its rest.
-        let record = relay.sealing.record.clone();
-        let buffer = relay.sealing.buffer.as_deref();
-        sealed.extend_from_slice(buffer.and_then(|b| b.get(record.clone())).unwrap_or_default());
+        // What is sealed already must go out before the alert: the peer would take the alert for its rest.
+        let (mut sealed, payload) = relay.outgoing.into_unwritten();
         let alert = relay.protocol_alert.unwrap_or(alert_for(ending.reason));
         relay.session.seal_fatal(alert, &mut sealed).ok()?;
-        let data = (!record.is_empty()).then(|| (relay.meter, record.end.saturating_sub(HEADER + TRAILER)));
+        let data = (payload > 0).then_some((relay.meter, payload));
         Some(Self { sealed, data })
     }
 }
