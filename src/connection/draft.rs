@@ -19,8 +19,8 @@ pub(super) struct Draft {
     pub(super) since: SystemTime,
     pub(super) peer_id: Option<Arc<SpiffeId>>,
     pub(super) own_id: Option<Arc<SpiffeId>>,
-    pub(super) decision: Option<Decision>,
-    pub(super) upstream: Option<String>,
+    pub(super) decision: Option<Arc<Decision>>,
+    pub(super) upstream: Option<Arc<str>>,
     pub(super) traffic: Option<Arc<Traffic>>,
     accepted: Instant,
     listener: Arc<str>,
@@ -51,7 +51,7 @@ impl Draft {
                 traffic.down.load(Ordering::Relaxed),
             )
         });
-        let decision = self.decision.unwrap_or_default();
+        let decision = self.decision.as_deref().cloned().unwrap_or_default();
         ConnectionRecord {
             id: self.id,
             time: now,

@@ -176,7 +176,9 @@ impl Buffer {
             let mut pool = pool.borrow_mut();
             pool.take(size).or_else(|| pool.take(Size::Small))
         });
-        Self(Some(slab.ok().flatten().unwrap_or_else(|| Slab::new(Size::Small))))
+        Self(Some(
+            slab.ok().flatten().unwrap_or_else(|| Slab::new(Size::Small)),
+        ))
     }
 
     /// What it is, which may be less than was asked for.
@@ -209,9 +211,7 @@ impl Buffer {
 
     /// In how many pieces.
     pub(super) fn pieces(&self) -> usize {
-        self.0
-            .as_ref()
-            .map_or(0, |slab| slab.payloads.len() - slab.first)
+        self.0.as_ref().map_or(0, |slab| slab.payloads.len() - slab.first)
     }
 
     /// Marks the next `count` bytes of payload as taken.

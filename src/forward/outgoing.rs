@@ -162,7 +162,8 @@ fn read_into_slots(plain: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
         let slot = buffer.get_mut(HEADER..HEADER + MAX_PAYLOAD);
         return plain.try_read(slot.unwrap_or_default());
     }
-    let mut slices: [IoSliceMut<'_>; Size::Large.records()] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+    let mut slices: [IoSliceMut<'_>; Size::Large.records()] =
+        std::array::from_fn(|_| IoSliceMut::new(&mut []));
     for (slice, slot) in slices.iter_mut().zip(buffer.chunks_exact_mut(MAX_SEALED)) {
         let payload = slot.get_mut(HEADER..HEADER + MAX_PAYLOAD);
         *slice = IoSliceMut::new(payload.unwrap_or_default());

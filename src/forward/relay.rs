@@ -32,7 +32,6 @@ use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::session::Session;
 pub use last_words::alert_for;
-use last_words::{LastWords, say};
 use opening::OpeningState;
 use sealing::SealingState;
 
@@ -68,39 +67,30 @@ pub struct Ended {
 }
 
 /// Moves bytes until both directions have ended, one side fails, nothing moved for `idle`, or `close` says so.
-pub async fn run(
+pub fn run<C: Future<Output = Ending>>(
     _permit: &Permit,
     ends: Ends,
     meter: Meter,
     idle: Duration,
-    close: impl Future<Output = Ending>,
-) -> Ended {
-    let Ends {
-        tls,
-        session,
-        unread,
-        plain,
-    } = ends;
-    let mut relay = Relay::new(&tls, &plain, session, unread, meter);
-    let ending = drive(&mut relay, idle, close).await;
-    let Some(ending) = ending else {
-        return Ended {
-            ending: Ending::new(Reason::Finished),
-            linger: None,
+    close: C,
+) -> impl Future<Output = Ended> + use<C> {
+    // Made here, and only lent from there on: what an async function is given, it stores once more.
+    let mut relay = Relay::new(ends, meter);
+    async move {
+        let Some(ending) = drive(&mut relay, idle, close).await else {
+            return Ended {
+                ending: Ending::new(Reason::Finished),
+                linger: None,
+            };
         };
-    };
-    let last = LastWords::of(relay, &ending);
-    plain.abort();
-    say(last, tls, ending).await
+        // Boxed: rarely needed, and larger than the relay itself.
+        Box::pin(relay.last_words(ending)).await
+    }
 }
 
 /// Polls the relay to its end; `None` when both directions ended in order.
-async fn drive(relay: &mut Relay<'_>, idle: Duration, close: impl Future<Output = Ending>) -> Option<Ending> {
-    let (tls, plain) = (relay.tls, relay.plain);
+async fn drive(relay: &mut Relay, idle: Duration, close: impl Future<Output = Ending>) -> Option<Ending> {
     tokio::pin!(close);
-    // While a direction is read from, its read sees a reset. After its end these two do. Boxed: most of its life a
-    // connection does without.
-    let mut resets = None;
     let mut patience = idle;
     let timer = sleep_until(Instant::now() + patience.min(SETTLED));
     tokio::pin!(timer);
@@ -110,24 +100,18 @@ async fn drive(relay: &mut Relay<'_>, idle: Duration, close: impl Future<Output 
             ending = &mut close => return Some(ending),
             result = poll_fn(|cx| relay.poll(cx)) => match result {
                 Ok(Progress::Finished) => return None,
-                Ok(Progress::HalfEnded) => resets = Some(Box::pin(async {
-                    tokio::select! { () = tls.broken() => {} () = plain.broken() => {} }
-                })),
                 Ok(Progress::HalfFailed) => {
                     patience = LAST_WORDS;
                     timer.as_mut().reset(Instant::now() + patience);
                 }
-                Ok(Progress::Stirred) => timer.as_mut().reset(Instant::now() + patience.min(SETTLED)),
+                Ok(Progress::Stirred | Progress::HalfEnded) => timer.as_mut().reset(Instant::now() + patience.min(SETTLED)),
                 Err(ending) => return Some(relay.failed.take().unwrap_or(ending)),
             },
-            () = wait(&mut resets) => {
-                resets = None;
+            // The timer is not moved at each byte: it looks back when it fires.
+            () = &mut timer => {
                 if let Some(ending) = relay.reset_after_end() {
                     return Some(relay.failed.take().unwrap_or(ending));
                 }
-            }
-            // The timer is not moved at each byte: it looks back when it fires.
-            () = &mut timer => {
                 let quiet = relay.last_move.elapsed();
                 if quiet >= patience {
                     return Some(relay.failed.take().unwrap_or_else(|| {
@@ -135,23 +119,17 @@ async fn drive(relay: &mut Relay<'_>, idle: Duration, close: impl Future<Output 
                         Ending::with(Reason::IdleTimeout, detail)
                     }));
                 }
-                let look = if quiet >= SETTLED {
+                if quiet >= SETTLED && !relay.settled {
                     relay.settle();
-                    patience
+                }
+                let look = if relay.settled && !relay.half_ended() {
+                    relay.last_move + patience
                 } else {
-                    patience.min(SETTLED)
+                    Instant::now() + (patience - quiet).min(SETTLED)
                 };
-                timer.as_mut().reset(relay.last_move + look);
+                timer.as_mut().reset(look);
             }
         }
-    }
-}
-
-/// Waits for what may not be there, and then for ever.
-async fn wait(future: &mut Option<impl Future<Output = ()> + Unpin>) {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 
@@ -159,7 +137,7 @@ async fn wait(future: &mut Option<impl Future<Output = ()> + Unpin>) {
 enum Progress {
     /// Both directions ended in order.
     Finished,
-    /// One side says no more: its reads will not tell of a reset.
+    /// One side says no more: from now on a look is needed to see that it is gone.
     HalfEnded,
     /// One side takes nothing more; what it said before is still being passed on.
     HalfFailed,
@@ -185,9 +163,9 @@ impl Turn {
     }
 }
 
-struct Relay<'a> {
-    tls: &'a Stream,
-    plain: &'a Stream,
+struct Relay {
+    tls: Stream,
+    plain: Stream,
     session: Session,
     meter: Meter,
     incoming: Incoming,
@@ -203,7 +181,7 @@ struct Relay<'a> {
     /// Nothing has moved for a while, and what can be made anew was freed.
     settled: bool,
     /// Whether [`drive`] knows that one side says no more.
-    half_ended: bool,
+    half_end_told: bool,
     /// A side can't be written to; the other direction still brings what it had said.
     failed: Option<Ending>,
     /// Whether [`drive`] knows that.
@@ -212,8 +190,14 @@ struct Relay<'a> {
     protocol_alert: Option<AlertDescription>,
 }
 
-impl<'a> Relay<'a> {
-    fn new(tls: &'a Stream, plain: &'a Stream, session: Session, unread: Vec<u8>, meter: Meter) -> Self {
+impl Relay {
+    fn new(ends: Ends, meter: Meter) -> Self {
+        let Ends {
+            tls,
+            session,
+            unread,
+            plain,
+        } = ends;
         Self {
             tls,
             plain,
@@ -228,7 +212,7 @@ impl<'a> Relay<'a> {
             sealing_first: false,
             received_data: false,
             settled: false,
-            half_ended: false,
+            half_end_told: false,
             failed: None,
             failure_told: false,
             protocol_alert: None,
@@ -249,19 +233,15 @@ impl<'a> Relay<'a> {
         if self.moved != before {
             self.last_move = Instant::now();
         }
-        let no_more_opened = matches!(
-            self.opening,
-            OpeningState::Ended { .. } | OpeningState::Done
-        );
-        if self.sealing == SealingState::Done && no_more_opened {
+        if self.sealing == SealingState::Done && self.no_more_opened() {
             return Poll::Ready(self.failed.take().map_or(Ok(Progress::Finished), Err));
         }
         if self.failed.is_some() && !self.failure_told {
             self.failure_told = true;
             return Poll::Ready(Ok(Progress::HalfFailed));
         }
-        if !self.half_ended && (no_more_opened || self.sealing != SealingState::Open) {
-            self.half_ended = true;
+        if self.half_ended() && !self.half_end_told {
+            self.half_end_told = true;
             return Poll::Ready(Ok(Progress::HalfEnded));
         }
         if self.settled && self.moved != before {
@@ -272,6 +252,16 @@ impl<'a> Relay<'a> {
             give_way(cx);
         }
         Poll::Pending
+    }
+
+    /// Whether the peer's data is through.
+    const fn no_more_opened(&self) -> bool {
+        matches!(self.opening, OpeningState::Ended { .. } | OpeningState::Done)
+    }
+
+    /// Whether one direction is through.
+    fn half_ended(&self) -> bool {
+        self.no_more_opened() || self.sealing != SealingState::Open
     }
 
     /// Frees what an idle connection need not keep.

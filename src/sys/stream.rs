@@ -235,20 +235,8 @@ impl Stream {
         }
     }
 
-    /// Resolves when the system has an error for the socket, a reset by the other side above all. A read tells of it
-    /// too, but not once the other side's data had ended before.
-    pub async fn broken(&self) {
-        let ready = match self {
-            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
-            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
-        };
-        if ready.is_err() {
-            // The runtime is shutting down, and all its tasks with it.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Whether [`Self::broken`] would resolve, as the system sees it now; the error is taken.
+    /// Whether the system has an error for the socket, a reset by the other side above all; the error is taken. A read
+    /// tells of it too, but not once the other side's data had ended before.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         let error = match self {

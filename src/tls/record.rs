@@ -208,11 +208,7 @@ impl Sealer {
             none => none.insert(self.secrets.sealing_key(self.sequence)?),
         };
         let tag = key
-            .seal_in_place_separate_tag(
-                nonce(&self.secrets.iv, self.sequence),
-                Aad::from(&*header),
-                inner,
-            )
+            .seal_in_place_separate_tag(nonce(&self.secrets.iv, self.sequence), Aad::from(&*header), inner)
             .map_err(|_| RecordError::Seal)?;
         tag_out.copy_from_slice(tag.as_ref());
         self.sequence = next;
@@ -261,11 +257,7 @@ impl Opener {
             None => self.key.insert(self.secrets.opening_key()?),
         };
         let plain = key
-            .open_in_place(
-                nonce(&self.secrets.iv, self.sequence),
-                Aad::from(&*header),
-                body,
-            )
+            .open_in_place(nonce(&self.secrets.iv, self.sequence), Aad::from(&*header), body)
             .map_err(|_| RecordError::BadMac)?;
         self.sequence = next;
         // Padding counts, too: content, type and padding are limited together (RFC 8446 section 5.4).

@@ -29,7 +29,7 @@ pub(super) enum OpeningState {
     Done,
 }
 
-impl Relay<'_> {
+impl Relay {
     /// Returns whether it could go on at once.
     pub(super) fn open_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut turn = Turn::default();
@@ -65,7 +65,7 @@ impl Relay<'_> {
             OpeningState::Ended { ignored } => return self.poll_after_end(cx, ignored),
             OpeningState::Done => return Poll::Ready(Ok(false)),
         }
-        let fill = ready!(self.incoming.poll_fill(cx, self.tls, &mut self.session));
+        let fill = ready!(self.incoming.poll_fill(cx, &self.tls, &mut self.session));
         self.moved += 1;
         match fill {
             Fill::Payload => {

@@ -14,7 +14,7 @@ pub(super) enum SealingState {
     Done,
 }
 
-impl Relay<'_> {
+impl Relay {
     /// Returns whether it could go on at once.
     pub(super) fn seal_turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut turn = Turn::default();
@@ -41,7 +41,7 @@ impl Relay<'_> {
             }
             SealingState::Done => return Poll::Ready(Ok(false)),
         }
-        match ready!(self.outgoing.poll_read_from(cx, self.plain, &mut self.session)) {
+        match ready!(self.outgoing.poll_read_from(cx, &self.plain, &mut self.session)) {
             Ok(Read::Payload) => {
                 self.moved += 1;
                 self.poll_write_sealed(cx, turn)
@@ -69,7 +69,7 @@ impl Relay<'_> {
     }
 
     fn poll_write_sealed(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<Result<bool, Ending>> {
-        match ready!(self.outgoing.poll_write_to(cx, self.tls)) {
+        match ready!(self.outgoing.poll_write_to(cx, &self.tls)) {
             Ok(payload) => {
                 turn.moved(payload);
                 self.meter.sealed(payload);
