@@ -20,10 +20,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(subjects: &[Subject<'_>]) -> Self {
         Self {
-            programs: subjects
-                .iter()
-                .map(|subject| subject.program.display().to_string())
-                .collect(),
+            programs: subjects.iter().map(|subject| subject.name.clone()).collect(),
             lines: Vec::new(),
         }
     }
@@ -57,19 +54,20 @@ impl Table {
             }
             _ => self.print_one(out)?,
         }
-        let others = self.figures().filter_map(|figure| figure.others);
-        if let Some(most) = others.reduce(f64::max) {
-            let share = most * 100.0;
-            writeln!(
-                out,
-                "\nOthers used up to {share:.0} % of the machine during a load."
-            )?;
-        }
         Ok(())
     }
 
     fn print_one(&self, out: &mut impl Write) -> io::Result<()> {
-        let head = ["", "unit", "client", "server", "pair", "spread", "the load saw"];
+        let head = [
+            "",
+            "unit",
+            "client",
+            "server",
+            "pair",
+            "spread",
+            "the load saw",
+            "others",
+        ];
         let rows = self.lines.iter().filter_map(|line| {
             let rounds = line.rounds.first()?;
             let pair: Vec<_> = rounds.iter().map(|figure| figure.pair).collect();
@@ -83,6 +81,7 @@ impl Table {
                 number(Some(middle)),
                 format!("{spread:.0} %"),
                 seen(rounds),
+                others(rounds),
             ])
         });
         print(out, &head.map(str::to_owned), &rows.collect::<Vec<_>>())
@@ -99,6 +98,7 @@ impl Table {
             "highest",
             "the load saw",
             "against",
+            "others",
         ];
         let rows = self.lines.iter().filter_map(|line| {
             let [this, against] = line.rounds.as_slice() else {
@@ -121,13 +121,10 @@ impl Table {
                 number(known.then(|| largest(&ratios))),
                 seen(this),
                 seen(against),
+                others(this.iter().chain(against)),
             ])
         });
         print(out, &head.map(str::to_owned), &rows.collect::<Vec<_>>())
-    }
-
-    fn figures(&self) -> impl Iterator<Item = &Figure> {
-        self.lines.iter().flat_map(|line| line.rounds.iter().flatten())
     }
 }
 
@@ -138,6 +135,15 @@ fn seen(rounds: &[Figure]) -> String {
         .collect();
     match rounds.iter().find_map(|figure| figure.seen) {
         Some((_, unit)) => format!("{} {unit}", number(median(&values))),
+        None => String::new(),
+    }
+}
+
+/// The most of the machine that others used in any round.
+fn others<'a>(rounds: impl IntoIterator<Item = &'a Figure>) -> String {
+    let shares = rounds.into_iter().filter_map(|figure| figure.others);
+    match shares.reduce(f64::max) {
+        Some(most) => format!("{:.0} %", most * 100.0),
         None => String::new(),
     }
 }

@@ -8,7 +8,6 @@ use tokio::runtime::Builder;
 use crate::Result;
 use crate::both::{Pair, Subject};
 use crate::load::{self, Kind, Load};
-use crate::meter::Memory;
 use crate::side::{Role, free_address};
 
 /// Before a load is counted: buffers have grown and the scheduler has found its places.
@@ -182,6 +181,32 @@ impl fmt::Display for Row {
     }
 }
 
+const RSS: [&str; 3] = [
+    "memory at the start, RSS",
+    "each idle connection, RSS",
+    "memory 2 s after they closed, RSS",
+];
+const PSS: [&str; 3] = [
+    "memory at the start, PSS",
+    "each idle connection, PSS",
+    "memory 2 s after they closed, PSS",
+];
+
+/// What three looks at both sides' memory tell: at the start, with all connections, without them. Nothing where the
+/// kernel did not answer.
+fn of_memory(names: [&'static str; 3], looks: [[Option<f64>; 2]; 3], connections: u32) -> Vec<Figure> {
+    let [[Some(c0), Some(s0)], [Some(c1), Some(s1)], [Some(c2), Some(s2)]] = looks else {
+        return Vec::new();
+    };
+    let [start, each, after] = names;
+    let kilobytes = |full: f64, start: f64| (full - start) / 1024.0 / f64::from(connections);
+    vec![
+        Figure::sum(start, "MB", [c0 / 1e6, s0 / 1e6]),
+        Figure::sum(each, "KB", [kilobytes(c1, c0), kilobytes(s1, s0)]),
+        Figure::sum(after, "MB", [c2 / 1e6, s2 / 1e6]),
+    ]
+}
+
 /// Memory of idle connections, and what stays when they are gone.
 fn idle(subject: &Subject<'_>) -> Result<Vec<Figure>> {
     let connections = subject.options.idle;
@@ -200,31 +225,16 @@ fn idle(subject: &Subject<'_>) -> Result<Vec<Figure>> {
     std::thread::sleep(AFTER_CLOSE);
     let after = pair.memory()?;
 
-    let megabytes = |memory: [Memory; 2]| memory.map(|side| side.rss / 1e6);
-    let each = |full: f64, start: f64| (full - start) / 1024.0 / f64::from(connections);
-    let [full_client, full_server] = full;
-    let [start_client, start_server] = start;
-    let mut figures = vec![
-        Figure::sum("memory at the start, RSS", "MB", megabytes(start)),
-        Figure::sum(
-            "each idle connection, RSS",
-            "KB",
-            [
-                each(full_client.rss, start_client.rss),
-                each(full_server.rss, start_server.rss),
-            ],
-        ),
-    ];
-    if let [Some(a), Some(b), Some(c), Some(d)] = [
-        full_client.pss,
-        start_client.pss,
-        full_server.pss,
-        start_server.pss,
-    ] {
-        let name = "each idle connection, PSS";
-        figures.push(Figure::sum(name, "KB", [each(a, b), each(c, d)]));
-    }
-    let name = "memory 2 s after they closed, RSS";
-    figures.push(Figure::sum(name, "MB", megabytes(after)));
+    let looks = [start, full, after];
+    let mut figures = of_memory(
+        RSS,
+        looks.map(|sides| sides.map(|side| Some(side.rss))),
+        connections,
+    );
+    figures.extend(of_memory(
+        PSS,
+        looks.map(|sides| sides.map(|side| side.pss)),
+        connections,
+    ));
     Ok(figures)
 }
