@@ -40,14 +40,14 @@ impl PolicyView {
 #[must_use = "a permit is the key to forwarding"]
 #[derive(Debug)]
 pub struct Permit {
-    decision: Decision,
+    decision: Arc<Decision>,
 }
 
 /// That it may not.
 #[derive(Debug)]
 pub struct Denial {
     /// The terms.
-    pub decision: Decision,
+    pub decision: Arc<Decision>,
     /// [`Reason::DenyRule`], [`Reason::NoAllowRule`] or [`Reason::PeerNotExpected`].
     pub reason: Reason,
     /// For the operator.
@@ -70,7 +70,7 @@ pub struct Decision {
 impl Permit {
     /// The terms.
     #[must_use]
-    pub const fn decision(&self) -> &Decision {
+    pub const fn decision(&self) -> &Arc<Decision> {
         &self.decision
     }
 }
@@ -100,7 +100,7 @@ pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<
         own_trust_domain: who.own_trust_domain,
     };
     let outcome = view.policy.evaluate(&facts, now);
-    let decision = Decision {
+    let decision = Arc::new(Decision {
         verdict: if outcome.allow {
             Verdict::Allow
         } else {
@@ -109,7 +109,7 @@ pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<
         rule: outcome.rule,
         audited: outcome.audited,
         policy_generation: view.generation,
-    };
+    });
     if outcome.allow || view.mode == PolicyMode::Audit {
         return Ok(Permit { decision });
     }
@@ -139,15 +139,17 @@ pub fn outbound(kind: &ListenerKind, peer: &SpiffeId) -> Result<Permit, Denial> 
         ListenerKind::Outbound { peer: patterns, .. } => expected(patterns, peer),
         ListenerKind::Inbound { .. } => None,
     };
-    let decision = |verdict, rule| Decision {
-        verdict,
-        rule,
-        audited: Vec::new(),
-        policy_generation: 0,
+    let decision = |verdict, rule| {
+        Arc::new(Decision {
+            verdict,
+            rule,
+            audited: Vec::new(),
+            policy_generation: 0,
+        })
     };
     match pattern {
         Some(pattern) => Ok(Permit {
-            decision: decision(Verdict::Allow, Some(pattern.to_string().into())),
+            decision: decision(Verdict::Allow, Some(pattern.text().clone())),
         }),
         None => Err(Denial {
             decision: decision(Verdict::Deny, None),

@@ -319,7 +319,7 @@ pub struct ConnectionRecord {
     /// The generation of the policy that decided; 0 before any.
     pub policy_generation: u64,
     /// Where the connection was forwarded to, once that was dialled.
-    pub upstream: Option<String>,
+    pub upstream: Option<Arc<str>>,
     /// Payload bytes from the one who connected to the one who was connected to.
     pub bytes_up: u64,
     /// Payload bytes the other way.

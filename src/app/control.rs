@@ -19,7 +19,7 @@ use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::{ConnectionRecord, RecordSink};
+use crate::record::{ConnectionRecord, Ending, Reason, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
@@ -130,11 +130,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         .listeners
         .into_iter()
         .map(|(listener, socket)| {
-            let context = ListenerContext {
-                direction: listener.direction(),
-                metrics: metrics.listener(&listener.name, listener.direction()),
-                settings: listener,
-            };
+            let metrics = metrics.listener(&listener.name, listener.direction());
+            let context = ListenerContext::new(listener, metrics);
             Arc::new(BoundListener::new(context, socket))
         })
         .collect();
@@ -269,12 +266,16 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
     let cut = tokio::select! {
         drained = drain.drain(patience) => match drained {
             Drained::Complete => 0,
-            Drained::Forced { remaining } => remaining,
+            Drained::Forced { remaining } => {
+                control.live.registry.end_all(&Ending::new(Reason::DrainTimeout));
+                remaining
+            }
         },
         () = again => {
             control.live.shutdown_now.store(true, Ordering::Relaxed);
             let remaining = drain.tokens();
             drain.force();
+            control.live.registry.end_all(&Ending::new(Reason::Shutdown));
             remaining
         }
     };

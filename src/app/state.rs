@@ -131,7 +131,7 @@ fn rule(rule: &Rule) -> Value {
 }
 
 fn connection(entry: &Entry) -> Value {
-    let decision = lock(&entry.decision).clone();
+    let decision = entry.decision.get();
     json!({
         "id": entry.id,
         "listener": entry.listener.name,

@@ -289,9 +289,7 @@ fn judge_policy(
         entry.admitted_under.store(policy.generation, Ordering::Relaxed);
         return None;
     };
-    let admitted_by = lock(&entry.decision)
-        .as_ref()
-        .map(|decision| decision.policy_generation);
+    let admitted_by = entry.decision.get().map(|decision| decision.policy_generation);
     let admitted_under = entry.admitted_under.load(Ordering::Relaxed);
     let reason = if admitted_by == Some(policy.generation) || admitted_under == policy.generation {
         Reason::RuleExpired

@@ -20,8 +20,8 @@ pub(super) struct Draft {
     pub(super) peer_id: Option<Arc<SpiffeId>>,
     pub(super) own_id: Option<Arc<SpiffeId>>,
     pub(super) resumed: Option<bool>,
-    pub(super) decision: Option<Decision>,
-    pub(super) upstream: Option<String>,
+    pub(super) decision: Option<Arc<Decision>>,
+    pub(super) upstream: Option<Arc<str>>,
     pub(super) traffic: Option<Arc<Traffic>>,
     accepted: Instant,
     listener: Arc<str>,
@@ -53,7 +53,7 @@ impl Draft {
                 traffic.down.load(Ordering::Relaxed),
             )
         });
-        let decision = self.decision.unwrap_or_default();
+        let decision = self.decision.as_deref().cloned().unwrap_or_default();
         ConnectionRecord {
             id: self.id,
             time: now,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::AlertDescription;
 
-use super::{Closing, Serving, after_failure, refuse};
+use super::{Admitted, Closing, Serving, after_failure, refuse};
 use crate::authorize::{self, Denial, Permit};
 use crate::config::settings::{ListenerKind, Target};
 use crate::forward::relay::{Ends, alert_for};
@@ -15,29 +15,29 @@ use crate::tls::handshake::{self, Established};
 use crate::tls::{alert, verify::VerifiedPeer};
 use crate::upstream::dial;
 
-pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Closing {
+pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<Admitted, Closing> {
     let settings = serving.listener.settings.clone();
     let ListenerKind::Inbound { upstream } = &settings.kind else {
-        return Closing::done(Ending::with(
+        return Err(Closing::done(Ending::with(
             Reason::Internal,
             "an outbound listener served as inbound",
-        ));
+        )));
     };
 
     // Who are we?
     let context = match serving.identity() {
         Ok(context) => context,
-        Err(ending) => return without_identity(tls, ending).await,
+        Err(ending) => return Err(without_identity(tls, ending).await),
     };
     let Some(server) = context.server(&settings.name) else {
         let ending = Ending::with(Reason::Internal, "the listener has no TLS configuration");
-        return without_identity(tls, ending).await;
+        return Err(without_identity(tls, ending).await);
     };
 
     // Who are they?
     let established = match serving.handshake(handshake::accept(&mut tls, server)).await {
         Ok(established) => established,
-        Err(failure) => return after_failure(tls, failure),
+        Err(failure) => return Err(after_failure(tls, failure)),
     };
     admitted_or_not(serving, &context, established, tls, upstream).await
 }
@@ -49,8 +49,8 @@ async fn admitted_or_not(
     established: Established,
     tls: Stream,
     upstream: &Target,
-) -> Closing {
-    let mut registered = serving.register(context, &established);
+) -> Result<Admitted, Closing> {
+    let registered = serving.register(context, &established);
     let Established {
         session,
         peer,
@@ -61,46 +61,48 @@ async fn admitted_or_not(
     // May they?
     if let Err(ending) = serving.recheck(&registered) {
         let linger = refuse(session, tls, alert_for(ending.reason)).await;
-        return Closing { ending, linger };
+        return Err(Closing { ending, linger });
     }
     let permit = match authorize(serving, context, &peer) {
         Ok(permit) => permit,
         Err(denial) => {
             serving.draft.decision = Some(denial.decision);
             let linger = refuse(session, tls, AlertDescription::AccessDenied).await;
-            return Closing {
+            return Err(Closing {
                 ending: Ending::with(denial.reason, denial.detail),
                 linger,
-            };
+            });
         }
     };
     serving.admitted(&permit, &registered);
 
     // To whom?
-    serving.draft.upstream = Some(upstream.to_string());
+    serving.draft.upstream = Some(serving.listener.upstream.clone());
     let limit = serving.worker.live.limits.connect_timeout;
     let dialled = tokio::select! {
         dialled = Box::pin(dial::application(&permit, upstream, &serving.worker.resolver, limit)) => {
             dialled.map_err(|e| Ending::with(e.reason, e.detail))
         }
-        ending = serving.told_to_close(&mut registered) => Err(ending),
+        ending = serving.told_to_close(&registered) => Err(ending),
     };
     let plain = match dialled {
         Ok(plain) => plain,
         Err(ending) => {
             let linger = refuse(session, tls, alert_for(ending.reason)).await;
-            return Closing { ending, linger };
+            return Err(Closing { ending, linger });
         }
     };
-
-    // Move the bytes.
     let ends = Ends {
         tls,
         session,
         unread,
         plain,
     };
-    serving.relay(&permit, ends, &mut registered).await
+    Ok(Admitted {
+        permit,
+        ends,
+        registered,
+    })
 }
 
 fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> Result<Permit, Denial> {

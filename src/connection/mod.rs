@@ -3,12 +3,16 @@
 //!
 //! The phases are accept, handshake, authorize, connect, relay, close. Whatever happens in one of them, the
 //! connection ends as exactly one [`ConnectionRecord`](crate::record::ConnectionRecord).
+//!
+//! Most connections are idle most of their life, and then a connection is what its task keeps: all that comes before
+//! the relay lives in memory of its own, which is freed when the relay begins ([`open`]).
 
 pub mod authority;
 pub mod capacity;
 mod draft;
 mod inbound;
 pub mod live;
+mod open;
 mod outbound;
 pub mod registry;
 
@@ -19,9 +23,8 @@ use rustls::AlertDescription;
 use tokio::time::timeout;
 
 use crate::authorize::Permit;
-use crate::config::settings;
-use crate::forward::meter::Meter;
-use crate::forward::relay::{self, Ended, Ends};
+use crate::config::settings::{self, ListenerKind};
+use crate::forward::relay::Ends;
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
 use crate::record::{Direction, Ending, HandshakeKind, PeerAddr, Reason};
@@ -33,7 +36,8 @@ use crate::tls::session::Session;
 use crate::upstream::resolve::Resolver;
 use draft::Draft;
 use live::{IdentityView, Live};
-use registry::{Registered, Registration, lock};
+use open::Open;
+use registry::{Registered, Registration};
 
 /// A listener as its connections see it.
 #[derive(Debug)]
@@ -44,6 +48,25 @@ pub struct ListenerContext {
     pub direction: Direction,
     /// Its metrics.
     pub metrics: Arc<ListenerMetrics>,
+    /// Where its connections go, in words.
+    pub upstream: Arc<str>,
+}
+
+impl ListenerContext {
+    /// A listener as it is configured, with its metrics.
+    #[must_use]
+    pub fn new(settings: Arc<settings::Listener>, metrics: Arc<ListenerMetrics>) -> Self {
+        let upstream = match &settings.kind {
+            ListenerKind::Inbound { upstream } => upstream.to_string(),
+            ListenerKind::Outbound { connect, .. } => connect.to_string(),
+        };
+        Self {
+            direction: settings.direction(),
+            metrics,
+            upstream: upstream.into(),
+            settings,
+        }
+    }
 }
 
 /// What a worker lends to its connections.
@@ -79,6 +102,13 @@ struct Serving<'a> {
     handshake: Option<capacity::Place>,
 }
 
+/// A connection that may go on: what [`open::Open`] relays.
+struct Admitted {
+    permit: Permit,
+    ends: Ends,
+    registered: Registered,
+}
+
 /// Serves one accepted connection to its end, and records it. A drain waits for it from this call on, before it is
 /// first polled.
 pub fn serve(
@@ -88,47 +118,72 @@ pub fn serve(
     peer_addr: PeerAddr,
 ) -> impl Future<Output = ()> + Send {
     let token = worker.drain.token();
+    let admission = Box::pin(admit(worker, listener, stream, peer_addr));
     async move {
-        serve_accepted(&worker, &listener, stream, peer_addr).await;
-        drop(token);
+        let left = match admission.await {
+            Ok(open) => open.relay().await,
+            Err(left) => left,
+        };
+        if let Some(stream) = left.linger {
+            Box::pin(stream.close_lingering()).await;
+        }
+        drop((left.place, token));
     }
 }
 
-async fn serve_accepted(
-    worker: &Arc<Worker>,
-    listener: &Arc<ListenerContext>,
+/// What is left of a connection that is recorded.
+struct Left {
+    /// The TLS socket, if it still carries our last words.
+    linger: Option<Stream>,
+    /// The place it takes until that is closed.
+    place: Option<capacity::Place>,
+}
+
+/// All that comes before the relay.
+async fn admit(
+    worker: Arc<Worker>,
+    listener: Arc<ListenerContext>,
     stream: Stream,
     peer_addr: PeerAddr,
-) {
+) -> Result<Box<Open>, Left> {
     let live = &worker.live;
-    let draft = Draft::new(live.registry.next_id(), listener, peer_addr, live.clock.now());
-    let (_place, handshake) = match live.capacity.admit() {
+    let draft = Draft::new(live.registry.next_id(), &listener, peer_addr, live.clock.now());
+    let (place, handshake) = match live.capacity.admit() {
         Ok(places) => places,
         Err(reason) => {
             stream.abort();
             live.records
                 .record(&draft.finish(Ending::new(reason), live.clock.now()));
-            return;
+            return Err(Left {
+                linger: None,
+                place: None,
+            });
         }
     };
-    let open = listener.metrics.open();
+    let counted = listener.metrics.open();
     let mut serving = Serving {
-        worker,
-        listener,
+        worker: &worker,
+        listener: &listener,
         draft,
         handshake: Some(handshake),
     };
-    let closing = match listener.direction {
+    let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
         Direction::Outbound => outbound::serve(&mut serving, stream).await,
     };
     // One that was refused without a handshake still has its place there.
     drop(serving.handshake.take());
-    live.records
-        .record(&serving.draft.finish(closing.ending, live.clock.now()));
-    drop(open);
-    if let Some(stream) = closing.linger {
-        stream.close_lingering().await;
+    let draft = serving.draft;
+    match admitted {
+        Ok(admitted) => Ok(Open::new(admitted, draft, &worker, &listener, place, counted)),
+        Err(Closing { ending, linger }) => {
+            live.records.record(&draft.finish(ending, live.clock.now()));
+            drop(counted);
+            Err(Left {
+                linger,
+                place: Some(place),
+            })
+        }
     }
 }
 
@@ -210,18 +265,8 @@ impl Serving<'_> {
     /// Notes the terms on which the connection is open from now on.
     fn admitted(&mut self, permit: &Permit, registered: &Registered) {
         self.draft.decision = Some(permit.decision().clone());
-        *lock(&registered.entry.decision) = Some(permit.decision().clone());
-    }
-
-    /// Moves the bytes until the connection ends, by itself or because it is told to.
-    async fn relay(&mut self, permit: &Permit, ends: Ends, registered: &mut Registered) -> Closing {
-        let traffic = registered.entry.traffic.clone();
-        self.draft.traffic = Some(traffic.clone());
-        let meter = Meter::new(self.listener.direction, traffic, self.listener.metrics.clone());
-        let idle = self.worker.live.limits.idle_timeout;
-        let Ended { ending, linger } =
-            relay::run(permit, ends, meter, idle, self.told_to_close(registered)).await;
-        Closing { ending, linger }
+        // Nobody else sets it.
+        let _ = registered.entry.decision.set(permit.decision().clone());
     }
 
     /// Why a connection ends that the drain did not wait for.
@@ -233,14 +278,11 @@ impl Serving<'_> {
         }
     }
 
-    /// Resolves when an open connection must end for a cause outside of it.
-    async fn told_to_close(&self, registered: &mut Registered) -> Ending {
+    /// Resolves when a connection that is being set up must end for a cause outside of it.
+    async fn told_to_close(&self, registered: &Registered) -> Ending {
         tokio::select! {
             biased;
-            order = &mut registered.close => {
-                // The sender lives in the entry, which `registered` holds: it cannot go away unused.
-                order.unwrap_or_else(|_| Ending::new(Reason::Internal))
-            }
+            order = registered.told_to_end() => order,
             () = self.worker.drain.forced() => self.forced(),
         }
     }

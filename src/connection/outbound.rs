@@ -1,6 +1,8 @@
 //! The application calls a peer: plaintext in, mutual TLS on to one of those that the listener's `peer` list names.
 
-use super::{Closing, Serving, refuse};
+use std::sync::Arc;
+
+use super::{Admitted, Closing, Serving, refuse};
 use crate::authorize::{self, Decision};
 use crate::config::settings::ListenerKind;
 use crate::forward::relay::{Ends, alert_for};
@@ -9,29 +11,27 @@ use crate::sys::stream::Stream;
 use crate::tls::handshake::{self, Established, Failure};
 use crate::upstream::dial;
 
-pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
+pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Admitted, Closing> {
     let settings = serving.listener.settings.clone();
     let ListenerKind::Outbound { connect, .. } = &settings.kind else {
-        return Closing::done(Ending::with(
+        return Err(Closing::done(Ending::with(
             Reason::Internal,
             "an inbound listener served as outbound",
-        ));
+        )));
     };
 
     // Who are we?
     let context = match serving.identity() {
         Ok(context) => context,
-        Err(ending) => return refused(plain, ending),
+        Err(ending) => return Err(refused(plain, ending)),
     };
     let Some(client) = context.client(&settings.name) else {
-        return refused(
-            plain,
-            Ending::with(Reason::Internal, "the listener has no TLS configuration"),
-        );
+        let ending = Ending::with(Reason::Internal, "the listener has no TLS configuration");
+        return Err(refused(plain, ending));
     };
 
     // To whom?
-    serving.draft.upstream = Some(connect.to_string());
+    serving.draft.upstream = Some(serving.listener.upstream.clone());
     let limit = serving.worker.live.limits.connect_timeout;
     let dialled = tokio::select! {
         dialled = Box::pin(dial::peer(connect, &serving.worker.resolver, limit)) => {
@@ -41,16 +41,16 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
     };
     let mut tls = match dialled {
         Ok(tls) => tls,
-        Err(ending) => return refused(plain, ending),
+        Err(ending) => return Err(refused(plain, ending)),
     };
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
     let established = match serving.handshake(handshake::connect(&mut tls, client)).await {
         Ok(established) => established,
-        Err(failure) => return handshake_failed(serving, plain, tls, failure),
+        Err(failure) => return Err(handshake_failed(serving, plain, tls, failure)),
     };
-    let mut registered = serving.register(&context, &established);
+    let registered = serving.register(&context, &established);
     let Established {
         session,
         peer,
@@ -70,7 +70,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         Err(ending) => {
             plain.abort();
             let linger = refuse(session, tls, alert_for(ending.reason)).await;
-            return Closing { ending, linger };
+            return Err(Closing { ending, linger });
         }
     };
     let decision = permit.decision();
@@ -80,14 +80,17 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Closing {
         .decided(decision.rule.as_deref(), decision.verdict);
     serving.admitted(&permit, &registered);
 
-    // Move the bytes.
     let ends = Ends {
         tls,
         session,
         unread,
         plain,
     };
-    serving.relay(&permit, ends, &mut registered).await
+    Ok(Admitted {
+        permit,
+        ends,
+        registered,
+    })
 }
 
 /// The application learns of every failure as a reset: it sees no TLS.
@@ -100,10 +103,10 @@ fn handshake_failed(serving: &mut Serving<'_>, plain: Stream, tls: Stream, failu
     plain.abort();
     if failure.reason == Reason::PeerNotExpected {
         serving.listener.metrics.decided(None, Verdict::Deny);
-        serving.draft.decision = Some(Decision {
+        serving.draft.decision = Some(Arc::new(Decision {
             verdict: Verdict::Deny,
             ..Decision::default()
-        });
+        }));
     }
     super::after_failure(tls, failure)
 }

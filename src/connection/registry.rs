@@ -4,11 +4,13 @@
 //! a change that came earlier is already in the snapshot that the check loads. None falls in between.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::oneshot;
+use atomic_waker::AtomicWaker;
 
 use crate::authorize::Decision;
 use crate::config::settings;
@@ -39,12 +41,15 @@ pub struct Entry {
     /// What has flowed.
     pub traffic: Arc<Traffic>,
     /// The terms it is open on; absent until it is admitted.
-    pub decision: Mutex<Option<Decision>>,
+    pub decision: OnceLock<Arc<Decision>>,
     /// The generation of the last policy that was seen to admit it, after the one in `decision`.
     pub admitted_under: AtomicU64,
     /// What was only logged of it last, so that it is said once.
     pub noted: Mutex<Option<Reason>>,
-    close: Mutex<Option<oneshot::Sender<Ending>>>,
+    /// That it must end, and why.
+    order: OnceLock<Ending>,
+    /// Its task.
+    waker: AtomicWaker,
 }
 
 /// What a peer's chain rests on.
@@ -65,9 +70,29 @@ impl Entry {
 
     /// Tells the connection to end. Returns false when it was told before.
     pub fn order_close(&self, order: Ending) -> bool {
-        lock(&self.close)
-            .take()
-            .is_some_and(|sender| sender.send(order).is_ok())
+        let first = self.order.set(order).is_ok();
+        if first {
+            self.waker.wake();
+        }
+        first
+    }
+
+    /// Why the connection was told to end, if it was.
+    #[must_use]
+    pub fn order(&self) -> Option<&Ending> {
+        self.order.get()
+    }
+
+    /// Ready when the connection is told to end. Only its own task may ask: one task is woken.
+    pub fn poll_order(&self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Some(order) = self.order.get() {
+            return Poll::Ready(order.clone());
+        }
+        self.waker.register(cx.waker());
+        // The order may have come before the waker was there to be woken.
+        self.order
+            .get()
+            .map_or(Poll::Pending, |order| Poll::Ready(order.clone()))
     }
 }
 
@@ -99,6 +124,8 @@ pub struct Registry {
     next_id: AtomicU64,
     /// Milliseconds since the epoch: no chain of an entry ends before. Lowered by registration, recomputed by scans.
     earliest_expiry: AtomicU64,
+    /// That all must end, also those that come now.
+    end_of_all: OnceLock<Ending>,
 }
 
 impl Default for Registry {
@@ -107,6 +134,7 @@ impl Default for Registry {
             entries: Arc::default(),
             next_id: AtomicU64::new(1),
             earliest_expiry: AtomicU64::new(u64::MAX),
+            end_of_all: OnceLock::new(),
         }
     }
 }
@@ -116,9 +144,15 @@ impl Default for Registry {
 pub struct Registered {
     /// What was registered.
     pub entry: Arc<Entry>,
-    /// Resolves when the connection is told to end.
-    pub close: oneshot::Receiver<Ending>,
     entries: Arc<Mutex<HashMap<u64, Arc<Entry>>>>,
+}
+
+impl Registered {
+    /// Resolves when the connection is told to end.
+    pub fn told_to_end(&self) -> impl Future<Output = Ending> + Send + use<> {
+        let entry = self.entry.clone();
+        poll_fn(move |cx| entry.poll_order(cx))
+    }
 }
 
 impl Drop for Registered {
@@ -136,7 +170,6 @@ impl Registry {
     /// Registers a connection.
     #[must_use]
     pub fn register(&self, facts: Registration) -> Registered {
-        let (sender, close) = oneshot::channel();
         let entry = Arc::new(Entry {
             id: facts.id,
             listener: facts.listener,
@@ -150,19 +183,32 @@ impl Registry {
             own: facts.own,
             since: facts.since,
             traffic: Arc::default(),
-            decision: Mutex::new(None),
+            decision: OnceLock::new(),
             admitted_under: AtomicU64::new(0),
             noted: Mutex::new(None),
-            close: Mutex::new(Some(sender)),
+            order: OnceLock::new(),
+            waker: AtomicWaker::new(),
         });
         lock(&self.entries).insert(entry.id, entry.clone());
         // After the entry is visible: a scan that misses the entry then sees the lowered bound afterwards.
         self.earliest_expiry
             .fetch_min(millis(entry.expires()), Ordering::SeqCst);
+        // Likewise: who ends all either finds the entry or has said so before.
+        if let Some(order) = self.end_of_all.get() {
+            entry.order_close(order.clone());
+        }
         Registered {
             entry,
-            close,
             entries: self.entries.clone(),
+        }
+    }
+
+    /// Tells every connection to end, and those that register from now on. Later calls do nothing.
+    pub fn end_all(&self, order: &Ending) {
+        if self.end_of_all.set(order.clone()).is_ok() {
+            for entry in self.snapshot() {
+                entry.order_close(order.clone());
+            }
         }
     }
 

@@ -2,5 +2,7 @@
 //! sockets and the TLS session, and returns how the connection ended.
 
 mod buffer;
+mod incoming;
 pub mod meter;
+mod outgoing;
 pub mod relay;

@@ -8,7 +8,8 @@
 //! an application that closed early, the alert of a peer that refused us.
 //!
 //! It is driven by readiness and takes a buffer only when there is something to read. Neither direction can starve
-//! the other or the other connections of the thread: each makes [`TURNS`] moves and then gives way.
+//! the other or the other connections of the thread: each moves [`TURN_BYTES`] or makes [`TURN_MOVES`] moves, and then
+//! gives way until the thread has looked at all its sockets.
 
 mod last_words;
 mod opening;
@@ -22,18 +23,24 @@ use std::time::Duration;
 use rustls::AlertDescription;
 use tokio::time::{Instant, sleep_until};
 
+use super::buffer;
+use super::incoming::Incoming;
 use super::meter::Meter;
+use super::outgoing::Outgoing;
 use crate::authorize::Permit;
 use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::session::Session;
 pub use last_words::alert_for;
-use last_words::{LastWords, say};
-use opening::{Opening, OpeningState};
-use sealing::{Sealing, SealingState};
+use opening::OpeningState;
+use sealing::SealingState;
 
-/// Moves of one direction before the other gets its turn.
-const TURNS: usize = 8;
+/// Moves of one direction before the other gets its turn, and other connections theirs.
+const TURN_MOVES: usize = 8;
+/// Payload that ends a turn: some 100 us of work.
+const TURN_BYTES: usize = 256 << 10;
+/// After so long without a move, what can be made anew is freed.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How long the last words of a side that takes nothing more are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -60,46 +67,34 @@ pub struct Ended {
 }
 
 /// Moves bytes until both directions have ended, one side fails, nothing moved for `idle`, or `close` says so.
-pub async fn run(
+pub fn run<C: Future<Output = Ending>>(
     _permit: &Permit,
     ends: Ends,
     meter: Meter,
     idle: Duration,
-    close: impl Future<Output = Ending>,
-) -> Ended {
-    let Ends {
-        tls,
-        session,
-        unread,
-        plain,
-    } = ends;
-    let mut relay = Relay::new(&tls, &plain, session, unread, meter, Instant::now());
-    let ending = drive(&mut relay, idle, close).await;
-    let Some(ending) = ending else {
-        return Ended {
-            ending: Ending::new(Reason::Finished),
-            linger: None,
+    close: C,
+) -> impl Future<Output = Ended> + use<C> {
+    // Made here, and only lent from there on: what an async function is given, it stores once more.
+    let mut relay = Relay::new(ends, meter);
+    async move {
+        let Some(ending) = drive(&mut relay, idle, close).await else {
+            return Ended {
+                ending: Ending::new(Reason::Finished),
+                linger: None,
+            };
         };
-    };
-    let last = LastWords::of(relay, &ending);
-    plain.abort();
-    say(last, tls, ending).await
+        // Boxed: rarely needed, and larger than the relay itself.
+        Box::pin(relay.last_words(ending)).await
+    }
 }
 
 /// Polls the relay to its end; `None` when both directions ended in order.
-async fn drive(relay: &mut Relay<'_>, idle: Duration, close: impl Future<Output = Ending>) -> Option<Ending> {
-    let (tls, plain) = (relay.tls, relay.plain);
+async fn drive(relay: &mut Relay, idle: Duration, close: impl Future<Output = Ending>) -> Option<Ending> {
     tokio::pin!(close);
-    // While a direction is read from, its read sees a reset. After its end these two do.
-    let resets = async {
-        tokio::select! { () = tls.broken() => {} () = plain.broken() => {} }
-    };
-    tokio::pin!(resets);
-    let mut watching = true;
     let mut patience = idle;
-    let mut deadline = Instant::now() + patience;
+    let timer = sleep_until(Instant::now() + patience.min(SETTLED));
+    tokio::pin!(timer);
     loop {
-        let moved = relay.moved;
         tokio::select! {
             biased;
             ending = &mut close => return Some(ending),
@@ -107,90 +102,117 @@ async fn drive(relay: &mut Relay<'_>, idle: Duration, close: impl Future<Output 
                 Ok(Progress::Finished) => return None,
                 Ok(Progress::HalfFailed) => {
                     patience = LAST_WORDS;
-                    deadline = Instant::now() + patience;
+                    timer.as_mut().reset(Instant::now() + patience);
                 }
+                Ok(Progress::Stirred | Progress::HalfEnded) => timer.as_mut().reset(Instant::now() + patience.min(SETTLED)),
                 Err(ending) => return Some(relay.failed.take().unwrap_or(ending)),
             },
-            () = &mut resets, if watching => {
-                watching = false;
+            // The timer is not moved at each byte: it looks back when it fires.
+            () = &mut timer => {
                 if let Some(ending) = relay.reset_after_end() {
                     return Some(relay.failed.take().unwrap_or(ending));
                 }
-            }
-            () = sleep_until(deadline) => {
-                if relay.moved == moved {
+                let quiet = relay.last_move.elapsed();
+                if quiet >= patience {
                     return Some(relay.failed.take().unwrap_or_else(|| {
                         let detail = format!("no byte either way for {} s", idle.as_secs_f32());
                         Ending::with(Reason::IdleTimeout, detail)
                     }));
                 }
-                // The timer is not moved at each byte: it looks back when it fires.
-                deadline = relay.last_move + patience;
+                if quiet >= SETTLED && !relay.settled {
+                    relay.settle();
+                }
+                let look = if relay.settled && !relay.half_ended() {
+                    relay.last_move + patience
+                } else {
+                    Instant::now() + (patience - quiet).min(SETTLED)
+                };
+                timer.as_mut().reset(look);
             }
         }
     }
 }
 
-/// What [`run`] must know of a poll.
+/// What [`drive`] must know of a poll.
 enum Progress {
     /// Both directions ended in order.
     Finished,
+    /// One side says no more: from now on a look is needed to see that it is gone.
+    HalfEnded,
     /// One side takes nothing more; what it said before is still being passed on.
     HalfFailed,
+    /// Something moved after a quiet time.
+    Stirred,
 }
 
-struct Relay<'a> {
-    tls: &'a Stream,
-    plain: &'a Stream,
+/// What one direction has moved since it was its turn.
+#[derive(Default)]
+struct Turn {
+    moves: usize,
+    bytes: usize,
+}
+
+impl Turn {
+    const fn goes_on(&mut self) -> bool {
+        self.moves += 1;
+        self.moves <= TURN_MOVES && self.bytes < TURN_BYTES
+    }
+
+    const fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+}
+
+struct Relay {
+    tls: Stream,
+    plain: Stream,
     session: Session,
     meter: Meter,
-    opening: Opening,
-    sealing: Sealing,
+    incoming: Incoming,
+    opening: OpeningState,
+    outgoing: Outgoing,
+    sealing: SealingState,
     /// Counts moves, for the idle time-out.
     moved: u64,
     last_move: Instant,
     /// The direction that goes first changes from poll to poll.
     sealing_first: bool,
     received_data: bool,
+    /// Nothing has moved for a while, and what can be made anew was freed.
+    settled: bool,
+    /// Whether [`drive`] knows that one side says no more.
+    half_end_told: bool,
     /// A side can't be written to; the other direction still brings what it had said.
     failed: Option<Ending>,
-    /// Whether [`run`] knows that.
+    /// Whether [`drive`] knows that.
     failure_told: bool,
     /// What the peer is told when it broke TLS.
     protocol_alert: Option<AlertDescription>,
 }
 
-impl<'a> Relay<'a> {
-    const fn new(
-        tls: &'a Stream,
-        plain: &'a Stream,
-        session: Session,
-        unread: Vec<u8>,
-        meter: Meter,
-        now: Instant,
-    ) -> Self {
+impl Relay {
+    fn new(ends: Ends, meter: Meter) -> Self {
+        let Ends {
+            tls,
+            session,
+            unread,
+            plain,
+        } = ends;
         Self {
             tls,
             plain,
             session,
             meter,
-            opening: Opening {
-                unread,
-                buffer: None,
-                sealed: 0..0,
-                opened: 0..0,
-                state: OpeningState::Open,
-            },
-            sealing: Sealing {
-                buffer: None,
-                control: Vec::new(),
-                record: 0..0,
-                state: SealingState::Open,
-            },
+            incoming: Incoming::new(unread),
+            opening: OpeningState::Open,
+            outgoing: Outgoing::new(),
+            sealing: SealingState::Open,
             moved: 0,
-            last_move: now,
+            last_move: Instant::now(),
             sealing_first: false,
             received_data: false,
+            settled: false,
+            half_end_told: false,
             failed: None,
             failure_told: false,
             protocol_alert: None,
@@ -203,41 +225,69 @@ impl<'a> Relay<'a> {
         let mut again = false;
         for sealing in [self.sealing_first, !self.sealing_first] {
             again |= if sealing {
-                self.seal_turns(cx)?
+                self.seal_turn(cx)?
             } else {
-                self.open_turns(cx)?
+                self.open_turn(cx)?
             };
         }
         if self.moved != before {
             self.last_move = Instant::now();
         }
-        if self.sealing.state == SealingState::Done
-            && matches!(
-                self.opening.state,
-                OpeningState::Ended { .. } | OpeningState::Done
-            )
-        {
+        if self.sealing == SealingState::Done && self.no_more_opened() {
             return Poll::Ready(self.failed.take().map_or(Ok(Progress::Finished), Err));
         }
         if self.failed.is_some() && !self.failure_told {
             self.failure_told = true;
             return Poll::Ready(Ok(Progress::HalfFailed));
         }
+        if self.half_ended() && !self.half_end_told {
+            self.half_end_told = true;
+            return Poll::Ready(Ok(Progress::HalfEnded));
+        }
+        if self.settled && self.moved != before {
+            self.settled = false;
+            return Poll::Ready(Ok(Progress::Stirred));
+        }
         if again {
-            cx.waker().wake_by_ref();
+            give_way(cx);
         }
         Poll::Pending
+    }
+
+    /// Whether the peer's data is through.
+    const fn no_more_opened(&self) -> bool {
+        matches!(self.opening, OpeningState::Ended { .. } | OpeningState::Done)
+    }
+
+    /// Whether one direction is through.
+    fn half_ended(&self) -> bool {
+        self.no_more_opened() || self.sealing != SealingState::Open
+    }
+
+    /// Frees what an idle connection need not keep.
+    fn settle(&mut self) {
+        self.settled = true;
+        self.session.rest();
+        buffer::trim();
     }
 
     /// What a reset means that no read saw: it matters where a side's data had ended and the other direction is open.
     fn reset_after_end(&self) -> Option<Ending> {
         let error = io::Error::from(io::ErrorKind::ConnectionReset);
-        let opening_open = matches!(self.opening.state, OpeningState::Open | OpeningState::Ending);
-        if self.sealing.state != SealingState::Open && opening_open && self.plain.is_broken() {
+        let opening_open = matches!(self.opening, OpeningState::Open | OpeningState::Ending);
+        if self.sealing != SealingState::Open && opening_open && self.plain.is_broken() {
             return Some(application_failed(&error, "the application is gone"));
         }
-        (self.opening.state == OpeningState::Done && self.tls.is_broken()).then(|| peer_failed(&error))
+        (self.opening == OpeningState::Done && self.tls.is_broken()).then(|| peer_failed(&error))
     }
+}
+
+/// Has the task polled again, but only when the thread has looked at its sockets: waking it at once would let one busy
+/// connection run many turns before others are seen to be ready.
+fn give_way(cx: &mut Context<'_>) {
+    let yielding = std::pin::pin!(tokio::task::yield_now());
+    // The first poll hands the waker to the runtime and is always pending.
+    let _ = yielding.poll(cx);
 }
 
 fn peer_failed(error: &io::Error) -> Ending {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::{SpiffeId, TrustDomain};
 
@@ -19,6 +20,8 @@ pub struct IdPattern {
     segments: Box<[Segment]>,
     /// Whether the pattern ends in `/**`.
     any_tail: bool,
+    /// As it is written; every decision that it makes names it.
+    text: Arc<str>,
 }
 
 /// One path segment of a pattern.
@@ -74,6 +77,12 @@ impl IdPatternError {
 }
 
 impl IdPattern {
+    /// The pattern as it is written.
+    #[must_use]
+    pub const fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
     /// Whether `id` is one of those the pattern stands for.
     #[must_use]
     pub fn matches(&self, id: &SpiffeId) -> bool {
@@ -147,20 +156,14 @@ impl FromStr for IdPattern {
             trust_domain,
             segments: segments.into(),
             any_tail,
+            text: text.into(),
         })
     }
 }
 
 impl fmt::Display for IdPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}", self.trust_domain)?;
-        for segment in &self.segments {
-            match segment {
-                Segment::Literal(text) => write!(f, "/{text}")?,
-                Segment::Any => f.write_str("/*")?,
-            }
-        }
-        if self.any_tail { f.write_str("/**") } else { Ok(()) }
+        f.write_str(&self.text)
     }
 }
 

@@ -1,7 +1,8 @@
 //! A connected stream socket, TCP or unix, with the two ways svidecar ends one.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -99,6 +100,15 @@ impl Stream {
     }
 }
 
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -141,15 +151,23 @@ impl Stream {
         }
     }
 
-    /// Reads what is there, without waiting.
+    /// Reads what is there, without waiting. A read that does not fill `buf` has emptied the socket: the next
+    /// [`Self::poll_read_ready`] waits for more without asking the system again.
     ///
     /// # Errors
     /// The system's; `WouldBlock` when there is nothing.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(buf),
-            Self::Unix(stream) => stream.try_read(buf),
-        }
+        let room = buf.len();
+        self.try_io(Interest::READABLE, room, || Ok(rustix::io::read(self, buf)?))
+    }
+
+    /// As [`Self::try_read`], into several places, which are filled in their order.
+    ///
+    /// # Errors
+    /// As [`Self::try_read`].
+    pub fn try_read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room = bufs.iter().map(|buf| buf.len()).sum();
+        self.try_io(Interest::READABLE, room, || Ok(rustix::io::readv(self, bufs)?))
     }
 
     /// Writes what the socket takes, waiting until it takes something.
@@ -157,22 +175,53 @@ impl Stream {
     /// # Errors
     /// The system's, never `WouldBlock`.
     pub fn poll_try_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    /// As [`Self::poll_try_write`], from several places in their order.
+    ///
+    /// # Errors
+    /// As [`Self::poll_try_write`].
+    pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
         loop {
-            let written = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_write(buf)
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_write(buf)
-                }
-            };
+            match self {
+                Self::Tcp(stream) => ready!(stream.poll_write_ready(cx))?,
+                Self::Unix(stream) => ready!(stream.poll_write_ready(cx))?,
+            }
+            let written = self.try_io(Interest::WRITABLE, length, || match bufs {
+                [only] => Ok(rustix::io::write(self, only)?),
+                several => Ok(rustix::io::writev(self, several)?),
+            });
             match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
         }
+    }
+
+    /// One system call that moves at most `most` bytes. Moving less, but something, shows that the socket is empty (or
+    /// full), as `WouldBlock` would: told so, the runtime waits for the next change without a call that fails first.
+    /// An end of data is remembered by the runtime apart from that.
+    fn try_io(
+        &self,
+        interest: Interest,
+        most: usize,
+        call: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut moved = 0;
+        let call = || match call() {
+            Ok(count) if 0 < count && count < most => {
+                moved = count;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            other => other,
+        };
+        let result = match self {
+            Self::Tcp(stream) => stream.try_io(interest, call),
+            Self::Unix(stream) => stream.try_io(interest, call),
+        };
+        if moved > 0 { Ok(moved) } else { result }
     }
 
     /// Ends our direction: the other side reads an end of data.
@@ -186,20 +235,8 @@ impl Stream {
         }
     }
 
-    /// Resolves when the system has an error for the socket, a reset by the other side above all. A read tells of it
-    /// too, but not once the other side's data had ended before.
-    pub async fn broken(&self) {
-        let ready = match self {
-            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
-            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
-        };
-        if ready.is_err() {
-            // The runtime is shutting down, and all its tasks with it.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Whether [`Self::broken`] would resolve, as the system sees it now; the error is taken.
+    /// Whether the system has an error for the socket, a reset by the other side above all; the error is taken. A read
+    /// tells of it too, but not once the other side's data had ended before.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         let error = match self {

@@ -13,6 +13,7 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, Nonce, TlsProtocolId, TlsRecordOpeningKey, TlsRecordSealingKey,
 };
 use rustls::{AlertDescription, ConnectionTrafficSecrets, ContentType};
+use zeroize::Zeroizing;
 
 /// Type, legacy version, length (RFC 8446 section 5.1).
 pub const HEADER: usize = 5;
@@ -28,6 +29,9 @@ pub const MAX_RECORD: usize = HEADER + MAX_PAYLOAD + 256;
 /// Records that may be sealed with one AES-GCM key before it must be updated: RFC 8446 section 5.5 allows about
 /// 2^24.5 full-size ones.
 pub const SEAL_LIMIT: u64 = 1 << 24;
+
+/// The longest key of the suites that this layer knows, AES-256's.
+const MAX_KEY: usize = 32;
 
 /// Why a record was refused. Each is fatal to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,16 +89,51 @@ pub fn record_length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     }
 }
 
-fn key_parts(
-    secrets: &ConnectionTrafficSecrets,
-) -> Result<(&'static Algorithm, &[u8], [u8; 12]), RecordError> {
-    let (algorithm, key, iv) = match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-        _ => return Err(RecordError::Keys),
-    };
-    let iv = iv.as_ref().try_into().map_err(|_| RecordError::Keys)?;
-    Ok((algorithm, key.as_ref(), iv))
+/// What a direction's protection is made from (RFC 8446 section 7.3).
+struct Secrets {
+    algorithm: &'static Algorithm,
+    key: Zeroizing<[u8; MAX_KEY]>,
+    iv: [u8; 12],
+}
+
+impl Secrets {
+    fn new(secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
+        let (algorithm, from, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key.as_ref(), iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key.as_ref(), iv),
+            _ => return Err(RecordError::Keys),
+        };
+        if from.len() != algorithm.key_len() {
+            return Err(RecordError::Keys);
+        }
+        let iv = iv.as_ref().try_into().map_err(|_| RecordError::Keys)?;
+        let mut key = Zeroizing::new([0; MAX_KEY]);
+        let to = key.get_mut(..from.len()).ok_or(RecordError::Keys)?;
+        to.copy_from_slice(from);
+        Ok(Self { algorithm, key, iv })
+    }
+
+    fn key(&self) -> &[u8] {
+        self.key.get(..self.algorithm.key_len()).unwrap_or_default()
+    }
+
+    fn sealing_key(&self, sequence: u64) -> Result<TlsRecordSealingKey, RecordError> {
+        let mut key = TlsRecordSealingKey::new(self.algorithm, TlsProtocolId::TLS13, self.key())
+            .map_err(|_| RecordError::Keys)?;
+        if sequence > 0 {
+            // aws-lc takes the first nonce it sees for that of record 0 and counts from there. This one is
+            // sealed away from the wire (record 0 has gone out already), so that counting may go on at `sequence`.
+            let _discarded = key
+                .seal_in_place_separate_tag(nonce(&self.iv, 0), Aad::empty(), &mut [])
+                .map_err(|_| RecordError::Keys)?;
+        }
+        Ok(key)
+    }
+
+    fn opening_key(&self) -> Result<TlsRecordOpeningKey, RecordError> {
+        TlsRecordOpeningKey::new(self.algorithm, TlsProtocolId::TLS13, self.key())
+            .map_err(|_| RecordError::Keys)
+    }
 }
 
 /// The per-record nonce (RFC 8446 section 5.3).
@@ -108,8 +147,9 @@ fn nonce(iv: &[u8; 12], sequence: u64) -> Nonce {
 
 /// Seals the records of one direction.
 pub struct Sealer {
-    key: TlsRecordSealingKey,
-    iv: [u8; 12],
+    secrets: Secrets,
+    /// Expanded from the secrets when there is something to seal.
+    key: Option<TlsRecordSealingKey>,
     sequence: u64,
 }
 
@@ -119,17 +159,18 @@ impl Sealer {
     /// # Errors
     /// Keys of a kind this layer does not know.
     pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
-        let (algorithm, key, iv) = key_parts(secrets)?;
-        let mut key =
-            TlsRecordSealingKey::new(algorithm, TlsProtocolId::TLS13, key).map_err(|_| RecordError::Keys)?;
-        if sequence > 0 {
-            // aws-lc takes the first nonce it sees for that of record 0 and counts from there. This one is
-            // sealed away from the wire (rustls has used it already), so that counting may go on at `sequence`.
-            let _discarded = key
-                .seal_in_place_separate_tag(nonce(&iv, 0), Aad::empty(), &mut [])
-                .map_err(|_| RecordError::Keys)?;
-        }
-        Ok(Self { key, iv, sequence })
+        let secrets = Secrets::new(secrets)?;
+        let key = Some(secrets.sealing_key(sequence)?);
+        Ok(Self {
+            secrets,
+            key,
+            sequence,
+        })
+    }
+
+    /// Frees the expanded key. The next record expands it again.
+    pub fn rest(&mut self) {
+        self.key = None;
     }
 
     /// How many records the key has sealed.
@@ -162,9 +203,12 @@ impl Sealer {
             *last = u8::from(content_type);
         }
         let next = self.sequence.checked_add(1).ok_or(RecordError::Seal)?;
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce(&self.iv, self.sequence), Aad::from(&*header), inner)
+        let key = match &mut self.key {
+            Some(key) => key,
+            none => none.insert(self.secrets.sealing_key(self.sequence)?),
+        };
+        let tag = key
+            .seal_in_place_separate_tag(nonce(&self.secrets.iv, self.sequence), Aad::from(&*header), inner)
             .map_err(|_| RecordError::Seal)?;
         tag_out.copy_from_slice(tag.as_ref());
         self.sequence = next;
@@ -174,8 +218,9 @@ impl Sealer {
 
 /// Opens the records of one direction.
 pub struct Opener {
-    key: TlsRecordOpeningKey,
-    iv: [u8; 12],
+    secrets: Secrets,
+    /// Expanded from the secrets when there is something to open.
+    key: Option<TlsRecordOpeningKey>,
     sequence: u64,
 }
 
@@ -185,10 +230,18 @@ impl Opener {
     /// # Errors
     /// Keys of a kind this layer does not know.
     pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
-        let (algorithm, key, iv) = key_parts(secrets)?;
-        let key =
-            TlsRecordOpeningKey::new(algorithm, TlsProtocolId::TLS13, key).map_err(|_| RecordError::Keys)?;
-        Ok(Self { key, iv, sequence })
+        let secrets = Secrets::new(secrets)?;
+        let key = Some(secrets.opening_key()?);
+        Ok(Self {
+            secrets,
+            key,
+            sequence,
+        })
+    }
+
+    /// Frees the expanded key. The next record expands it again.
+    pub fn rest(&mut self) {
+        self.key = None;
     }
 
     /// Opens one whole record (as [`record_length`] delimits it) in place. Returns its inner content type and where
@@ -199,9 +252,12 @@ impl Opener {
     pub fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
         let (header, body) = record.split_at_mut_checked(HEADER).ok_or(RecordError::BadMac)?;
         let next = self.sequence.checked_add(1).ok_or(RecordError::BadMac)?;
-        let plain = self
-            .key
-            .open_in_place(nonce(&self.iv, self.sequence), Aad::from(&*header), body)
+        let key = match &self.key {
+            Some(key) => key,
+            None => self.key.insert(self.secrets.opening_key()?),
+        };
+        let plain = key
+            .open_in_place(nonce(&self.secrets.iv, self.sequence), Aad::from(&*header), body)
             .map_err(|_| RecordError::BadMac)?;
         self.sequence = next;
         // Padding counts, too: content, type and padding are limited together (RFC 8446 section 5.4).

@@ -151,6 +151,12 @@ impl Session {
         })
     }
 
+    /// Frees what the next record's opening and sealing can make anew: the keys' expanded form, over a kilobyte.
+    pub fn rest(&mut self) {
+        self.sealer.rest();
+        self.opener.rest();
+    }
+
     /// Opens one whole record in place and says what it was.
     ///
     /// # Errors

@@ -40,18 +40,16 @@ fn a_drain_waits_for_connections_that_are_only_just_there() {
         ));
         let socket = bind::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.tcp_address().unwrap();
-        let context = ListenerContext {
-            settings: Arc::new(Listener {
-                name: "orders".into(),
-                listen: Address::Tcp(address),
-                alpn: Vec::new(),
-                kind: ListenerKind::Inbound {
-                    upstream: Target::Ip(address),
-                },
-            }),
-            direction: Direction::Inbound,
-            metrics: Metrics::new(None).listener(&"orders".into(), Direction::Inbound),
-        };
+        let settings = Arc::new(Listener {
+            name: "orders".into(),
+            listen: Address::Tcp(address),
+            alpn: Vec::new(),
+            kind: ListenerKind::Inbound {
+                upstream: Target::Ip(address),
+            },
+        });
+        let metrics = Metrics::new(None).listener(&"orders".into(), Direction::Inbound);
+        let context = ListenerContext::new(settings, metrics);
         let drain = Drain::new();
         let workers = Workers::start(2, &live, &drain.watch()).unwrap();
         workers.publish(Arc::new([Arc::new(BoundListener::new(context, socket))]));

@@ -158,14 +158,14 @@ impl World {
             own_trust_domain: self.own.trust_domain(),
         };
         let permit = authorize::inbound(&self.live.policy(), &who, self.now()).unwrap();
-        *lock(&registered.entry.decision) = Some(permit.decision().clone());
+        registered.entry.decision.set(permit.decision().clone()).unwrap();
         registered
     }
 }
 
 /// Why a connection was told to end, if it was.
-fn told(connection: &mut Registered) -> Option<Reason> {
-    connection.close.try_recv().ok().map(|ending| ending.reason)
+fn told(connection: &Registered) -> Option<Reason> {
+    connection.entry.order().map(|ending| ending.reason)
 }
 
 #[tokio::test]
@@ -233,21 +233,13 @@ async fn each_kind_of_change_ends_those_it_concerns_and_no_others() {
     for (what, change, web_ends, partner_ends) in cases {
         let world = World::new(OpenConnections::default());
         let mut authority = Authority::new(world.live.clone());
-        let mut web = world.connect(WEB, HOUR / 2);
-        let mut partner = world.connect(PARTNER, 3 * HOUR);
+        let web = world.connect(WEB, HOUR / 2);
+        let partner = world.connect(PARTNER, 3 * HOUR);
         authority.look().await;
-        assert_eq!(
-            (told(&mut web), told(&mut partner)),
-            (None, None),
-            "before {what}"
-        );
+        assert_eq!((told(&web), told(&partner)), (None, None), "before {what}");
         change(&world);
         authority.look().await;
-        assert_eq!(
-            (told(&mut web), told(&mut partner)),
-            (*web_ends, *partner_ends),
-            "{what}"
-        );
+        assert_eq!((told(&web), told(&partner)), (*web_ends, *partner_ends), "{what}");
     }
 }
 
@@ -259,16 +251,13 @@ async fn a_rule_that_ends_is_told_from_a_policy_that_changed() {
         "rules: [{{name: visit, action: allow, from: ['{PARTNER}'], expires: {until}}}, {{name: own, action: allow}}]"
     ));
     let mut authority = Authority::new(world.live.clone());
-    let (mut web, mut partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
+    let (web, partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
     world.pass(HOUR / 4 - Duration::from_secs(1));
     authority.look().await;
-    assert_eq!((told(&mut web), told(&mut partner)), (None, None));
+    assert_eq!((told(&web), told(&partner)), (None, None));
     world.pass(Duration::from_secs(1));
     authority.look().await;
-    assert_eq!(
-        (told(&mut web), told(&mut partner)),
-        (None, Some(Reason::RuleExpired))
-    );
+    assert_eq!((told(&web), told(&partner)), (None, Some(Reason::RuleExpired)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,12 +268,12 @@ async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     };
     let world = World::new(actions);
     let mut authority = Authority::new(world.live.clone());
-    let mut web = world.connect(WEB, HOUR);
+    let web = world.connect(WEB, HOUR);
     world.policy("rules: []");
     authority.look().await;
     tokio::time::advance(Duration::from_secs(29)).await;
     authority.look().await;
-    assert_eq!(told(&mut web), None);
+    assert_eq!(told(&web), None);
     // Admitted again: the time starts anew at the next change.
     world.policy(ALLOW_BOTH);
     authority.look().await;
@@ -292,10 +281,10 @@ async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     authority.look().await;
     tokio::time::advance(Duration::from_secs(29)).await;
     authority.look().await;
-    assert_eq!(told(&mut web), None);
+    assert_eq!(told(&web), None);
     tokio::time::advance(Duration::from_secs(1)).await;
     authority.look().await;
-    assert_eq!(told(&mut web), Some(Reason::PolicyChange));
+    assert_eq!(told(&web), Some(Reason::PolicyChange));
 }
 
 #[tokio::test]
@@ -307,12 +296,12 @@ async fn logging_leaves_the_connection_alone() {
     };
     let world = World::new(actions);
     let mut authority = Authority::new(world.live.clone());
-    let mut web = world.connect(WEB, HOUR);
+    let web = world.connect(WEB, HOUR);
     world.policy("rules: []");
     authority.look().await;
     world.pass(2 * HOUR);
     authority.look().await;
-    assert_eq!(told(&mut web), None);
+    assert_eq!(told(&web), None);
     assert!(lock(&web.entry.noted).is_some());
 }
 
@@ -320,23 +309,20 @@ async fn logging_leaves_the_connection_alone() {
 async fn a_connection_that_registers_after_the_bound_was_computed_is_still_seen_to_expire() {
     let world = World::new(OpenConnections::default());
     let mut authority = Authority::new(world.live.clone());
-    let mut long = world.connect(WEB, HOUR / 2);
+    let long = world.connect(WEB, HOUR / 2);
     world.policy(ALLOW_BOTH);
     authority.look().await;
-    let mut short = world.connect(WEB, HOUR / 4);
+    let short = world.connect(WEB, HOUR / 4);
     world.pass(HOUR / 4);
     authority.look().await;
-    assert_eq!(
-        (told(&mut long), told(&mut short)),
-        (None, Some(Reason::PeerExpired))
-    );
+    assert_eq!((told(&long), told(&short)), (None, Some(Reason::PeerExpired)));
 }
 
 #[tokio::test]
 async fn a_clock_set_back_beyond_the_last_scan_is_looked_at() {
     let world = World::new(OpenConnections::default());
     let mut authority = Authority::new(world.live.clone());
-    let mut web = world.connect(WEB, HOUR);
+    let web = world.connect(WEB, HOUR);
     let start = world.now();
     world.pass(HOUR / 2);
     world.policy(ALLOW_BOTH);
@@ -345,7 +331,7 @@ async fn a_clock_set_back_beyond_the_last_scan_is_looked_at() {
     authority.look().await;
     // Still admitted at the earlier time; the point is that it was judged by it.
     assert_eq!(authority.scanned_at, start);
-    assert_eq!(told(&mut web), None);
+    assert_eq!(told(&web), None);
 }
 
 #[test]
@@ -389,17 +375,13 @@ async fn a_change_that_is_only_logged_hides_no_other() {
         let world = World::new(actions);
         world.identity(OWN, 3 * HOUR, &[&world.partner]);
         let mut authority = Authority::new(world.live.clone());
-        let mut partner = world.connect(PARTNER, HOUR);
+        let partner = world.connect(PARTNER, HOUR);
         logged(&world);
         authority.look().await;
-        assert_eq!(
-            told(&mut partner),
-            None,
-            "case {number}: the first change is logged"
-        );
+        assert_eq!(told(&partner), None, "case {number}: the first change is logged");
         closing(&world);
         authority.look().await;
-        assert_eq!(told(&mut partner), Some(reason), "case {number}");
+        assert_eq!(told(&partner), Some(reason), "case {number}");
     }
 }
 
@@ -410,13 +392,13 @@ async fn a_connection_that_drains_still_ends_with_its_chain() {
         ..OpenConnections::default()
     });
     let mut authority = Authority::new(world.live.clone());
-    let mut web = world.connect(WEB, HOUR / 2);
+    let web = world.connect(WEB, HOUR / 2);
     world.policy("rules: []");
     authority.look().await;
-    assert_eq!(told(&mut web), None);
+    assert_eq!(told(&web), None);
     world.pass(HOUR / 2);
     authority.look().await;
-    assert_eq!(told(&mut web), Some(Reason::PeerExpired));
+    assert_eq!(told(&web), Some(Reason::PeerExpired));
 }
 
 #[tokio::test]
@@ -428,15 +410,15 @@ async fn a_rule_that_ends_is_said_to_have_ended_also_under_a_later_policy() {
     };
     world.policy(&policy(""));
     let mut authority = Authority::new(world.live.clone());
-    let mut web = world.connect(WEB, HOUR);
+    let web = world.connect(WEB, HOUR);
     world.policy(&policy(
         ", {name: other, action: allow, from: ['spiffe://example.org/x']}",
     ));
     authority.look().await;
-    assert_eq!(told(&mut web), None);
+    assert_eq!(told(&web), None);
     world.pass(HOUR / 4);
     authority.look().await;
-    assert_eq!(told(&mut web), Some(Reason::RuleExpired));
+    assert_eq!(told(&web), Some(Reason::RuleExpired));
 }
 
 /// The chain ends when the authority does that verifies it *now*.
@@ -452,13 +434,13 @@ async fn a_new_bundle_moves_the_end_of_the_chain_with_its_authority() {
         world.partner = world.partner.renewed(first, world.now()).unwrap();
         world.identity(OWN, 100 * HOUR, &[&world.partner]);
         let mut authority = Authority::new(world.live.clone());
-        let mut partner = world.connect(PARTNER, 10 * HOUR);
+        let partner = world.connect(PARTNER, 10 * HOUR);
         let renewed = world.partner.renewed(second, world.now()).unwrap();
         world.identity(OWN, 100 * HOUR, &[&renewed]);
         authority.look().await;
-        assert_eq!(told(&mut partner), None);
+        assert_eq!(told(&partner), None);
         world.pass(HOUR);
         authority.look().await;
-        assert_eq!(told(&mut partner), end, "{first:?} renewed for {second:?}");
+        assert_eq!(told(&partner), end, "{first:?} renewed for {second:?}");
     }
 }

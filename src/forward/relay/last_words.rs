@@ -3,47 +3,32 @@
 use rustls::AlertDescription;
 
 use super::{Ended, Relay};
-use crate::forward::meter::Meter;
 use crate::record::{Ending, Reason};
-use crate::sys::stream::Stream;
-use crate::tls::record::{HEADER, TRAILER};
 
-/// What the peer still gets when we end the connection, sealed.
-pub(super) struct LastWords {
-    sealed: Vec<u8>,
-    /// The data record in it, for the meter once it is written.
-    data: Option<(Meter, usize)>,
-}
-
-impl LastWords {
-    /// `None` where nobody is left to tell, or nothing can be sealed.
-    pub(super) fn of(mut relay: Relay<'_>, ending: &Ending) -> Option<Self> {
+impl Relay {
+    /// Ends both sides so that neither can take it for a clean end: the application's by a reset, the peer's by a fatal
+    /// alert, or a reset where that can't be.
+    pub(super) async fn last_words(self, ending: Ending) -> Ended {
+        self.plain.abort();
+        // Where the peer is gone nobody is left to tell.
         if matches!(ending.reason, Reason::PeerReset | Reason::RefusedByPeer) {
-            return None;
+            self.tls.abort();
+            return Ended { ending, linger: None };
         }
-        let mut sealed = std::mem::take(&mut relay.sealing.control);
-        // A record that is half on the wire must be finished, or the alert would be read as its rest.
-        let record = relay.sealing.record.clone();
-        let buffer = relay.sealing.buffer.as_deref();
-        sealed.extend_from_slice(buffer.and_then(|b| b.get(record.clone())).unwrap_or_default());
-        let alert = relay.protocol_alert.unwrap_or(alert_for(ending.reason));
-        relay.session.seal_fatal(alert, &mut sealed).ok()?;
-        let data = (!record.is_empty()).then(|| (relay.meter, record.end.saturating_sub(HEADER + TRAILER)));
-        Some(Self { sealed, data })
+        let mut session = self.session;
+        // What is sealed already must go out before the alert: the peer would take the alert for its rest.
+        let (mut sealed, payload) = self.outgoing.into_unwritten();
+        let alert = self.protocol_alert.unwrap_or(alert_for(ending.reason));
+        if session.seal_fatal(alert, &mut sealed).is_err() {
+            self.tls.abort();
+            return Ended { ending, linger: None };
+        }
+        let linger = self.tls.write_last(&sealed).await;
+        if linger.is_some() {
+            self.meter.sealed(payload);
+        }
+        Ended { ending, linger }
     }
-}
-
-/// Ends the TLS side so that the peer cannot take it for a clean end: by a fatal alert, or a reset where that can't be.
-pub(super) async fn say(last: Option<LastWords>, tls: Stream, ending: Ending) -> Ended {
-    let Some(last) = last else {
-        tls.abort();
-        return Ended { ending, linger: None };
-    };
-    let linger = tls.write_last(&last.sealed).await;
-    if let (Some(_), Some((meter, bytes))) = (&linger, last.data) {
-        meter.sealed(bytes);
-    }
-    Ended { ending, linger }
 }
 
 /// The alert that tells the peer why we end an open connection (RFC 8446 section 6.2).

@@ -1,0 +1,75 @@
+//! A connection whose bytes are being moved. It holds what its record and its re-examination need, and nothing of how
+//! it came about.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::capacity::Place;
+use super::draft::Draft;
+use super::live::Live;
+use super::registry::Registered;
+use super::{Admitted, Left, ListenerContext, Worker};
+use crate::forward::meter::Meter;
+use crate::forward::relay::{self, Ended};
+use crate::telemetry::metrics::OpenConnection;
+
+/// An open connection.
+pub(super) struct Open {
+    relay: Pin<Box<dyn Future<Output = Ended> + Send>>,
+    draft: Draft,
+    live: Arc<Live>,
+    place: Place,
+    /// Out of the registry when the relay has ended.
+    registered: Registered,
+    counted: OpenConnection,
+}
+
+impl Open {
+    pub(super) fn new(
+        admitted: Admitted,
+        mut draft: Draft,
+        worker: &Worker,
+        listener: &ListenerContext,
+        place: Place,
+        counted: OpenConnection,
+    ) -> Box<Self> {
+        let Admitted {
+            permit,
+            ends,
+            registered,
+        } = admitted;
+        let traffic = registered.entry.traffic.clone();
+        draft.traffic = Some(traffic.clone());
+        let meter = Meter::new(listener.direction, traffic, listener.metrics.clone());
+        let idle = worker.live.limits.idle_timeout;
+        let relay = relay::run(&permit, ends, meter, idle, registered.told_to_end());
+        Box::new(Self {
+            relay: Box::pin(relay),
+            draft,
+            live: worker.live.clone(),
+            place,
+            registered,
+            counted,
+        })
+    }
+
+    /// Moves the bytes until the connection ends, by itself or because it is told to, and records it.
+    pub(super) async fn relay(mut self: Box<Self>) -> Left {
+        let Ended { ending, linger } = self.relay.as_mut().await;
+        let Self {
+            draft,
+            live,
+            place,
+            registered,
+            counted,
+            ..
+        } = *self;
+        drop(registered);
+        live.records.record(&draft.finish(ending, live.clock.now()));
+        drop(counted);
+        Left {
+            linger,
+            place: Some(place),
+        }
+    }
+}
