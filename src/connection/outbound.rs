@@ -46,7 +46,10 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
-    let established = match serving.handshake(handshake::connect(&mut tls, client)).await {
+    let established = match serving
+        .handshake(handshake::connect(&mut tls, client, || plain.has_data()))
+        .await
+    {
         Ok(established) => established,
         Err(failure) => return Err(handshake_failed(serving, plain, tls, failure)),
     };

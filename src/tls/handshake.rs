@@ -78,16 +78,22 @@ impl Failure {
 pub async fn accept(stream: &mut Stream, server: Server) -> Result<Established, Failure> {
     let connection = UnbufferedServerConnection::new(server.config)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    // What a server has to send at its end are tickets. They can wait for its first data.
     Driver::new(Connection::Server(Box::new(connection)), server.verifier, false)
-        .run(stream)
+        .run(stream, || true)
         .await
 }
 
-/// Does the client's side of the handshake.
+/// Does the client's side of the handshake. When `more` says that data will be sent at once, the session sends our last
+/// flight with it: a write less here, and a wake-up less there. The caller must mean it, or the server waits for ever.
 ///
 /// # Errors
 /// See [`Failure`].
-pub async fn connect(stream: &mut Stream, client: Client) -> Result<Established, Failure> {
+pub async fn connect(
+    stream: &mut Stream,
+    client: Client,
+    more: impl Fn() -> bool,
+) -> Result<Established, Failure> {
     let connection = UnbufferedClientConnection::new(client.config, client.name)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
     Driver::new(
@@ -95,7 +101,7 @@ pub async fn connect(stream: &mut Stream, client: Client) -> Result<Established,
         client.verifier,
         client.resumption,
     )
-    .run(stream)
+    .run(stream, more)
     .await
 }
 
@@ -146,7 +152,7 @@ impl Driver {
         }
     }
 
-    async fn run(mut self, stream: &mut Stream) -> Result<Established, Failure> {
+    async fn run(mut self, stream: &mut Stream, more: impl Fn() -> bool) -> Result<Established, Failure> {
         loop {
             match self.step() {
                 // What is to be sent waits until there is nothing to do but to read, so that a flight is one write.
@@ -157,7 +163,12 @@ impl Driver {
                     }
                     self.feed_record(stream).await?;
                 }
-                Ok(Step::Complete) => return self.establish(stream).await,
+                Ok(Step::Complete) => {
+                    if !more() {
+                        self.transmit(stream).await?;
+                    }
+                    return self.establish(stream).await;
+                }
                 Err(error) => return Err(self.fail(stream, &error).await),
             }
         }
@@ -309,10 +320,6 @@ impl Driver {
         };
         // A session is only kept of a handshake in which we presented our certificate; it is not asked for again.
         let mutual = self.presented || resumed || matches!(self.connection, Connection::Server(_));
-        // What a server has to send now are tickets. They wait for its first data: a write and a wake-up less.
-        if matches!(self.connection, Connection::Client(_)) {
-            self.transmit(stream).await?;
-        }
         self.outgoing.shrink_to_fit();
         let peer = verified.as_ref().ok().filter(|_| self.keep_tickets).cloned();
         let (secrets, kernel) = self

@@ -257,7 +257,7 @@ pub(crate) async fn connect_as(
     context: &Context,
     stream: &mut Stream,
 ) -> Result<Established, handshake::Failure> {
-    handshake::connect(stream, context.client("out").unwrap()).await
+    handshake::connect(stream, context.client("out").unwrap(), || false).await
 }
 
 /// What `session` has to say unasked, and these bytes.

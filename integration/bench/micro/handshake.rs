@@ -32,7 +32,7 @@ impl Ends {
         let (near, far) = UnixStream::pair().unwrap();
         let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
         let (client, server) = tokio::join!(
-            handshake::connect(&mut near, self.client.clone()),
+            handshake::connect(&mut near, self.client.clone(), || false),
             handshake::accept(&mut far, self.server.clone()),
         );
         (client.unwrap(), server.unwrap())

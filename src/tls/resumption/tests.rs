@@ -93,7 +93,7 @@ async fn shake(client: Client, server: Server) -> ((Ended, Stream), (Ended, Stre
     let (near, far) = UnixStream::pair().unwrap();
     let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
     let (c, s) = tokio::join!(
-        handshake::connect(&mut near, client),
+        handshake::connect(&mut near, client, || false),
         handshake::accept(&mut far, server)
     );
     ((c, near), (s, far))
