@@ -7,8 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SanType};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, ClientConfig, ClientConnection, HandshakeKind, NamedGroup, StreamOwned};
+use rustls::{AlertDescription, ClientConfig, NamedGroup};
 
 use crate::peers::{
     Trusting, alert_of, client_config, connect, expect_alert, expect_refusal, handshake_client, try_connect,
@@ -239,25 +238,6 @@ fn a_client_that_knows_no_hybrid_group_is_served_all_the_same() {
             .unwrap();
         let mut client = try_connect(scene.tls, config).unwrap();
         exchange(&mut client, &mut scene.app.accept(), "hello");
-    }
-}
-
-#[test]
-fn no_ticket_is_given_that_could_resume_a_session() {
-    let scene = InboundSetup::default().start();
-    let config = Arc::new(client_config(Some(&scene.api.peer(STOREFRONT))));
-    // Stock clients keep tickets in the config: a second connection with the same one would use it.
-    for _ in 0..2 {
-        let name = ServerName::try_from("orders.example.org").unwrap();
-        let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
-        let mut client = StreamOwned::new(connection, plain::connect(scene.tls));
-        client.write_all(b"first").unwrap();
-        let mut app = scene.app.accept();
-        let mut first = [0; 5];
-        app.read_exact(&mut first).unwrap();
-        exchange(&mut client, &mut app, "hello");
-        assert_eq!(client.conn.tls13_tickets_received(), 0);
-        assert_eq!(client.conn.handshake_kind(), Some(HandshakeKind::Full));
     }
 }
 

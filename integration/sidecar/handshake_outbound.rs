@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{AlertDescription, HandshakeKind, NamedGroup, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, NamedGroup, RootCertStore, ServerConfig};
 use serde_json::Value;
 
 use crate::peers::{Trusting, accept, alert_of, provider, server_config, server_config_noting, try_accept};
@@ -275,19 +275,6 @@ fn application_protocols_are_offered_as_configured() {
     let record = scene.sidecar.wait_record(mark, &[("reason", "refused_by_peer")]);
     let detail = record["detail"].as_str().unwrap();
     assert!(detail.contains("no_application_protocol"), "{record}");
-}
-
-#[test]
-fn tickets_that_a_server_gives_are_not_used() {
-    let scene = OutboundSetup::default().start();
-    // Stock servers send tickets after the handshake, and resume where the config is the same.
-    let config = server_config(&scene.api.peer(ORDERS));
-    for _ in 0..3 {
-        let mut app = plain::connect(scene.plain);
-        let mut server = try_accept(scene.peer.accept(), config.clone()).unwrap();
-        exchange(&mut app, &mut server, "hello");
-        assert_eq!(server.conn.handshake_kind(), Some(HandshakeKind::Full));
-    }
 }
 
 #[test]

@@ -28,3 +28,4 @@ mod lifecycle;
 mod limits;
 mod open_connections;
 mod policy;
+mod resumption;

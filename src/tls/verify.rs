@@ -6,7 +6,7 @@
 //! ID*, every part of it valid now. Leaves to others: that the peer holds the key (the TLS signature, rustls), and
 //! whether it may do anything (`authorize`).
 //!
-//! A chain that was verified is remembered by its [`TrustStore`] ([`cache`]): connections of one peer share one
+//! A chain that was verified is remembered by its [`TrustStore`] (`cache`): connections of one peer share one
 //! [`VerifiedPeer`], and the signatures in its chain are checked once, its validity in time at each use.
 //!
 //! There is no clock tolerance, neither way: an SVID's short life is what replaces revocation, and issuers date

@@ -165,3 +165,89 @@ async fn openssl_as_the_server() {
     assert_eq!(report.ending.reason, Reason::PeerTruncated, "{:?}", report.ending);
     assert_eq!(report.opened, report.sealed);
 }
+
+#[tokio::test]
+async fn openssl_resumes_as_the_client() {
+    let ours = world().resuming();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("session");
+    let session = file.to_str().unwrap();
+    for (argument, resumed) in [("-sess_out", false), ("-sess_in", true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap().to_string();
+        let Some(mut openssl) = Openssl::start(&["s_client", "-connect", &to, argument, session]) else {
+            return;
+        };
+        let mut stream = Stream::Tcp(listener.accept().await.unwrap().0);
+        let mut established = accept_as(&ours, &mut stream).await.unwrap();
+        assert_eq!(established.resumed, resumed);
+        assert_eq!(established.peer.id.to_string(), THEIR_ID);
+        let words = said(&mut established.session, b"welcome");
+        stream.write_all(&words).await.unwrap();
+        let talk = tokio::task::spawn_blocking(move || {
+            openssl.expect("welcome");
+            openssl.say("Q\n");
+            let _ = openssl.child.wait();
+        });
+        talk.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn openssl_resumes_as_the_server() {
+    let ours = world().resuming();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let context = ["-id_prefix", "svidecar"];
+    let arguments = [
+        "s_server",
+        "-accept",
+        &free.to_string(),
+        "-Verify",
+        "3",
+        "-naccept",
+        "3",
+    ];
+    let Some(mut openssl) = Openssl::start(&[arguments.as_slice(), &context].concat()) else {
+        return;
+    };
+    openssl.expect("ACCEPT");
+    for resumed in [false, true, true] {
+        let mut stream = Stream::Tcp(TcpStream::connect(free).await.unwrap());
+        let mut established = connect_as(&ours, &mut stream).await.unwrap();
+        assert_eq!(established.resumed, resumed);
+        assert_eq!(established.peer.id.to_string(), THEIR_ID);
+        // Two tickets come, then what it is told to say.
+        openssl = tokio::task::spawn_blocking(move || {
+            openssl.expect("-----END SSL SESSION PARAMETERS-----");
+            openssl.say("welcome\n");
+            openssl
+        })
+        .await
+        .unwrap();
+        let mut bytes = established.unread;
+        while !records_hold_data(&mut established.session, &mut bytes) {
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0);
+        }
+        let mut end = Vec::new();
+        established.session.seal_close_notify(&mut end).unwrap();
+        stream.write_all(&end).await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+}
+
+/// Opens the whole records of `bytes`; whether there was data.
+fn records_hold_data(session: &mut crate::tls::session::Session, bytes: &mut Vec<u8>) -> bool {
+    let mut data = false;
+    while let Some(length) = crate::tls::record::record_length(bytes).unwrap() {
+        if bytes.len() < length {
+            break;
+        }
+        let mut record: Vec<_> = bytes.drain(..length).collect();
+        let received = heard(session, &mut record).unwrap();
+        data |= matches!(received[..], [crate::tls::session::Received::Data(_)]);
+    }
+    data
+}
