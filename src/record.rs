@@ -49,6 +49,16 @@ closed_set! {
 }
 
 closed_set! {
+    /// How a TLS handshake came to its peer's identity.
+    HandshakeKind {
+        /// The peer proved that it holds its certificate's key.
+        Full = "full",
+        /// The peer took up an earlier session; the chain it was made with was verified again.
+        Resumed = "resumed",
+    }
+}
+
+closed_set! {
     /// What authorization said.
     #[derive(Default)]
     Verdict {
@@ -291,6 +301,8 @@ pub struct ConnectionRecord {
     /// The SPIFFE ID we presented.
     #[serde(serialize_with = "display_option")]
     pub own_id: Option<Arc<SpiffeId>>,
+    /// Whether the TLS handshake resumed an earlier session; absent until one completed.
+    pub resumed: Option<bool>,
     /// What authorization said.
     pub verdict: Verdict,
     /// The rule or `peer` pattern that decided.

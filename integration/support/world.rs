@@ -33,7 +33,7 @@ pub(crate) const THEIR_ID: &str = "spiffe://example.org/them";
 pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) store: Arc<TrustStore>,
-    pub(crate) context: Context,
+    material: Arc<Material>,
     clock: SharedClock,
     theirs: Issued,
 }
@@ -62,15 +62,25 @@ impl World {
             svids: vec![svid],
             bundles,
         };
-        let context = Context::new(Arc::new(material), &listeners(), &provider(), &clock).unwrap();
         let theirs = issue(&authority, THEIR_ID);
         Self {
             authority,
             store,
-            context,
+            material: Arc::new(material),
             clock,
             theirs,
         }
+    }
+
+    /// What our listeners shake hands with; whether they resume sessions.
+    pub(crate) fn context(&self, resumption: bool) -> Context {
+        let material = self.material.clone();
+        Context::new(material, &listeners(), &provider(), &self.clock, resumption).unwrap()
+    }
+
+    /// A trust store that has verified nobody yet.
+    pub(crate) fn fresh_store(&self) -> TrustStore {
+        TrustStore::new(&self.material.bundles).unwrap()
     }
 
     /// A stock client with [`THEIR_ID`] and these suites. It keeps no session.

@@ -42,6 +42,7 @@ pub(super) async fn follow(
                     &control.settings.listeners,
                     &provider,
                     &control.clock,
+                    control.settings.resumption,
                 ) {
                     Ok(context) => {
                         for authority in context.store.unusable() {

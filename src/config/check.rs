@@ -35,6 +35,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     listeners::OUTBOUND,
     general::LIMITS,
     general::OPEN_CONNECTIONS,
+    general::TLS,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -128,6 +129,7 @@ fn read(
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
+    let resumption = general::resumption(&top, findings);
     let log = general::log(&top, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
@@ -137,6 +139,7 @@ fn read(
         limits,
         open_connections,
         workers,
+        resumption,
         admin: admin.map(|admin| admin.settings),
         log,
     })

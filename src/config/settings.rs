@@ -26,6 +26,8 @@ pub struct Settings {
     pub open_connections: OpenConnections,
     /// Threads that move bytes, at least 1.
     pub workers: usize,
+    /// Whether TLS sessions are resumed; without, no tickets are given or taken.
+    pub resumption: bool,
     /// The admin endpoint; absent when the file has none.
     pub admin: Option<Admin>,
     /// What is logged, and how.

@@ -519,7 +519,6 @@ fn all_problems_are_told_with_their_lines() {
 #[test]
 fn warnings_do_not_refuse() {
     for (extra, needle) in [
-        ("tls: { resumption: true }", "full handshakes only"),
         ("identity: { socket: 'tcp://10.0.0.1:1' }", "in plain text"),
         (
             "identity: { files: { certificate: c, key: k, bundles: { td: b } }, on_denied: keep }",
@@ -547,6 +546,7 @@ fn accepted_without_a_word() {
         "sandbox: off",
         "sandbox: best-effort",
         "tls: { resumption: false }",
+        "tls: { resumption: true }",
         "telemetry: { log: { level: debug } }",
     ] {
         good(&format!("{}{extra}\n", with(IN)));
@@ -561,6 +561,19 @@ fn accepted_without_a_word() {
     good(&outbound(
         "listen: 0.0.0.0:1, connect: 'p:2', peer: ['spiffe://td/x'], allow_remote_clients: true",
     ));
+}
+
+#[test]
+fn sessions_are_resumed_unless_the_file_says_otherwise() {
+    for (extra, resumption) in [
+        ("", true),
+        ("tls: {}", true),
+        ("tls: { resumption: true }", true),
+        ("tls: { resumption: false }", false),
+    ] {
+        let settings = good(&format!("{}{extra}\n", with(IN)));
+        assert_eq!(settings.resumption, resumption, "{extra}");
+    }
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::live::{IdentityView, Live};
@@ -156,17 +155,18 @@ fn strictest(settings: &OpenConnections, found: impl Iterator<Item = Ending>) ->
         })
 }
 
-/// The results of one scan's verifications: connections of the same peer share them.
+/// The results of one scan's verifications: connections of the same peer share them, refusals too. Told apart by where
+/// the shared `VerifiedPeer` lies, which the entries of the scan hold throughout it.
 #[derive(Default)]
-struct Verified<'e>(HashMap<(Direction, &'e [CertificateDer<'static>]), Result<SystemTime, Refusal>>);
+struct Verified(HashMap<(Direction, usize), Result<SystemTime, Refusal>>);
 
 /// Every cause for which `entry` would not be admitted now, the one that says most first.
-fn judge<'e>(
-    entry: &'e Entry,
+fn judge(
+    entry: &Entry,
     identity: &IdentityView,
     policy: &PolicyView,
     now: SystemTime,
-    verified: &mut Verified<'e>,
+    verified: &mut Verified,
 ) -> impl Iterator<Item = Ending> {
     judge_trust(entry, identity, now, verified).chain(judge_policy(entry, identity, policy, now))
 }
@@ -178,11 +178,11 @@ pub fn recheck(entry: &Entry, identity: &IdentityView, now: SystemTime) -> Optio
 }
 
 /// All but policy.
-fn judge_trust<'e>(
-    entry: &'e Entry,
+fn judge_trust(
+    entry: &Entry,
     identity: &IdentityView,
     now: SystemTime,
-    verified: &mut Verified<'e>,
+    verified: &mut Verified,
 ) -> impl Iterator<Item = Ending> {
     // First, as a renewed authority moves the chain's end.
     let bundle = match identity {
@@ -225,11 +225,11 @@ fn judge_identity(entry: &Entry, identity: &IdentityView) -> Option<Ending> {
     Some(Ending::with(Reason::IdentityChange, detail))
 }
 
-fn judge_bundle<'e>(
-    entry: &'e Entry,
+fn judge_bundle(
+    entry: &Entry,
     context: &Context,
     now: SystemTime,
-    verified: &mut Verified<'e>,
+    verified: &mut Verified,
 ) -> Option<Ending> {
     let current = context.material.bundles.get(entry.peer.id.trust_domain());
     let mut trust = lock(&entry.trust);
@@ -244,7 +244,7 @@ fn judge_bundle<'e>(
     let at = now.min(trust.not_after);
     let outcome = verified
         .0
-        .entry((entry.direction, &entry.peer.chain))
+        .entry((entry.direction, Arc::as_ptr(&entry.peer).addr()))
         .or_insert_with(|| {
             verify_chain(&context.store, &entry.peer.chain, side, at).map(|peer| peer.not_after)
         });

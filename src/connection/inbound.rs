@@ -29,13 +29,13 @@ pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<
         Ok(context) => context,
         Err(ending) => return Err(without_identity(tls, ending).await),
     };
-    let Some(config) = context.server(&settings.name) else {
+    let Some(server) = context.server(&settings.name) else {
         let ending = Ending::with(Reason::Internal, "the listener has no TLS configuration");
         return Err(without_identity(tls, ending).await);
     };
 
     // Who are they?
-    let established = match serving.handshake(handshake::accept(&mut tls, config)).await {
+    let established = match serving.handshake(handshake::accept(&mut tls, server)).await {
         Ok(established) => established,
         Err(failure) => return Err(after_failure(tls, failure)),
     };
@@ -55,6 +55,7 @@ async fn admitted_or_not(
         session,
         peer,
         unread,
+        ..
     } = established;
 
     // May they?

@@ -27,7 +27,7 @@ use crate::config::settings::{self, ListenerKind};
 use crate::forward::relay::Ends;
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
-use crate::record::{Direction, Ending, PeerAddr, Reason};
+use crate::record::{Direction, Ending, HandshakeKind, PeerAddr, Reason};
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
@@ -227,7 +227,13 @@ impl Serving<'_> {
         self.handshake = None;
         match &result {
             Ok(established) => {
-                self.listener.metrics.handshake(started.elapsed());
+                let kind = if established.resumed {
+                    HandshakeKind::Resumed
+                } else {
+                    HandshakeKind::Full
+                };
+                self.listener.metrics.handshake(kind, started.elapsed());
+                self.draft.resumed = Some(established.resumed);
                 self.draft.peer_id = Some(established.peer.id.clone());
             }
             Err(failure) => self.draft.peer_id = failure.peer.clone().map(Arc::new),

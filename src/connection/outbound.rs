@@ -25,7 +25,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
         Ok(context) => context,
         Err(ending) => return Err(refused(plain, ending)),
     };
-    let Some((config, name)) = context.client(&settings.name) else {
+    let Some(client) = context.client(&settings.name) else {
         let ending = Ending::with(Reason::Internal, "the listener has no TLS configuration");
         return Err(refused(plain, ending));
     };
@@ -47,7 +47,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
     let established = match serving
-        .handshake(handshake::connect(&mut tls, config, name))
+        .handshake(handshake::connect(&mut tls, client, || plain.has_data()))
         .await
     {
         Ok(established) => established,
@@ -58,6 +58,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
         session,
         peer,
         unread,
+        ..
     } = established;
 
     // May they? The authority's view, and the permit that forwarding asks for.

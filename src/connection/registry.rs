@@ -30,8 +30,8 @@ pub struct Entry {
     pub direction: Direction,
     /// Who connected.
     pub peer_addr: PeerAddr,
-    /// The verified peer.
-    pub peer: VerifiedPeer,
+    /// The verified peer; one record for all connections of the same certificates.
+    pub peer: Arc<VerifiedPeer>,
     /// What last verified it.
     pub trust: Mutex<Trust>,
     /// The SVID we presented.
@@ -108,7 +108,7 @@ pub struct Registration {
     /// See [`Entry::peer_addr`].
     pub peer_addr: PeerAddr,
     /// See [`Entry::peer`].
-    pub peer: VerifiedPeer,
+    pub peer: Arc<VerifiedPeer>,
     /// The bundle that verified it in the handshake.
     pub bundle: Option<Arc<Bundle>>,
     /// See [`Entry::own`].

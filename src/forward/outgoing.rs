@@ -3,7 +3,7 @@
 //!
 //! How much is read at a time follows the flow: more when the last read filled what it had, less when it hardly did.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
@@ -108,19 +108,23 @@ impl Outgoing {
     /// Writes once. Returns how many bytes of payload went out with their whole record by it. Call it when not
     /// [`Self::is_empty`].
     pub(super) fn poll_write_to(&mut self, cx: &mut Context<'_>, tls: &Stream) -> Poll<io::Result<usize>> {
-        if !self.control.is_empty() {
-            let written = ready!(tls.poll_try_write(cx, &self.control))?;
-            self.control.drain(..written.min(self.control.len()));
-            if self.control.is_empty() {
-                self.control = Vec::new();
-            }
-            return Poll::Ready(Ok(0));
-        }
         let sealed = self
             .buffer
             .as_deref()
-            .and_then(|buffer| buffer.get(self.sealed.clone()));
-        let written = ready!(tls.poll_try_write(cx, sealed.unwrap_or_default()))?;
+            .and_then(|buffer| buffer.get(self.sealed.clone()))
+            .unwrap_or_default();
+        let written = if self.control.is_empty() {
+            ready!(tls.poll_try_write(cx, sealed))?
+        } else {
+            let both = [IoSlice::new(&self.control), IoSlice::new(sealed)];
+            let written = ready!(tls.poll_write_vectored(cx, &both))?;
+            let of_control = written.min(self.control.len());
+            self.control.drain(..of_control);
+            if self.control.is_empty() {
+                self.control = Vec::new();
+            }
+            written - of_control
+        };
         let before = self.payload_before(self.sealed.start);
         self.sealed.start += written;
         let after = self.payload_before(self.sealed.start);

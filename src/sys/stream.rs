@@ -224,6 +224,15 @@ impl Stream {
         if moved > 0 { Ok(moved) } else { result }
     }
 
+    /// Whether there is something to read at this moment; an end of data or an error is nothing.
+    #[must_use]
+    pub fn has_data(&self) -> bool {
+        use rustix::net::RecvFlags;
+        let mut byte = [0_u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(self, &mut byte, flags).is_ok_and(|(read, _)| read > 0)
+    }
+
     /// Ends our direction: the other side reads an end of data.
     ///
     /// # Errors

@@ -186,13 +186,14 @@ fn build(
 }
 
 /// The names of a record's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
-pub(super) const RECORD_FIELDS: [&str; 17] = [
+pub(super) const RECORD_FIELDS: [&str; 18] = [
     "id",
     "listener",
     "direction",
     "peer_addr",
     "peer_id",
     "own_id",
+    "resumed",
     "verdict",
     "rule",
     "audited",
@@ -210,13 +211,14 @@ fn record_fields(record: &ConnectionRecord) -> Vec<(&'static str, Value)> {
     fn text<T: ToString>(value: &Option<T>) -> Value {
         value.as_ref().map_or(Value::Null, |v| Value::from(v.to_string()))
     }
-    let values: [Value; 17] = [
+    let values: [Value; 18] = [
         record.id.into(),
         (&*record.listener).into(),
         record.direction.as_str().into(),
         record.peer_addr.to_string().into(),
         text(&record.peer_id),
         text(&record.own_id),
+        record.resumed.into(),
         record.verdict.as_str().into(),
         text(&record.rule),
         record.audited.iter().map(|rule| Value::from(&**rule)).collect(),

@@ -5,14 +5,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, Tls12Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::present::Presenting;
+use super::resumption::Time;
+use super::resumption::sessions::Sessions;
+use super::resumption::tickets::Ticketer;
 use super::verify::{PeerVerifier, TrustStore};
 use crate::clock::SharedClock;
 use crate::config::settings::{Listener, ListenerKind, Target};
@@ -33,14 +37,34 @@ pub enum ContextError {
     ServerName(Arc<str>, String),
 }
 
+/// What the server's side of a handshake runs with.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub(super) config: Arc<ServerConfig>,
+    /// The one in `config`.
+    pub(super) verifier: Arc<PeerVerifier>,
+}
+
+/// What the client's side of a handshake runs with.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) config: Arc<ClientConfig>,
+    /// The one in `config`.
+    pub(super) verifier: Arc<PeerVerifier>,
+    /// What the server name indication says.
+    pub(super) name: ServerName<'static>,
+    /// Whether tickets are of use to us.
+    pub(super) resumption: bool,
+}
+
 /// One consistent view of who we are and how we shake hands.
 pub struct Context {
     /// Where it was built from.
     pub material: Arc<Material>,
     /// The bundles, ready to verify with.
     pub store: Arc<TrustStore>,
-    servers: HashMap<Arc<str>, Arc<ServerConfig>>,
-    clients: HashMap<Arc<str>, (Arc<ClientConfig>, ServerName<'static>)>,
+    servers: HashMap<Arc<str>, Server>,
+    clients: HashMap<Arc<str>, Client>,
 }
 
 impl fmt::Debug for Context {
@@ -64,7 +88,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 impl Context {
-    /// Builds the configuration of each of `listeners` from `material`.
+    /// Builds the configuration of each of `listeners` from `material`. With `resumption` sessions are resumed, in both
+    /// directions, for as long as this context is in use.
     ///
     /// # Errors
     /// A key or bundle that can't be used.
@@ -73,6 +98,7 @@ impl Context {
         listeners: &[Arc<Listener>],
         provider: &Arc<CryptoProvider>,
         clock: &SharedClock,
+        resumption: bool,
     ) -> Result<Self, ContextError> {
         let store = Arc::new(
             TrustStore::new(&material.bundles).map_err(|e| ContextError::TrustStore(e.to_string()))?,
@@ -80,48 +106,26 @@ impl Context {
         let key: PrivateKeyDer<'static> = material.svid.key.clone_key();
         let certified = CertifiedKey::from_der(material.svid.chain.clone(), key, provider)
             .map_err(ContextError::OwnSvid)?;
-        let certified = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        let builder = Builder {
+            material: &material,
+            store: &store,
+            certified: Arc::new(certified.into()),
+            provider,
+            clock,
+            resumption,
+        };
         let client_verifier = Arc::new(PeerVerifier::for_clients(store.clone(), clock.clone(), provider));
-
         let mut servers = HashMap::new();
         let mut clients = HashMap::new();
         for listener in listeners {
             match &listener.kind {
                 ListenerKind::Inbound { .. } => {
-                    let mut config = ServerConfig::builder_with_provider(provider.clone())
-                        .with_protocol_versions(&[&rustls::version::TLS13])
-                        .map_err(ContextError::OwnSvid)?
-                        .with_client_cert_verifier(client_verifier.clone())
-                        .with_cert_resolver(certified.clone());
-                    config.alpn_protocols.clone_from(&listener.alpn);
-                    config.enable_secret_extraction = true;
-                    // No resumption: rustls would not verify the client again.
-                    config.session_storage = Arc::new(NoServerSessionStorage {});
-                    config.send_tls13_tickets = 0;
-                    config.max_early_data_size = 0;
-                    servers.insert(listener.name.clone(), Arc::new(config));
+                    let server = builder.server(listener, &client_verifier)?;
+                    servers.insert(listener.name.clone(), server);
                 }
                 ListenerKind::Outbound { connect, peer, sni } => {
-                    let name = server_name(connect, sni.as_deref())
-                        .map_err(|name| ContextError::ServerName(listener.name.clone(), name))?;
-                    let verifier = PeerVerifier::for_servers(
-                        store.clone(),
-                        clock.clone(),
-                        provider,
-                        admit(peer.clone()),
-                    );
-                    let mut config = ClientConfig::builder_with_provider(provider.clone())
-                        .with_protocol_versions(&[&rustls::version::TLS13])
-                        .map_err(ContextError::OwnSvid)?
-                        .dangerous()
-                        .with_custom_certificate_verifier(Arc::new(verifier))
-                        .with_client_cert_resolver(Arc::new(Presenting(certified.clone())));
-                    config.alpn_protocols.clone_from(&listener.alpn);
-                    config.enable_secret_extraction = true;
-                    config.resumption = Resumption::disabled();
-                    config.enable_sni = sni.is_some();
-                    config.enable_early_data = false;
-                    clients.insert(listener.name.clone(), (Arc::new(config), name));
+                    let client = builder.client(listener, connect, peer, sni.as_deref())?;
+                    clients.insert(listener.name.clone(), client);
                 }
             }
         }
@@ -133,16 +137,97 @@ impl Context {
         })
     }
 
-    /// The configuration of an inbound listener.
+    /// What an inbound listener shakes hands with.
     #[must_use]
-    pub fn server(&self, listener: &str) -> Option<Arc<ServerConfig>> {
+    pub fn server(&self, listener: &str) -> Option<Server> {
         self.servers.get(listener).cloned()
     }
 
-    /// The configuration of an outbound listener, and the server name it sends.
+    /// What an outbound listener shakes hands with.
     #[must_use]
-    pub fn client(&self, listener: &str) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+    pub fn client(&self, listener: &str) -> Option<Client> {
         self.clients.get(listener).cloned()
+    }
+}
+
+/// What the configurations of all listeners have in common.
+struct Builder<'a> {
+    material: &'a Material,
+    store: &'a Arc<TrustStore>,
+    certified: Arc<SingleCertAndKey>,
+    provider: &'a Arc<CryptoProvider>,
+    clock: &'a SharedClock,
+    resumption: bool,
+}
+
+impl Builder<'_> {
+    fn server(&self, listener: &Listener, verifier: &Arc<PeerVerifier>) -> Result<Server, ContextError> {
+        let builder = ServerConfig::builder_with_details(self.provider.clone(), self.time())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(ContextError::OwnSvid)?;
+        let mut config = builder
+            .with_client_cert_verifier(verifier.clone())
+            .with_cert_resolver(self.certified.clone());
+        config.alpn_protocols.clone_from(&listener.alpn);
+        config.enable_secret_extraction = true;
+        config.max_early_data_size = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        if self.resumption {
+            let ticketer = Ticketer::new(self.clock.clone(), self.material.svid.not_after)
+                .map_err(|_| ContextError::OwnSvid(rustls::Error::FailedToGetRandomBytes))?;
+            config.ticketer = Arc::new(ticketer);
+            // One: a connection takes one and leaves one.
+            config.send_tls13_tickets = 1;
+        }
+        Ok(Server {
+            config: Arc::new(config),
+            verifier: verifier.clone(),
+        })
+    }
+
+    fn client(
+        &self,
+        listener: &Listener,
+        connect: &Target,
+        peer: &[IdPattern],
+        sni: Option<&str>,
+    ) -> Result<Client, ContextError> {
+        let name = server_name(connect, sni)
+            .map_err(|name| ContextError::ServerName(listener.name.clone(), name))?;
+        let verifier = Arc::new(PeerVerifier::for_servers(
+            self.store.clone(),
+            self.clock.clone(),
+            self.provider,
+            admit(peer.to_vec()),
+        ));
+        let builder = ClientConfig::builder_with_details(self.provider.clone(), self.time())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(ContextError::OwnSvid)?;
+        let mut config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_client_cert_resolver(Arc::new(Presenting(self.certified.clone())));
+        config.alpn_protocols.clone_from(&listener.alpn);
+        config.enable_secret_extraction = true;
+        config.enable_sni = sni.is_some();
+        config.enable_early_data = false;
+        config.resumption = if self.resumption {
+            Resumption::store(Arc::new(Sessions::new(self.clock.clone())))
+                .tls12_resumption(Tls12Resumption::Disabled)
+        } else {
+            Resumption::disabled()
+        };
+        Ok(Client {
+            config: Arc::new(config),
+            verifier,
+            name,
+            resumption: self.resumption,
+        })
+    }
+
+    fn time(&self) -> Arc<Time> {
+        Arc::new(Time(self.clock.clone()))
     }
 }
 

@@ -11,17 +11,17 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error as TlsError, ServerConfig};
+use rustls::{AlertDescription, CertificateError, Error as TlsError, ExtractedSecrets, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::alert;
+use super::configs::{Client, Server};
 use super::present::take_presented;
 use super::record::{HEADER, MAX_RECORD};
 use super::session::{Kernel, Session};
-use super::verify::{Refusal, VerifiedPeer, take_outcome};
+use super::verify::{Outcome, PeerSide, PeerVerifier, Refusal, VerifiedPeer, lend_outcome, take_outcome};
 use crate::record::Reason;
 use crate::spiffe::SpiffeId;
 use crate::sys::stream::Stream;
@@ -40,9 +40,11 @@ pub struct Established {
     /// Opens and seals its records.
     pub session: Session,
     /// Who the peer is.
-    pub peer: VerifiedPeer,
+    pub peer: Arc<VerifiedPeer>,
     /// Sealed bytes that were read behind the handshake.
     pub unread: Vec<u8>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
 }
 
 /// A handshake that did not succeed.
@@ -73,28 +75,34 @@ impl Failure {
 ///
 /// # Errors
 /// See [`Failure`]. The stream is left open so that the caller can close it as the failure asks.
-pub async fn accept(stream: &mut Stream, config: Arc<ServerConfig>) -> Result<Established, Failure> {
-    let connection =
-        UnbufferedServerConnection::new(config).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    Driver::new(Connection::Server(Box::new(connection)))
-        .run(stream)
+pub async fn accept(stream: &mut Stream, server: Server) -> Result<Established, Failure> {
+    let connection = UnbufferedServerConnection::new(server.config)
+        .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    // What a server has to send at its end are tickets. They can wait for its first data.
+    Driver::new(Connection::Server(Box::new(connection)), server.verifier, false)
+        .run(stream, || true)
         .await
 }
 
-/// Does the client's side of the handshake; `name` is what the server name indication says.
+/// Does the client's side of the handshake. When `more` says that data will be sent at once, the session sends our last
+/// flight with it: a write less here, and a wake-up less there. The caller must mean it, or the server waits for ever.
 ///
 /// # Errors
 /// See [`Failure`].
 pub async fn connect(
     stream: &mut Stream,
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
+    client: Client,
+    more: impl Fn() -> bool,
 ) -> Result<Established, Failure> {
-    let connection = UnbufferedClientConnection::new(config, name)
+    let connection = UnbufferedClientConnection::new(client.config, client.name)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    Driver::new(Connection::Client(Box::new(connection)))
-        .run(stream)
-        .await
+    Driver::new(
+        Connection::Client(Box::new(connection)),
+        client.verifier,
+        client.resumption,
+    )
+    .run(stream, more)
+    .await
 }
 
 enum Connection {
@@ -116,20 +124,25 @@ enum Step {
 
 struct Driver {
     connection: Connection,
+    verifier: Arc<PeerVerifier>,
+    /// Whether a client keeps the tickets that come later.
+    keep_tickets: bool,
     incoming: Vec<u8>,
     /// How much of `incoming` rustls has seen and not given back.
     fed: usize,
     outgoing: Vec<u8>,
     received_any: bool,
-    verified: Option<Result<VerifiedPeer, Refusal>>,
+    verified: Option<Outcome>,
     /// Whether we presented our certificate; a server always does.
     presented: bool,
 }
 
 impl Driver {
-    const fn new(connection: Connection) -> Self {
+    const fn new(connection: Connection, verifier: Arc<PeerVerifier>, keep_tickets: bool) -> Self {
         Self {
             connection,
+            verifier,
+            keep_tickets,
             incoming: Vec::new(),
             fed: 0,
             outgoing: Vec::new(),
@@ -139,14 +152,21 @@ impl Driver {
         }
     }
 
-    async fn run(mut self, stream: &mut Stream) -> Result<Established, Failure> {
+    async fn run(mut self, stream: &mut Stream, more: impl Fn() -> bool) -> Result<Established, Failure> {
         loop {
             match self.step() {
-                Ok(Step::Again) => {}
-                Ok(Step::Transmit) => self.transmit(stream).await?,
-                Ok(Step::Read) => self.feed_record(stream).await?,
+                // What is to be sent waits until there is nothing to do but to read, so that a flight is one write.
+                Ok(Step::Again | Step::Transmit) => {}
+                Ok(Step::Read) => {
+                    if self.next_record()?.is_none() {
+                        self.transmit(stream).await?;
+                    }
+                    self.feed_record(stream).await?;
+                }
                 Ok(Step::Complete) => {
-                    self.transmit(stream).await?;
+                    if !more() {
+                        self.transmit(stream).await?;
+                    }
                     return self.establish(stream).await;
                 }
                 Err(error) => return Err(self.fail(stream, &error).await),
@@ -156,8 +176,7 @@ impl Driver {
 
     /// One step of rustls, which runs the verifier when its turn comes.
     fn step(&mut self) -> Result<Step, TlsError> {
-        // The verifier's outcome reaches us through a thread-local: clear what another connection may have left.
-        drop(take_outcome());
+        lend_outcome(self.verified.take());
         take_presented();
         let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
         let (discard, step) = match &mut self.connection {
@@ -168,14 +187,33 @@ impl Driver {
                 handle::<ServerConnectionData>(c.process_tls_records(incoming), &mut self.outgoing)
             }
         };
-        if let Some(outcome) = take_outcome() {
-            self.verified = Some(outcome);
-        }
+        self.verified = take_outcome();
         self.presented |= take_presented();
+        if self.verified.is_none() && self.resumed() {
+            self.verified = Some(self.verify_kept());
+        }
         let discard = discard.min(self.fed);
         self.incoming.drain(..discard);
         self.fed -= discard;
         step
+    }
+
+    fn resumed(&self) -> bool {
+        let kind = match &self.connection {
+            Connection::Client(c) => c.handshake_kind(),
+            Connection::Server(c) => c.handshake_kind(),
+        };
+        kind == Some(HandshakeKind::Resumed)
+    }
+
+    /// Verifies the peer of a resumed session, whose chain rustls has kept and does not look at again. A refusal is told
+    /// when the handshake is complete: before that there are no keys to tell it with.
+    fn verify_kept(&self) -> Outcome {
+        let (chain, side) = match &self.connection {
+            Connection::Client(c) => (c.peer_certificates(), PeerSide::Server),
+            Connection::Server(c) => (c.peer_certificates(), PeerSide::Client),
+        };
+        self.verifier.verify_kept(chain.unwrap_or_default(), side)
     }
 
     fn wants_write(&self) -> bool {
@@ -186,6 +224,9 @@ impl Driver {
     }
 
     async fn transmit(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
         let sent = stream.write_all(&self.outgoing).await;
         self.outgoing.clear();
         match sent {
@@ -264,29 +305,34 @@ impl Driver {
         Failure::new(Reason::HandshakeAborted, format!("the peer left {when}: {how}"))
     }
 
-    async fn establish(self, stream: &mut Stream) -> Result<Established, Failure> {
-        let Some(Ok(peer)) = self.verified else {
+    async fn establish(mut self, stream: &mut Stream) -> Result<Established, Failure> {
+        let resumed = self.resumed();
+        let verified = match self.verified.take() {
+            Some(Ok(peer)) => Ok(peer),
+            Some(Err(refusal)) if resumed => Err(refusal),
             // Cannot happen while client authentication is mandatory; if it did, nobody was authenticated.
-            return Err(Failure::new(
-                Reason::Internal,
-                "the handshake completed without a verified peer",
-            ));
+            _ => {
+                return Err(Failure::new(
+                    Reason::Internal,
+                    "the handshake completed without a verified peer",
+                ));
+            }
         };
-        let mutual = self.presented || matches!(self.connection, Connection::Server(_));
-        let session = match self.connection {
-            Connection::Client(c) => c
-                .dangerous_into_kernel_connection()
-                .map(|(secrets, kernel)| (secrets, Kernel::Client(Box::new(kernel)))),
-            Connection::Server(c) => c
-                .dangerous_into_kernel_connection()
-                .map(|(secrets, kernel)| (secrets, Kernel::Server(Box::new(kernel)))),
+        // A session is only kept of a handshake in which we presented our certificate; it is not asked for again.
+        let mutual = self.presented || resumed || matches!(self.connection, Connection::Server(_));
+        self.outgoing.shrink_to_fit();
+        let peer = verified.as_ref().ok().filter(|_| self.keep_tickets).cloned();
+        let (secrets, kernel) = self
+            .connection
+            .into_kernel(peer)
+            .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        let mut session = Session::new(&secrets, kernel, self.outgoing)
+            .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+        let peer = match verified {
+            Ok(peer) if mutual => peer,
+            Ok(peer) => return Err(not_mutual(stream, &mut session, &peer).await),
+            Err(refusal) => return Err(not_resumed(stream, &mut session, &refusal).await),
         };
-        let (secrets, kernel) = session.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        let mut session =
-            Session::new(&secrets, kernel).map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        if !mutual {
-            return Err(not_mutual(stream, &mut session, &peer).await);
-        }
         // For the rest of its life the connection keeps what was read, not the handshake's buffer.
         let mut unread = self.incoming;
         unread.shrink_to_fit();
@@ -294,12 +340,14 @@ impl Driver {
             session,
             peer,
             unread,
+            resumed,
         })
     }
 
     /// Sends rustls' alert, if it has one for this error, and explains the failure.
     async fn fail(&mut self, stream: &mut Stream, error: &TlsError) -> Failure {
         let verified = self.verified.take();
+        let unsent = self.outgoing.len();
         // What rustls has queued, and no step further: records that it has not looked at yet are still in the
         // buffer, and it must not go on to them.
         while self.wants_write() {
@@ -307,7 +355,7 @@ impl Driver {
                 break;
             }
         }
-        let alerted = !self.outgoing.is_empty() && stream.write_all(&self.outgoing).await.is_ok();
+        let alerted = self.outgoing.len() > unsent && stream.write_all(&self.outgoing).await.is_ok();
         let (reason, detail) = explain(error, verified.as_ref());
         let peer = match verified {
             Some(Err(Refusal::NotExpected { id })) => Some(id),
@@ -343,19 +391,44 @@ impl Driver {
     }
 }
 
+impl Connection {
+    /// The traffic secrets, and what rustls keeps. `peer` is whose tickets a client takes.
+    fn into_kernel(self, peer: Option<Arc<VerifiedPeer>>) -> Result<(ExtractedSecrets, Kernel), TlsError> {
+        match self {
+            Self::Client(c) => c
+                .dangerous_into_kernel_connection()
+                .map(|(secrets, kernel)| (secrets, Kernel::client(kernel, peer))),
+            Self::Server(c) => c
+                .dangerous_into_kernel_connection()
+                .map(|(secrets, kernel)| (secrets, Kernel::Server(Box::new(kernel)))),
+        }
+    }
+}
+
 /// Refuses a server that did not want to know who we are.
 async fn not_mutual(stream: &mut Stream, session: &mut Session, peer: &VerifiedPeer) -> Failure {
-    let mut last = Vec::new();
-    let alerted = session
-        .seal_fatal(AlertDescription::HandshakeFailure, &mut last)
-        .is_ok()
-        && stream.write_all(&last).await.is_ok();
     Failure {
         reason: Reason::NoCommonParameters,
         detail: "the server did not ask for our certificate: this is no mutual TLS".to_owned(),
         peer: Some(SpiffeId::clone(&peer.id)),
-        alerted,
+        alerted: tell(stream, session, AlertDescription::HandshakeFailure).await,
     }
+}
+
+/// Refuses the peer of a resumed session as a full handshake would have.
+async fn not_resumed(stream: &mut Stream, session: &mut Session, refusal: &Refusal) -> Failure {
+    Failure {
+        reason: refusal.reason(),
+        detail: format!("in a resumed session: {refusal}"),
+        peer: refusal.verified_id().cloned(),
+        alerted: tell(stream, session, refusal.alert()).await,
+    }
+}
+
+/// Ends a session with an alert; whether it went out.
+async fn tell(stream: &mut Stream, session: &mut Session, alert: AlertDescription) -> bool {
+    let mut last = Vec::new();
+    session.seal_fatal(alert, &mut last).is_ok() && stream.write_all(&last).await.is_ok()
 }
 
 /// Does what a state asks for. Returns how many bytes rustls is done with, and what it wants next.
@@ -396,7 +469,7 @@ fn handle<Data>(
 }
 
 /// The reason and the whole truth of an error of rustls.
-fn explain(error: &TlsError, verified: Option<&Result<VerifiedPeer, Refusal>>) -> (Reason, String) {
+fn explain(error: &TlsError, verified: Option<&Outcome>) -> (Reason, String) {
     match (error, verified) {
         (TlsError::InvalidCertificate(_), Some(Err(refusal))) => (refusal.reason(), refusal.to_string()),
         (TlsError::InvalidCertificate(CertificateError::BadSignature), _) => (

@@ -1,18 +1,20 @@
 //! An established TLS 1.3 connection: what its records mean (RFC 8446 sections 4.6, 5, 6).
 //!
-//! A [`Session`] seals what is sent and opens what is received, answers key updates, passes over session tickets,
-//! and tells data from the end of data and from a failure. It does no I/O and holds no buffer for data: the caller
+//! A [`Session`] seals what is sent and opens what is received, answers key updates, keeps a few session tickets for
+//! later connections, and tells data from the end of data and from a failure. It does no I/O and holds no buffer for data: the caller
 //! reads records into its own and has them opened there.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{AlertDescription, ContentType, ExtractedSecrets};
+use rustls::{AlertDescription, ContentType, Error as TlsError, ExtractedSecrets};
 
 use super::alert;
 use super::record::{HEADER, Opener, RecordError, SEAL_LIMIT, Sealer, TRAILER};
+use super::verify::{VerifiedPeer, lend_outcome, take_outcome};
 
 /// Handshake messages and empty records that may come in a row without data: a peer that sends more only burns CPU.
 const MAX_IDLE_RECORDS: u8 = 32;
@@ -20,15 +22,41 @@ const MAX_IDLE_RECORDS: u8 = 32;
 /// (RFC 8446 section 4.6.1).
 const MAX_HANDSHAKE_MESSAGE: usize = (1 << 16) + 1024;
 
+/// The most tickets that one connection takes; stock servers give two. More are passed over.
+const MAX_TICKETS: u8 = 4;
+/// The longest NewSessionTicket message that is taken. It is sent along with the first message of a connection.
+const MAX_TICKET: usize = 4096;
+
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
 /// What rustls keeps of a connection whose records we protect ourselves: the secrets that key updates derive from.
 pub(super) enum Kernel {
     /// We are the client.
-    Client(Box<KernelConnection<ClientConnectionData>>),
+    Client {
+        /// Puts tickets into the store of our configuration.
+        kernel: Box<KernelConnection<ClientConnectionData>>,
+        /// Whose tickets they are; none where they are of no use.
+        peer: Option<Arc<VerifiedPeer>>,
+        /// How many more are taken.
+        tickets: u8,
+    },
     /// We are the server.
     Server(Box<KernelConnection<ServerConnectionData>>),
+}
+
+impl Kernel {
+    /// A client's; it takes tickets where it is told whose they are.
+    pub(super) fn client(
+        kernel: KernelConnection<ClientConnectionData>,
+        peer: Option<Arc<VerifiedPeer>>,
+    ) -> Self {
+        Self::Client {
+            kernel: Box::new(kernel),
+            peer,
+            tickets: MAX_TICKETS,
+        }
+    }
 }
 
 /// What a received record was.
@@ -97,12 +125,19 @@ pub struct Session {
     /// The peer asked for new keys; ours change before the next data record (RFC 8446 section 4.6.3).
     update_owed: bool,
     sending: Sending,
+    /// Sealed already, to go out before anything else.
+    unsent: Vec<u8>,
     /// Records to seal with one key.
     seal_limit: u64,
 }
 
 impl Session {
-    pub(super) fn new(secrets: &ExtractedSecrets, kernel: Kernel) -> Result<Self, RecordError> {
+    /// `unsent` is what the handshake sealed and did not send: it goes out before what is sealed first.
+    pub(super) fn new(
+        secrets: &ExtractedSecrets,
+        kernel: Kernel,
+        unsent: Vec<u8>,
+    ) -> Result<Self, RecordError> {
         Ok(Self {
             sealer: Sealer::new(secrets.tx.0, &secrets.tx.1)?,
             opener: Opener::new(secrets.rx.0, &secrets.rx.1)?,
@@ -111,6 +146,7 @@ impl Session {
             idle_records: 0,
             update_owed: false,
             sending: Sending::Open,
+            unsent,
             seal_limit: SEAL_LIMIT,
         })
     }
@@ -196,8 +232,9 @@ impl Session {
             let Some((body, after)) = split_message(rest) else {
                 break;
             };
-            if message_type == KEY_UPDATE {
-                self.key_update(body, after.is_empty())?;
+            match message_type {
+                KEY_UPDATE => self.key_update(body, after.is_empty())?,
+                _ => self.ticket(body)?,
             }
             rest = after;
         }
@@ -209,10 +246,36 @@ impl Session {
     const fn may_follow_handshake(&self, message_type: u8) -> bool {
         match message_type {
             KEY_UPDATE => true,
-            // Tickets are for resumption, which we do not do: passed over.
-            NEW_SESSION_TICKET => matches!(self.kernel, Kernel::Client(_)),
+            NEW_SESSION_TICKET => matches!(self.kernel, Kernel::Client { .. }),
             _ => false,
         }
+    }
+
+    /// RFC 8446 section 4.6.1. rustls keeps the ticket with what it needs; see [`super::resumption`].
+    fn ticket(&mut self, body: &[u8]) -> Result<(), SessionError> {
+        let Kernel::Client {
+            kernel,
+            peer: Some(peer),
+            tickets,
+        } = &mut self.kernel
+        else {
+            return Ok(());
+        };
+        // A lifetime of zero says that it is of no use.
+        if *tickets == 0 || body.len() > MAX_TICKET || body.starts_with(&[0; 4]) {
+            return Ok(());
+        }
+        *tickets -= 1;
+        lend_outcome(Some(Ok(peer.clone())));
+        let kept = kernel.handle_new_session_ticket(body);
+        take_outcome();
+        kept.map_err(|error| SessionError::Message {
+            what: "a malformed session ticket",
+            alert: match error {
+                TlsError::InvalidMessage(error) => error.into(),
+                _ => AlertDescription::InternalError,
+            },
+        })
     }
 
     /// RFC 8446 section 4.6.3. Keys change at a record's end, so nothing may follow in the same record.
@@ -237,7 +300,7 @@ impl Session {
             return Err(unexpected("a key update that is not the last of its record"));
         }
         let (sequence, secrets) = match &mut self.kernel {
-            Kernel::Client(kernel) => kernel.update_rx_secret(),
+            Kernel::Client { kernel, .. } => kernel.update_rx_secret(),
             Kernel::Server(kernel) => kernel.update_rx_secret(),
         }
         .map_err(|e| SessionError::KeyUpdate(e.to_string()))?;
@@ -256,12 +319,14 @@ impl Session {
         Ok(self.sealer.seal(ContentType::ApplicationData, slot, length)?)
     }
 
-    /// Seals what must go out before the next data record, a key update where one is due, and appends it to `out`.
+    /// Appends to `out` what must go out before the next data record: what the handshake left, and a key update where
+    /// one is due.
     ///
     /// # Errors
     /// No new key could be derived; also after the end was sealed.
     pub fn before_data(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
         self.may_send()?;
+        self.send_unsent(out);
         if self.update_owed || self.sealer.sealed() >= self.seal_limit {
             self.update_owed = false;
             self.update_sending_key(out)?;
@@ -281,7 +346,7 @@ impl Session {
     fn update_sending_key(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
         self.seal_control(ContentType::Handshake, &[KEY_UPDATE, 0, 0, 1, 0], out)?;
         let (sequence, secrets) = match &mut self.kernel {
-            Kernel::Client(kernel) => kernel.update_tx_secret(),
+            Kernel::Client { kernel, .. } => kernel.update_tx_secret(),
             Kernel::Server(kernel) => kernel.update_tx_secret(),
         }
         .map_err(|e| SessionError::KeyUpdate(e.to_string()))?;
@@ -324,12 +389,19 @@ impl Session {
         self.seal_limit = limit;
     }
 
+    fn send_unsent(&mut self, out: &mut Vec<u8>) {
+        if !self.unsent.is_empty() {
+            out.append(&mut std::mem::take(&mut self.unsent));
+        }
+    }
+
     fn seal_control(
         &mut self,
         content_type: ContentType,
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SessionError> {
+        self.send_unsent(out);
         let start = out.len();
         out.resize(start + HEADER, 0);
         out.extend_from_slice(payload);

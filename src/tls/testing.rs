@@ -13,6 +13,8 @@ use tokio::net::UnixStream;
 
 use super::configs::{Context, provider};
 use super::handshake::{self, Established};
+use super::record::{HEADER, TRAILER, record_length};
+use super::session::{Received, Session, SessionError};
 use super::verify::{PeerVerifier, TrustStore};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, Listener, ListenerKind, Target};
@@ -41,17 +43,8 @@ pub(crate) struct World {
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let now = SystemTime::now();
     let domain = TrustDomain::new("example.org").unwrap();
-    let authority = Authority::new(domain.clone(), 30 * DAY, now).unwrap();
-    let validity = check_authority(authority.root()).unwrap();
-    let bundle = Bundle {
-        trust_domain: domain.clone(),
-        authorities: vec![BundleAuthority {
-            certificate: authority.root().clone(),
-            not_before: validity.not_before,
-            not_after: validity.not_after,
-        }],
-    };
-    let bundles = BTreeMap::from([(domain, Arc::new(bundle))]);
+    let authority = Authority::new(domain, 30 * DAY, now).unwrap();
+    let bundles = bundles(&authority);
     let store = Arc::new(TrustStore::new(&bundles).unwrap());
     let svid = Arc::new(svid(&issue(&authority, OUR_ID, now)));
     let material = Material {
@@ -61,7 +54,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         bundles,
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let context = Context::new(Arc::new(material), &listeners(), &provider(), &clock).unwrap();
+    let context = Context::new(Arc::new(material), &listeners(), &provider(), &clock, false).unwrap();
     let theirs = issue(&authority, THEIR_ID, now);
     World {
         authority,
@@ -72,7 +65,22 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     }
 });
 
-fn listeners() -> [Arc<Listener>; 2] {
+/// The bundle of `example.org` with this authority alone.
+pub(crate) fn bundles(authority: &Authority) -> BTreeMap<TrustDomain, Arc<Bundle>> {
+    let trust_domain = TrustDomain::new("example.org").unwrap();
+    let validity = check_authority(authority.root()).unwrap();
+    let bundle = Bundle {
+        trust_domain: trust_domain.clone(),
+        authorities: vec![BundleAuthority {
+            certificate: authority.root().clone(),
+            not_before: validity.not_before,
+            not_after: validity.not_after,
+        }],
+    };
+    BTreeMap::from([(trust_domain, Arc::new(bundle))])
+}
+
+pub(crate) fn listeners() -> [Arc<Listener>; 2] {
     let nowhere = || Target::Ip(([127, 0, 0, 1], 1).into());
     let listener = |name: &str, kind| {
         let listen = Address::Tcp(([127, 0, 0, 1], 0).into());
@@ -103,7 +111,7 @@ fn issue(authority: &Authority, id: &str, now: SystemTime) -> Issued {
         .unwrap()
 }
 
-fn svid(issued: &Issued) -> Svid {
+pub(crate) fn svid(issued: &Issued) -> Svid {
     let leaf = check_leaf(&issued.chain[0]).unwrap();
     Svid {
         id: Arc::new(leaf.id),
@@ -128,6 +136,12 @@ fn certified(chain: &[CertificateDer<'static>], key: &[u8]) -> Arc<SingleCertAnd
 }
 
 impl World {
+    /// Our context, with resumption, and with nothing to resume yet.
+    pub(crate) fn resuming(&self) -> Context {
+        let material = self.context.material.clone();
+        Context::new(material, &listeners(), &provider(), &self.clock, true).unwrap()
+    }
+
     /// The peer's chain and PKCS#8 key, as files that other programs read.
     pub(crate) fn their_pem(&self) -> (String, String, String) {
         let root = pem("CERTIFICATE", self.authority.root());
@@ -225,12 +239,48 @@ pub(crate) fn name() -> ServerName<'static> {
 }
 
 pub(crate) async fn serve_as_us(stream: &mut Stream) -> Result<Established, handshake::Failure> {
-    handshake::accept(stream, world().context.server("in").unwrap()).await
+    accept_as(&world().context, stream).await
 }
 
 pub(crate) async fn call_as_us(stream: &mut Stream) -> Result<Established, handshake::Failure> {
-    let (config, name) = world().context.client("out").unwrap();
-    handshake::connect(stream, config, name).await
+    connect_as(&world().context, stream).await
+}
+
+pub(crate) async fn accept_as(
+    context: &Context,
+    stream: &mut Stream,
+) -> Result<Established, handshake::Failure> {
+    handshake::accept(stream, context.server("in").unwrap()).await
+}
+
+pub(crate) async fn connect_as(
+    context: &Context,
+    stream: &mut Stream,
+) -> Result<Established, handshake::Failure> {
+    handshake::connect(stream, context.client("out").unwrap(), || false).await
+}
+
+/// What `session` has to say unasked, and these bytes.
+pub(crate) fn said(session: &mut Session, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    session.before_data(&mut out).unwrap();
+    let mut slot = vec![0; HEADER + payload.len() + TRAILER];
+    slot[HEADER..HEADER + payload.len()].copy_from_slice(payload);
+    let length = session.seal_data(&mut slot, payload.len()).unwrap();
+    out.extend(&slot[..length]);
+    out
+}
+
+/// What arrives of these records.
+pub(crate) fn heard(session: &mut Session, mut bytes: &mut [u8]) -> Result<Vec<Received>, SessionError> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let length = record_length(bytes)?.expect("a whole record");
+        let (record, rest) = bytes.split_at_mut(length);
+        all.push(session.receive(record)?);
+        bytes = rest;
+    }
+    Ok(all)
 }
 
 /// Runs a future that needs sockets on a runtime of its own.

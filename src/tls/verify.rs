@@ -6,9 +6,14 @@
 //! ID*, every part of it valid now. Leaves to others: that the peer holds the key (the TLS signature, rustls), and
 //! whether it may do anything (`authorize`).
 //!
+//! A chain that was verified is remembered by its [`TrustStore`] ([`cache`]): connections of one peer share one
+//! [`VerifiedPeer`], and the signatures in its chain are checked once, its validity in time at each use.
+//!
 //! There is no clock tolerance, neither way: an SVID's short life is what replaces revocation, and issuers date
 //! `notBefore` back (SPIRE by ten seconds). What is checked and what is not: `docs/verification.md`.
 
+mod cache;
+mod outcome;
 mod peer_verifier;
 mod refusal;
 mod store;
@@ -23,7 +28,10 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, aws_lc_rs as algs};
 
 use crate::spiffe::SpiffeId;
 use crate::spiffe::svid::{self, CaError, Leaf, Validity};
-pub use peer_verifier::{PeerVerifier, take_outcome};
+use cache::Presented;
+pub(super) use outcome::peer_until;
+pub use outcome::{Outcome, lend_outcome, take_outcome};
+pub use peer_verifier::PeerVerifier;
 pub use refusal::{Ignored, Link, PathProblem, Refusal};
 use store::{Anchors, Selection};
 pub use store::{TrustStore, TrustStoreError, Unusable};
@@ -64,14 +72,17 @@ pub enum PeerSide {
     Server,
 }
 
-/// A peer whose chain was verified; what [`verify_chain`] answers.
-#[derive(Clone, Debug)]
+/// A peer whose chain was verified; what [`verify_chain`] answers. One for all connections of the same certificates.
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct VerifiedPeer {
     /// The SPIFFE ID in its leaf.
     pub id: Arc<SpiffeId>,
     /// All that it sent, the leaf first: what a later [`verify_chain`] is asked about.
     pub chain: Arc<[CertificateDer<'static>]>,
+    /// The first instant at which the chain is valid: the latest beginning among the leaf, the intermediates that
+    /// were used, and the authority.
+    pub not_before: SystemTime,
     /// The last instant at which the chain is valid: the earliest end among the leaf, the intermediates that were
     /// used, and the authority.
     pub not_after: SystemTime,
@@ -93,19 +104,35 @@ pub fn verify_chain(
     chain: &[CertificateDer<'_>],
     side: PeerSide,
     now: SystemTime,
-) -> Result<VerifiedPeer, Refusal> {
+) -> Result<Arc<VerifiedPeer>, Refusal> {
     let (leaf, others) = chain.split_first().ok_or(Refusal::NoCertificate)?;
     verify_parts(store, leaf, others, side, now)
 }
 
 fn verify_parts(
     store: &TrustStore,
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    side: PeerSide,
+    now: SystemTime,
+) -> Result<Arc<VerifiedPeer>, Refusal> {
+    check_size(leaf, others)?;
+    let presented = Presented { leaf, others, side };
+    if let Some(peer) = store.verified.find(&presented, now) {
+        return Ok(peer);
+    }
+    let peer = Arc::new(verify_anew(store, leaf, others, side, now)?);
+    store.verified.insert(&presented, &peer);
+    Ok(peer)
+}
+
+fn verify_anew(
+    store: &TrustStore,
     leaf_der: &CertificateDer<'_>,
     others: &[CertificateDer<'_>],
     side: PeerSide,
     now: SystemTime,
 ) -> Result<VerifiedPeer, Refusal> {
-    check_size(leaf_der, others)?;
     let leaf = svid::check_leaf(leaf_der).map_err(|error| Refusal::Leaf {
         error,
         claimed: svid::claimed_name(leaf_der),
@@ -126,7 +153,10 @@ fn verify_parts(
     };
     refusal::check_time(&leaf.id, Link::Leaf, validity, now)?;
 
-    let not_after = Path::new(&leaf, leaf_der, others).verify(anchors, side, now)?;
+    let Validity {
+        not_before,
+        not_after,
+    } = Path::new(&leaf, leaf_der, others).verify(anchors, side, now)?;
     let chain = std::iter::once(leaf_der)
         .chain(others)
         .map(|cert| cert.clone().into_owned())
@@ -134,6 +164,7 @@ fn verify_parts(
     Ok(VerifiedPeer {
         id: Arc::new(leaf.id),
         chain,
+        not_before,
         not_after,
         serial: leaf.serial,
         key_type: leaf.key_type,
@@ -197,12 +228,12 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// Finds a path that is valid now, and the last instant at which it is.
-    fn verify(self, anchors: &Anchors, side: PeerSide, now: SystemTime) -> Result<SystemTime, Refusal> {
+    /// Finds a path that is valid now, and from when until when all of it is.
+    fn verify(self, anchors: &Anchors, side: PeerSide, now: SystemTime) -> Result<Validity, Refusal> {
         let end_entity = EndEntityCert::try_from(self.leaf_der)
             .map_err(|error| self.refusal(PathProblem::from(&error)))?;
         let error = match self.search(&end_entity, &anchors.valid(now), side, now) {
-            Ok(not_after) => return Ok(not_after),
+            Ok(validity) => return Ok(validity),
             Err(error) => error,
         };
         // webpki knows no validity of anchors. That one which is over would have fitted is worth telling.
@@ -231,24 +262,25 @@ impl<'a> Path<'a> {
         selection: &Selection<'_>,
         side: PeerSide,
         now: SystemTime,
-    ) -> Result<SystemTime, webpki::Error> {
+    ) -> Result<Validity, webpki::Error> {
         let path = self.build(end_entity, selection, side, now)?;
-        let mut not_after = self.leaf.not_after;
+        // Whatever is used is one of those that were handed in; were it not, the path would be valid now alone.
+        let only_now = Validity {
+            not_before: now,
+            not_after: now,
+        };
+        let mut all = Validity {
+            not_before: self.leaf.not_before,
+            not_after: self.leaf.not_after,
+        };
         for used in path.intermediate_certificates() {
             let der = used.der();
-            let validity = self
-                .issuers
-                .iter()
-                .zip(&self.validities)
-                .find(|(issuer, _)| **issuer == der);
-            // It is one of those that were handed in; were it not, the chain would end now.
-            not_after = not_after.min(validity.map_or(now, |(_, validity)| validity.not_after));
+            let known = self.issuers.iter().zip(&self.validities);
+            let mut known = known.filter(|(issuer, _)| **issuer == der);
+            all = overlap(all, known.next().map_or(only_now, |(_, validity)| *validity));
         }
-        Ok(not_after.min(
-            selection
-                .facts(path.anchor())
-                .map_or(now, |facts| facts.validity.not_after),
-        ))
+        let anchor = selection.facts(path.anchor());
+        Ok(overlap(all, anchor.map_or(only_now, |facts| facts.validity)))
     }
 
     fn anchor_that_fits(
@@ -306,6 +338,13 @@ impl<'a> Path<'a> {
             problem,
             ignored: self.ignored.clone(),
         }
+    }
+}
+
+fn overlap(a: Validity, b: Validity) -> Validity {
+    Validity {
+        not_before: a.not_before.max(b.not_before),
+        not_after: a.not_after.min(b.not_after),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) const OPEN_CONNECTIONS: &[&str] = &[
     "on_identity_change",
     "on_expiry",
 ];
+pub(super) const TLS: &[&str] = &["resumption"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HUNDREDTH: Duration = Duration::from_millis(10);
@@ -251,17 +252,12 @@ pub(super) fn refuse_later_sections(top: &Fields<'_>, findings: &mut Findings) {
         let help = "write `best-effort`, or take the line out";
         findings.error_with_help(node.place, "`sandbox: strict` is not in this version", help);
     }
-    let tls = top
-        .get("tls")
-        .and_then(|node| Fields::of(node, "tls", &["resumption"], findings));
-    if let Some(fields) = tls
-        && fields.boolean("resumption", findings) == Some(true)
-    {
-        let place = fields
-            .get("resumption")
-            .map(|node| node.place)
-            .unwrap_or_default();
-        let message = "`tls.resumption: true` has no effect: this version makes full handshakes only";
-        findings.warn(place, message, "write `false`, or take the line out");
-    }
+}
+
+/// Whether TLS sessions are resumed: on, unless the file says otherwise.
+pub(super) fn resumption(top: &Fields<'_>, findings: &mut Findings) -> bool {
+    top.get("tls")
+        .and_then(|node| Fields::of(node, "tls", TLS, findings))
+        .and_then(|fields| fields.boolean("resumption", findings))
+        .unwrap_or(true)
 }

@@ -109,6 +109,7 @@ impl World {
             std::slice::from_ref(&self.listener),
             &provider(),
             &clock,
+            true,
         )
         .unwrap();
         self.live.set_identity(IdentityView::Held(Arc::new(context)));

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::listener::Flow;
-use crate::record::{Reason, Verdict};
+use crate::record::{HandshakeKind, Reason, Verdict};
 
 /// The families that have one series for each listener.
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub(super) struct Families {
     pub(super) open: Family<ListenerLabels, Gauge>,
     pub(super) bytes: Family<BytesLabels, Counter>,
     pub(super) handshake: Family<ListenerLabels, Histogram>,
+    pub(super) handshakes: Family<HandshakeLabels, Counter>,
     pub(super) decisions: Family<DecisionLabels, Counter>,
 }
 
@@ -29,6 +30,7 @@ impl Families {
             open: Family::default(),
             bytes: Family::default(),
             handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
+            handshakes: Family::default(),
             decisions: Family::default(),
         };
         registry.register(
@@ -47,6 +49,11 @@ impl Families {
             "Time from acceptance (inbound) or dialling (outbound) to the end of the TLS handshake",
             Unit::Seconds,
             families.handshake.clone(),
+        );
+        registry.register(
+            "handshakes",
+            "TLS handshakes that completed, by kind",
+            families.handshakes.clone(),
         );
         registry.register(
             "authorization_decisions",
@@ -84,6 +91,14 @@ impl ListenerLabels {
         }
     }
 
+    pub(super) fn handshake(&self, kind: HandshakeKind) -> HandshakeLabels {
+        HandshakeLabels {
+            listener: Arc::clone(&self.listener),
+            direction: self.direction,
+            kind: kind.as_str(),
+        }
+    }
+
     pub(super) fn decision(&self, rule: &str, verdict: Verdict) -> DecisionLabels {
         DecisionLabels {
             listener: Arc::clone(&self.listener),
@@ -106,6 +121,13 @@ pub(super) struct BytesLabels {
     pub(super) listener: Arc<str>,
     pub(super) direction: &'static str,
     pub(super) flow: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct HandshakeLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+    pub(super) kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

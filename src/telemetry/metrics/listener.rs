@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::labels::{DecisionLabels, Families, ListenerLabels};
-use crate::record::{Direction, Reason, Verdict};
+use crate::record::{Direction, HandshakeKind, Reason, Verdict};
 
 /// The `rule` label of a decision whose rule is not in force any more (the policy was replaced in between).
 pub const OTHER_RULE: &str = "(other)";
@@ -29,6 +29,8 @@ pub struct ListenerMetrics {
     /// Payload the other way.
     pub bytes_down: Counter,
     handshake: Histogram,
+    handshakes_full: Counter,
+    handshakes_resumed: Counter,
     decisions: ArcSwap<Decisions>,
 }
 
@@ -83,8 +85,12 @@ impl ListenerMetrics {
     }
 
     /// A TLS handshake that completed, and how long it took.
-    pub fn handshake(&self, took: Duration) {
+    pub fn handshake(&self, kind: HandshakeKind, took: Duration) {
         self.handshake.observe(took.as_secs_f64());
+        match kind {
+            HandshakeKind::Full => self.handshakes_full.inc(),
+            HandshakeKind::Resumed => self.handshakes_resumed.inc(),
+        };
     }
 
     /// Counts one decision of authorization. `rule` is `None` where no rule decided; [`Verdict::None`] is no
@@ -118,6 +124,7 @@ impl ListenerMetrics {
             listener: Arc::clone(name),
             direction: direction.as_str(),
         };
+        let handshakes = |kind| families.handshakes.get_or_create_owned(&labels.handshake(kind));
         let bytes = |flow: Flow| families.bytes.get_or_create_owned(&labels.bytes(flow));
         // All reasons exist from the start: a rate over a series that springs into life at 1 misses the first event.
         let connections = Reason::ALL
@@ -134,6 +141,8 @@ impl ListenerMetrics {
             bytes_up: bytes(Flow::Up),
             bytes_down: bytes(Flow::Down),
             handshake: families.handshake.get_or_create_owned(&labels),
+            handshakes_full: handshakes(HandshakeKind::Full),
+            handshakes_resumed: handshakes(HandshakeKind::Resumed),
             decisions: ArcSwap::from_pointee(Decisions::new(&labels, &families.decisions, [])),
             families: families.clone(),
             labels,
@@ -153,6 +162,9 @@ impl ListenerMetrics {
         }
         for flow in Flow::ALL {
             self.families.bytes.remove(&self.labels.bytes(*flow));
+        }
+        for kind in HandshakeKind::ALL {
+            self.families.handshakes.remove(&self.labels.handshake(*kind));
         }
         self.families.open.remove(&self.labels);
         self.families.handshake.remove(&self.labels);

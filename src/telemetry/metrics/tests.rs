@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::record::{Outcome, PeerAddr, Reason, Verdict};
+use crate::record::{HandshakeKind, Outcome, PeerAddr, Reason, Verdict};
 
 fn record(listener: &str, reason: Reason) -> ConnectionRecord {
     ConnectionRecord {
@@ -14,6 +14,7 @@ fn record(listener: &str, reason: Reason) -> ConnectionRecord {
         peer_addr: PeerAddr::Unix,
         peer_id: None,
         own_id: None,
+        resumed: None,
         verdict: Verdict::None,
         rule: None,
         audited: Vec::new(),
@@ -81,7 +82,14 @@ fn handles_count_what_is_seen() {
     drop(first);
     listener.bytes(Flow::Up).inc_by(10);
     listener.bytes_down.inc_by(3);
-    listener.handshake(Duration::from_millis(3));
+    listener.handshake(HandshakeKind::Resumed, Duration::from_millis(3));
+    assert_eq!(
+        lines(&metrics, "svidecar_handshakes_total{"),
+        [
+            "svidecar_handshakes_total{listener=\"orders\",direction=\"inbound\",kind=\"full\"} 0",
+            "svidecar_handshakes_total{listener=\"orders\",direction=\"inbound\",kind=\"resumed\"} 1"
+        ]
+    );
     assert_eq!(
         lines(&metrics, "svidecar_connections_open{"),
         ["svidecar_connections_open{listener=\"orders\",direction=\"inbound\"} 1"]

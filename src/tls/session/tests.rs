@@ -9,7 +9,6 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::sys::stream::Stream;
-use crate::tls::record::record_length;
 use crate::tls::testing::*;
 
 /// A client's and a server's session of one connection.
@@ -47,38 +46,16 @@ fn hear(
 /// The peer changes its sending key, as the key update it has just sealed says.
 fn turn(peer: &mut Session) {
     let (sequence, secrets) = match &mut peer.kernel {
-        Kernel::Client(kernel) => kernel.update_tx_secret(),
+        Kernel::Client { kernel, .. } => kernel.update_tx_secret(),
         Kernel::Server(kernel) => kernel.update_tx_secret(),
     }
     .unwrap();
     peer.sealer = Sealer::new(sequence, &secrets).unwrap();
 }
 
-fn data(session: &mut Session, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    session.before_data(&mut out).unwrap();
-    let mut slot = vec![0; HEADER + payload.len() + TRAILER];
-    slot[HEADER..HEADER + payload.len()].copy_from_slice(payload);
-    let length = session.seal_data(&mut slot, payload.len()).unwrap();
-    out.extend(&slot[..length]);
-    out
-}
-
-/// What arrives of these records.
-fn take(session: &mut Session, mut bytes: &mut [u8]) -> Result<Vec<Received>, SessionError> {
-    let mut all = Vec::new();
-    while !bytes.is_empty() {
-        let length = record_length(bytes)?.expect("a whole record");
-        let (record, rest) = bytes.split_at_mut(length);
-        all.push(session.receive(record)?);
-        bytes = rest;
-    }
-    Ok(all)
-}
-
 fn one_way(from: &mut Session, to: &mut Session) {
-    let mut bytes = data(from, b"ping");
-    let received = take(to, &mut bytes).unwrap();
+    let mut bytes = said(from, b"ping");
+    let received = heard(to, &mut bytes).unwrap();
     let Some(Received::Data(range)) = received.last() else {
         panic!("{received:?}")
     };
@@ -123,14 +100,14 @@ fn key_updates_of_the_peer() {
             turn(&mut peer);
         }
         assert!(session.update_owed);
-        let mut bytes = data(&mut session, b"x");
-        let received = take(&mut peer, &mut bytes).unwrap();
+        let mut bytes = said(&mut session, b"x");
+        let received = heard(&mut peer, &mut bytes).unwrap();
         assert!(
             matches!(received[..], [Received::Nothing, Received::Data(_)]),
             "{received:?}"
         );
         assert!(!peer.update_owed, "ours asks for nothing back");
-        let received = take(&mut peer, &mut data(&mut session, b"x")).unwrap();
+        let received = heard(&mut peer, &mut said(&mut session, b"x")).unwrap();
         assert!(matches!(received[..], [Received::Data(_)]), "{received:?}");
         exchange(&mut session, &mut peer);
         // In pieces.
@@ -220,7 +197,7 @@ fn floods_without_data() {
             hear(&mut session, &mut peer, ContentType::ApplicationData, &[]),
             Ok(Received::Nothing)
         );
-        assert_eq!(take(&mut session, &mut data(&mut peer, b"x")).unwrap().len(), 1);
+        assert_eq!(heard(&mut session, &mut said(&mut peer, b"x")).unwrap().len(), 1);
     }
 }
 
@@ -339,7 +316,7 @@ fn nothing_follows_an_end() {
     assert!(session.before_data(&mut out).is_err());
     assert!(session.seal_data(&mut [0; 64], 1).is_err());
     assert_eq!(out.len(), length, "nothing after a fatal alert");
-    let received = take(&mut peer, &mut out).unwrap();
+    let received = heard(&mut peer, &mut out).unwrap();
     assert_eq!(
         received,
         [Received::End, Received::Alert(AlertDescription::AccessDenied)]
@@ -353,7 +330,7 @@ fn our_key_changes_at_the_limit() {
         session.set_seal_limit(3);
         let mut updates = 0;
         for _ in 0..20 {
-            let received = take(&mut peer, &mut data(&mut session, b"x")).unwrap();
+            let received = heard(&mut peer, &mut said(&mut session, b"x")).unwrap();
             updates += received.iter().filter(|r| **r == Received::Nothing).count();
             assert!(session.sealer.sealed() <= 3);
         }
@@ -391,22 +368,108 @@ proptest! {
             match act {
                 0 => stock.refresh_traffic_keys().unwrap(),
                 1 => {
-                    let bytes = data(&mut session, b"to stock");
+                    let bytes = said(&mut session, b"to stock");
                     prop_assert_eq!(read_all(&mut stock, &bytes), b"to stock");
                 }
                 _ => stock.writer().write_all(b"from stock").unwrap(),
             }
             let mut bytes = drain(&mut stock);
             let expected = usize::from(act > 1);
-            let received = take(&mut session, &mut bytes).unwrap();
+            let received = heard(&mut session, &mut bytes).unwrap();
             prop_assert_eq!(received.iter().filter(|r| matches!(r, Received::Data(_))).count(), expected);
         }
         // The end, both ways.
         stock.send_close_notify();
-        prop_assert_eq!(take(&mut session, &mut drain(&mut stock)).unwrap().pop(), Some(Received::End));
+        prop_assert_eq!(heard(&mut session, &mut drain(&mut stock)).unwrap().pop(), Some(Received::End));
         let mut end = Vec::new();
         session.seal_close_notify(&mut end).unwrap();
         stock.read_tls(&mut end.as_slice()).unwrap();
         prop_assert!(stock.process_new_packets().unwrap().peer_has_closed());
+    }
+}
+
+/// A NewSessionTicket message that rustls takes (RFC 8446 section 4.6.1), with a ticket of this length.
+fn ticket(lifetime: u32, length: usize) -> Vec<u8> {
+    let mut body = lifetime.to_be_bytes().to_vec();
+    body.extend([1, 2, 3, 4]);
+    body.extend([1, 7]);
+    body.extend(u16::try_from(length).unwrap().to_be_bytes());
+    body.extend(vec![9; length]);
+    body.extend([0, 0]);
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [
+        &[NEW_SESSION_TICKET, length[1], length[2], length[3]],
+        body.as_slice(),
+    ]
+    .concat()
+}
+
+/// Our client, with resumption, and our server, which gives no tickets by itself.
+fn taking_tickets() -> (Session, Session) {
+    let context = world().resuming();
+    block_on(async {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
+        let (client, server) = tokio::join!(connect_as(&context, &mut near), serve_as_us(&mut far));
+        (client.unwrap().session, server.unwrap().session)
+    })
+}
+
+fn tickets_left(session: &Session) -> u8 {
+    match &session.kernel {
+        Kernel::Client { tickets, .. } => *tickets,
+        Kernel::Server(_) => panic!("a server"),
+    }
+}
+
+#[test]
+fn tickets_are_taken_up_to_a_bound_and_passed_over_beyond() {
+    let (mut client, mut server) = taking_tickets();
+    let tell = |client: &mut Session, server: &mut Session, message: &[u8]| {
+        assert_eq!(
+            hear(client, server, ContentType::Handshake, message),
+            Ok(Received::Nothing)
+        );
+        tickets_left(client)
+    };
+    // One that says of itself that it is of no use, and one that is too long.
+    assert_eq!(tell(&mut client, &mut server, &ticket(0, 32)), MAX_TICKETS);
+    assert_eq!(
+        tell(&mut client, &mut server, &ticket(60, MAX_TICKET)),
+        MAX_TICKETS
+    );
+    for left in (0..MAX_TICKETS).rev() {
+        assert_eq!(tell(&mut client, &mut server, &ticket(60, 32)), left);
+    }
+    // Not even looked at.
+    assert_eq!(
+        tell(&mut client, &mut server, &[NEW_SESSION_TICKET, 0, 0, 1, 7]),
+        0
+    );
+    exchange(&mut client, &mut server);
+    // And a flood is a flood.
+    for _ in 0..MAX_IDLE_RECORDS {
+        tell(&mut client, &mut server, &ticket(60, 32));
+    }
+    refused(AlertDescription::UnexpectedMessage)(
+        hear(&mut client, &mut server, ContentType::Handshake, &ticket(60, 32)),
+        "a flood",
+    );
+}
+
+#[test]
+fn a_malformed_ticket_ends_the_connection() {
+    let good = ticket(60, 32);
+    let body = good[4..].to_vec();
+    let with_body = |body: &[u8]| {
+        let length = u8::try_from(body.len()).unwrap();
+        [&[NEW_SESSION_TICKET, 0, 0, length], body].concat()
+    };
+    let mut bodies: Vec<_> = (1..body.len()).map(|cut| body[..cut].to_vec()).collect();
+    bodies.push([body.as_slice(), &[0]].concat());
+    for bad in bodies {
+        let (mut client, mut server) = taking_tickets();
+        let heard = hear(&mut client, &mut server, ContentType::Handshake, &with_body(&bad));
+        refused(AlertDescription::DecodeError)(heard, &format!("{bad:?}"));
     }
 }

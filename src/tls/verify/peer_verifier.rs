@@ -1,19 +1,5 @@
-//! Lets rustls ask [`super::verify_chain`].
-//!
-//! rustls hands a verifier neither the connection nor a place for the answer, and its error keeps only the alert.
-//! So the verifier lays what it found, the [`VerifiedPeer`] or the whole [`Refusal`], in a slot of its thread, and
-//! the driver of the handshake takes it there:
-//! ```text
-//! take_outcome();                              // empties the slot
-//! connection.process_tls_records(bytes);       // may call the verifier, on this thread, before it returns
-//! let outcome = take_outcome();                // what was found, if a certificate came in these bytes
-//! ```
-//! That is sound because `process_tls_records` is an ordinary function: the verifier runs inside the call, on the
-//! thread of the caller, and nothing else can run on that thread between the three lines as long as no `await` stands
-//! among them. A verifier for each connection, with a slot of its own, would do the same at the price of a
-//! `ServerConfig` for each connection, and of a lock in it, because rustls asks that a verifier be `Sync`.
+//! Lets rustls ask [`super::verify_chain`]; the answer in full takes the way that [`super::outcome`] tells of.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,31 +9,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
-use super::{PeerSide, Refusal, TrustStore, VerifiedPeer, verify_parts};
+use super::outcome::{Outcome, lend_outcome};
+use super::{PeerSide, Refusal, TrustStore, verify_chain, verify_parts};
 use crate::clock::SharedClock;
 use crate::spiffe::SpiffeId;
-
-type Outcome = Result<VerifiedPeer, Refusal>;
-
-thread_local! {
-    static OUTCOME: RefCell<Option<Outcome>> = const { RefCell::new(None) };
-}
-
-/// Takes what the last verification on this thread came to, and leaves nothing; see the head of this module for the
-/// order of calls.
-pub fn take_outcome() -> Option<Outcome> {
-    OUTCOME.with(|slot| slot.try_borrow_mut().ok().and_then(|mut slot| slot.take()))
-}
-
-fn lay_outcome(outcome: Outcome) {
-    // Nobody holds a borrow across a call, so that this cannot fail; were it to, the slot would stay empty, and a
-    // driver that finds no verified peer refuses.
-    OUTCOME.with(|slot| {
-        if let Ok(mut slot) = slot.try_borrow_mut() {
-            *slot = Some(outcome);
-        }
-    });
-}
 
 /// Says whether a verified server may answer.
 type Admit = Arc<dyn Fn(&SpiffeId) -> bool + Send + Sync>;
@@ -92,27 +57,38 @@ impl PeerVerifier {
         }
     }
 
+    /// Verifies the chain that a resumed session was made with, as the handshake would have: rustls does not ask then.
+    ///
+    /// # Errors
+    /// Why the peer is refused.
+    pub fn verify_kept(&self, chain: &[CertificateDer<'_>], side: PeerSide) -> Outcome {
+        self.admitted(verify_chain(&self.store, chain, side, self.clock.now()))
+    }
+
     fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         side: PeerSide,
     ) -> Result<(), Error> {
-        let outcome =
-            verify_parts(&self.store, end_entity, intermediates, side, self.clock.now()).and_then(|peer| {
-                match &self.admit {
-                    Some(admit) if !admit(&peer.id) => Err(Refusal::NotExpected {
-                        id: SpiffeId::clone(&peer.id),
-                    }),
-                    _ => Ok(peer),
-                }
-            });
+        let now = self.clock.now();
+        let outcome = self.admitted(verify_parts(&self.store, end_entity, intermediates, side, now));
         let answer = outcome
             .as_ref()
             .map(|_| ())
             .map_err(|refusal| refusal.certificate_error().into());
-        lay_outcome(outcome);
+        lend_outcome(Some(outcome));
         answer
+    }
+
+    /// Refuses a verified peer that may not answer here.
+    fn admitted(&self, outcome: Outcome) -> Outcome {
+        match (&self.admit, outcome?) {
+            (Some(admit), peer) if !admit(&peer.id) => Err(Refusal::NotExpected {
+                id: SpiffeId::clone(&peer.id),
+            }),
+            (_, peer) => Ok(peer),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use thiserror::Error;
 
 use super::{MAX_CHAIN_BYTES, MAX_CHAIN_CERTIFICATES, PeerSide};
@@ -153,6 +153,15 @@ impl Refusal {
             Self::NotYetValid { .. } => CertificateError::NotValidYet,
             Self::Path { problem, .. } => problem.certificate_error(),
             Self::NotExpected { .. } => CertificateError::ApplicationVerificationFailure,
+        }
+    }
+
+    /// The alert that rustls sends for it in a handshake.
+    #[must_use]
+    pub fn alert(&self) -> AlertDescription {
+        match self {
+            Self::NoCertificate => AlertDescription::CertificateRequired,
+            _ => self.certificate_error().into(),
         }
     }
 

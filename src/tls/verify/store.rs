@@ -7,16 +7,20 @@ use std::time::SystemTime;
 
 use rustls::pki_types::{Der, TrustAnchor};
 
+use super::cache::Cache;
 use crate::identity::material::{Authority, Bundle};
 use crate::spiffe::TrustDomain;
 use crate::spiffe::svid::{self, Validity};
 
 /// The authorities of every trust domain we hold a bundle of, ready to verify with. Built once for each
-/// `identity::material::Material`; nothing is built or locked when a peer is verified.
+/// `identity::material::Material`; nothing is built when a peer is verified, and nothing locked but the memory of those
+/// that were.
 #[derive(Debug)]
 pub struct TrustStore {
     domains: BTreeMap<TrustDomain, Anchors>,
     unusable: Vec<Unusable>,
+    /// The peers that these authorities vouched for.
+    pub(super) verified: Cache,
 }
 
 /// An authority that nothing can be verified with. Peers that depend on it are refused.
@@ -49,6 +53,7 @@ impl TrustStore {
         let mut store = Self {
             domains: BTreeMap::new(),
             unusable: Vec::new(),
+            verified: Cache::default(),
         };
         for (trust_domain, bundle) in bundles {
             let mut anchors = Anchors::default();

@@ -4,6 +4,7 @@ mod bad;
 mod chains;
 mod good;
 mod handshakes;
+mod remembered;
 mod world;
 
 use proptest::prelude::*;

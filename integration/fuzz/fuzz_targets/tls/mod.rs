@@ -18,6 +18,7 @@ mod world;
 
 struct Ends {
     ours: Context,
+    calling: Context,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -28,7 +29,8 @@ static WORLD: LazyLock<Ends> = LazyLock::new(|| {
     Ends {
         client: Arc::new(world.stock_client(&suites)),
         server: Arc::new(world.stock_server(&suites)),
-        ours: world.context,
+        ours: world.context(false),
+        calling: world.context(true),
     }
 });
 
@@ -54,10 +56,10 @@ pub fn established(we_serve: bool) -> (Session, ExtractedSecrets) {
             let theirs: ClientConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
         } else {
-            let (config, name) = WORLD.ours.client("out").unwrap();
+            let config = WORLD.calling.client("out").unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(WORLD.server.clone());
             let (ours, theirs) =
-                tokio::join!(handshake::connect(&mut near, config, name), acceptor.accept(far));
+                tokio::join!(handshake::connect(&mut near, config, || false), acceptor.accept(far));
             let theirs: ServerConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
         }

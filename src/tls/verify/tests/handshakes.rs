@@ -76,7 +76,7 @@ fn for_servers(store: &Arc<TrustStore>, admit: fn(&SpiffeId) -> bool) -> PeerVer
 struct Ended {
     ours: Result<(), Error>,
     theirs: Result<(), Error>,
-    outcome: Option<Result<VerifiedPeer, Refusal>>,
+    outcome: Option<Outcome>,
     /// Whether the peer was shown our certificate.
     shown: bool,
 }
