@@ -17,6 +17,7 @@ use super::present::Presenting;
 use super::resumption::Time;
 use super::resumption::sessions::Sessions;
 use super::resumption::tickets::Ticketer;
+use super::traffic::collector;
 use super::verify::{PeerVerifier, TrustStore};
 use crate::clock::SharedClock;
 use crate::config::settings::{Listener, ListenerKind, Target};
@@ -170,6 +171,7 @@ impl Builder<'_> {
             .with_cert_resolver(self.certified.clone());
         config.alpn_protocols.clone_from(&listener.alpn);
         config.enable_secret_extraction = true;
+        config.key_log = collector();
         config.max_early_data_size = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -210,6 +212,7 @@ impl Builder<'_> {
             .with_client_cert_resolver(Arc::new(Presenting(self.certified.clone())));
         config.alpn_protocols.clone_from(&listener.alpn);
         config.enable_secret_extraction = true;
+        config.key_log = collector();
         config.enable_sni = sni.is_some();
         config.enable_early_data = false;
         config.resumption = if self.resumption {

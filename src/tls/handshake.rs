@@ -20,7 +20,8 @@ use super::alert;
 use super::configs::{Client, Server};
 use super::present::take_presented;
 use super::record::{HEADER, MAX_RECORD};
-use super::session::{Kernel, Session};
+use super::session::{Session, Side, TicketTaker};
+use super::traffic::{TrafficSecrets, take_secrets};
 use super::verify::{Outcome, PeerSide, PeerVerifier, Refusal, VerifiedPeer, lend_outcome, take_outcome};
 use crate::record::Reason;
 use crate::spiffe::SpiffeId;
@@ -135,6 +136,8 @@ struct Driver {
     verified: Option<Outcome>,
     /// Whether we presented our certificate; a server always does.
     presented: bool,
+    /// What the keys of the connection are made from, once rustls has made it.
+    secrets: Option<TrafficSecrets>,
 }
 
 impl Driver {
@@ -149,6 +152,7 @@ impl Driver {
             received_any: false,
             verified: None,
             presented: false,
+            secrets: None,
         }
     }
 
@@ -178,6 +182,7 @@ impl Driver {
     fn step(&mut self) -> Result<Step, TlsError> {
         lend_outcome(self.verified.take());
         take_presented();
+        drop(take_secrets());
         let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
         let (discard, step) = match &mut self.connection {
             Connection::Client(c) => {
@@ -189,6 +194,7 @@ impl Driver {
         };
         self.verified = take_outcome();
         self.presented |= take_presented();
+        self.secrets = take_secrets().or(self.secrets.take());
         if self.verified.is_none() && self.resumed() {
             self.verified = Some(self.verify_kept());
         }
@@ -322,11 +328,15 @@ impl Driver {
         let mutual = self.presented || resumed || matches!(self.connection, Connection::Server(_));
         self.outgoing.shrink_to_fit();
         let peer = verified.as_ref().ok().filter(|_| self.keep_tickets).cloned();
-        let (secrets, kernel) = self
+        let (keys, side) = self
             .connection
-            .into_kernel(peer)
+            .into_keys(peer)
             .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        let mut session = Session::new(&secrets, kernel, self.outgoing)
+        let Some(secrets) = self.secrets else {
+            let detail = "the TLS library did not tell the traffic secrets";
+            return Err(Failure::new(Reason::Internal, detail));
+        };
+        let mut session = Session::new(&keys, secrets, side, self.outgoing)
             .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
         let peer = match verified {
             Ok(peer) if mutual => peer,
@@ -392,15 +402,18 @@ impl Driver {
 }
 
 impl Connection {
-    /// The traffic secrets, and what rustls keeps. `peer` is whose tickets a client takes.
-    fn into_kernel(self, peer: Option<Arc<VerifiedPeer>>) -> Result<(ExtractedSecrets, Kernel), TlsError> {
+    /// The keys, and what takes tickets, which are `peer`'s if a client wants them.
+    fn into_keys(self, peer: Option<Arc<VerifiedPeer>>) -> Result<(ExtractedSecrets, Side), TlsError> {
         match self {
-            Self::Client(c) => c
-                .dangerous_into_kernel_connection()
-                .map(|(secrets, kernel)| (secrets, Kernel::client(kernel, peer))),
-            Self::Server(c) => c
-                .dangerous_into_kernel_connection()
-                .map(|(secrets, kernel)| (secrets, Kernel::Server(Box::new(kernel)))),
+            Self::Client(connection) => {
+                let (keys, kernel) = connection.dangerous_into_kernel_connection()?;
+                let taker = peer.map(|peer| Box::new(TicketTaker::new(kernel, peer)));
+                Ok((keys, Side::Client(taker)))
+            }
+            Self::Server(connection) => {
+                let (keys, _) = connection.dangerous_into_kernel_connection()?;
+                Ok((keys, Side::Server))
+            }
         }
     }
 }

@@ -9,4 +9,5 @@ mod resumption;
 pub mod session;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod traffic;
 pub mod verify;

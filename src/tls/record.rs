@@ -15,6 +15,8 @@ use aws_lc_rs::aead::{
 use rustls::{AlertDescription, ConnectionTrafficSecrets, ContentType};
 use zeroize::Zeroizing;
 
+use super::traffic::TrafficSecret;
+
 /// Type, legacy version, length (RFC 8446 section 5.1).
 pub const HEADER: usize = 5;
 /// The most payload that one record may hold (RFC 8446 section 5.1).
@@ -113,6 +115,19 @@ impl Secrets {
         Ok(Self { algorithm, key, iv })
     }
 
+    /// The keys of the next generation, from its traffic secret.
+    fn next(&self, secret: &TrafficSecret) -> Option<Self> {
+        let mut key = Zeroizing::new([0; MAX_KEY]);
+        let mut iv = [0; 12];
+        secret.expand(b"key", key.get_mut(..self.algorithm.key_len())?)?;
+        secret.expand(b"iv", &mut iv)?;
+        Some(Self {
+            algorithm: self.algorithm,
+            key,
+            iv,
+        })
+    }
+
     fn key(&self) -> &[u8] {
         self.key.get(..self.algorithm.key_len()).unwrap_or_default()
     }
@@ -166,6 +181,17 @@ impl Sealer {
             key,
             sequence,
         })
+    }
+
+    /// Goes over to the next generation of keys, whose traffic secret is `secret`.
+    ///
+    /// # Errors
+    /// The keys could not be made.
+    pub fn update(&mut self, secret: &TrafficSecret) -> Result<(), RecordError> {
+        self.secrets = self.secrets.next(secret).ok_or(RecordError::Keys)?;
+        self.key = None;
+        self.sequence = 0;
+        Ok(())
     }
 
     /// Frees the expanded key. The next record expands it again.
@@ -237,6 +263,17 @@ impl Opener {
             key,
             sequence,
         })
+    }
+
+    /// Goes over to the next generation of keys, whose traffic secret is `secret`.
+    ///
+    /// # Errors
+    /// The keys could not be made.
+    pub fn update(&mut self, secret: &TrafficSecret) -> Result<(), RecordError> {
+        self.secrets = self.secrets.next(secret).ok_or(RecordError::Keys)?;
+        self.key = None;
+        self.sequence = 0;
+        Ok(())
     }
 
     /// Frees the expanded key. The next record expands it again.

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
 use rustls::{AlertDescription, ContentType, Error as TlsError, ExtractedSecrets};
 
 use super::alert;
 use super::record::{HEADER, Opener, RecordError, SEAL_LIMIT, Sealer, TRAILER};
+use super::traffic::{TrafficSecret, TrafficSecrets};
 use super::verify::{VerifiedPeer, lend_outcome, take_outcome};
 
 /// Handshake messages and empty records that may come in a row without data: a peer that sends more only burns CPU.
@@ -30,33 +30,31 @@ const MAX_TICKET: usize = 4096;
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
-/// What rustls keeps of a connection whose records we protect ourselves: the secrets that key updates derive from.
-pub(super) enum Kernel {
-    /// We are the client.
-    Client {
-        /// Puts tickets into the store of our configuration.
-        kernel: Box<KernelConnection<ClientConnectionData>>,
-        /// Whose tickets they are; none where they are of no use.
-        peer: Option<Arc<VerifiedPeer>>,
-        /// How many more are taken.
-        tickets: u8,
-    },
-    /// We are the server.
-    Server(Box<KernelConnection<ServerConnectionData>>),
+/// Takes tickets: puts them into the store of our configuration, with what rustls knows of the session.
+pub(super) struct TicketTaker {
+    kernel: KernelConnection<ClientConnectionData>,
+    /// Whose tickets they are.
+    peer: Arc<VerifiedPeer>,
+    /// How many more are taken.
+    left: u8,
 }
 
-impl Kernel {
-    /// A client's; it takes tickets where it is told whose they are.
-    pub(super) fn client(
-        kernel: KernelConnection<ClientConnectionData>,
-        peer: Option<Arc<VerifiedPeer>>,
-    ) -> Self {
-        Self::Client {
-            kernel: Box::new(kernel),
+impl TicketTaker {
+    pub(super) const fn new(kernel: KernelConnection<ClientConnectionData>, peer: Arc<VerifiedPeer>) -> Self {
+        Self {
+            kernel,
             peer,
-            tickets: MAX_TICKETS,
+            left: MAX_TICKETS,
         }
     }
+}
+
+/// Which end of a session we are.
+pub(super) enum Side {
+    /// The client, and what takes tickets, if any are wanted.
+    Client(Option<Box<TicketTaker>>),
+    /// The server.
+    Server,
 }
 
 /// What a received record was.
@@ -86,9 +84,6 @@ pub enum SessionError {
         /// What the peer is told.
         alert: AlertDescription,
     },
-    /// rustls could not derive a key.
-    #[error("key update failed: {0}")]
-    KeyUpdate(String),
 }
 
 impl SessionError {
@@ -98,7 +93,6 @@ impl SessionError {
         match self {
             Self::Record(error) => error.alert(),
             Self::Message { alert, .. } => *alert,
-            Self::KeyUpdate(_) => AlertDescription::InternalError,
         }
     }
 }
@@ -118,7 +112,10 @@ enum Sending {
 pub struct Session {
     sealer: Sealer,
     opener: Opener,
-    kernel: Kernel,
+    /// What the next sealing and opening keys will be made from.
+    sending_secret: TrafficSecret,
+    receiving_secret: TrafficSecret,
+    side: Side,
     /// The start of a post-handshake message that goes on in the next record.
     partial_message: Vec<u8>,
     idle_records: u8,
@@ -134,14 +131,21 @@ pub struct Session {
 impl Session {
     /// `unsent` is what the handshake sealed and did not send: it goes out before what is sealed first.
     pub(super) fn new(
-        secrets: &ExtractedSecrets,
-        kernel: Kernel,
+        keys: &ExtractedSecrets,
+        secrets: TrafficSecrets,
+        side: Side,
         unsent: Vec<u8>,
     ) -> Result<Self, RecordError> {
+        let (sending_secret, receiving_secret) = match side {
+            Side::Client(_) => (secrets.client, secrets.server),
+            Side::Server => (secrets.server, secrets.client),
+        };
         Ok(Self {
-            sealer: Sealer::new(secrets.tx.0, &secrets.tx.1)?,
-            opener: Opener::new(secrets.rx.0, &secrets.rx.1)?,
-            kernel,
+            sealer: Sealer::new(keys.tx.0, &keys.tx.1)?,
+            opener: Opener::new(keys.rx.0, &keys.rx.1)?,
+            sending_secret,
+            receiving_secret,
+            side,
             partial_message: Vec::new(),
             idle_records: 0,
             update_owed: false,
@@ -151,10 +155,14 @@ impl Session {
         })
     }
 
-    /// Frees what the next record's opening and sealing can make anew: the keys' expanded form, over a kilobyte.
+    /// Frees what the next record's opening and sealing can make anew: the keys' expanded form, over a kilobyte. Tickets
+    /// are not waited for any longer, either; they come at once or never.
     pub fn rest(&mut self) {
         self.sealer.rest();
         self.opener.rest();
+        if let Side::Client(taker) = &mut self.side {
+            *taker = None;
+        }
     }
 
     /// Opens one whole record in place and says what it was.
@@ -246,28 +254,23 @@ impl Session {
     const fn may_follow_handshake(&self, message_type: u8) -> bool {
         match message_type {
             KEY_UPDATE => true,
-            NEW_SESSION_TICKET => matches!(self.kernel, Kernel::Client { .. }),
+            NEW_SESSION_TICKET => matches!(self.side, Side::Client(_)),
             _ => false,
         }
     }
 
     /// RFC 8446 section 4.6.1. rustls keeps the ticket with what it needs; see [`super::resumption`].
     fn ticket(&mut self, body: &[u8]) -> Result<(), SessionError> {
-        let Kernel::Client {
-            kernel,
-            peer: Some(peer),
-            tickets,
-        } = &mut self.kernel
-        else {
+        let Side::Client(Some(taker)) = &mut self.side else {
             return Ok(());
         };
         // A lifetime of zero says that it is of no use.
-        if *tickets == 0 || body.len() > MAX_TICKET || body.starts_with(&[0; 4]) {
+        if taker.left == 0 || body.len() > MAX_TICKET || body.starts_with(&[0; 4]) {
             return Ok(());
         }
-        *tickets -= 1;
-        lend_outcome(Some(Ok(peer.clone())));
-        let kept = kernel.handle_new_session_ticket(body);
+        taker.left -= 1;
+        lend_outcome(Some(Ok(taker.peer.clone())));
+        let kept = taker.kernel.handle_new_session_ticket(body);
         take_outcome();
         kept.map_err(|error| SessionError::Message {
             what: "a malformed session ticket",
@@ -299,12 +302,8 @@ impl Session {
         if !is_last {
             return Err(unexpected("a key update that is not the last of its record"));
         }
-        let (sequence, secrets) = match &mut self.kernel {
-            Kernel::Client { kernel, .. } => kernel.update_rx_secret(),
-            Kernel::Server(kernel) => kernel.update_rx_secret(),
-        }
-        .map_err(|e| SessionError::KeyUpdate(e.to_string()))?;
-        self.opener = Opener::new(sequence, &secrets)?;
+        self.receiving_secret = self.receiving_secret.next().ok_or(RecordError::Keys)?;
+        self.opener.update(&self.receiving_secret)?;
         self.update_owed |= requested;
         Ok(())
     }
@@ -345,13 +344,8 @@ impl Session {
     /// Seals a key update (update_not_requested) with the old key and goes over to the new one.
     fn update_sending_key(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
         self.seal_control(ContentType::Handshake, &[KEY_UPDATE, 0, 0, 1, 0], out)?;
-        let (sequence, secrets) = match &mut self.kernel {
-            Kernel::Client { kernel, .. } => kernel.update_tx_secret(),
-            Kernel::Server(kernel) => kernel.update_tx_secret(),
-        }
-        .map_err(|e| SessionError::KeyUpdate(e.to_string()))?;
-        self.sealer = Sealer::new(sequence, &secrets)?;
-        Ok(())
+        self.sending_secret = self.sending_secret.next().ok_or(RecordError::Keys)?;
+        Ok(self.sealer.update(&self.sending_secret)?)
     }
 
     /// Seals the end of our data, close_notify, and appends it to `out`. Does nothing when an end was sealed before.

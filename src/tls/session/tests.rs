@@ -45,12 +45,8 @@ fn hear(
 
 /// The peer changes its sending key, as the key update it has just sealed says.
 fn turn(peer: &mut Session) {
-    let (sequence, secrets) = match &mut peer.kernel {
-        Kernel::Client { kernel, .. } => kernel.update_tx_secret(),
-        Kernel::Server(kernel) => kernel.update_tx_secret(),
-    }
-    .unwrap();
-    peer.sealer = Sealer::new(sequence, &secrets).unwrap();
+    peer.sending_secret = peer.sending_secret.next().unwrap();
+    peer.sealer.update(&peer.sending_secret).unwrap();
 }
 
 fn one_way(from: &mut Session, to: &mut Session) {
@@ -416,9 +412,9 @@ fn taking_tickets() -> (Session, Session) {
 }
 
 fn tickets_left(session: &Session) -> u8 {
-    match &session.kernel {
-        Kernel::Client { tickets, .. } => *tickets,
-        Kernel::Server(_) => panic!("a server"),
+    match &session.side {
+        Side::Client(taker) => taker.as_ref().map_or(0, |taker| taker.left),
+        Side::Server => panic!("a server"),
     }
 }
 
