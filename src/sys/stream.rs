@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::TcpKeepalive;
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -158,7 +159,9 @@ impl Stream {
     /// The system's; `WouldBlock` when there is nothing.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let room = buf.len();
-        self.try_io(Interest::READABLE, room, || Ok(rustix::io::read(self, buf)?))
+        self.try_io(Interest::READABLE, room, || {
+            Ok(recv(self, buf, RecvFlags::empty())?.0)
+        })
     }
 
     /// As [`Self::try_read`], into several places, which are filled in their order.
@@ -190,7 +193,7 @@ impl Stream {
                 Self::Unix(stream) => ready!(stream.poll_write_ready(cx))?,
             }
             let written = self.try_io(Interest::WRITABLE, length, || match bufs {
-                [only] => Ok(rustix::io::write(self, only)?),
+                [only] => Ok(send(self, only, SendFlags::NOSIGNAL)?),
                 several => Ok(rustix::io::writev(self, several)?),
             });
             match written {
@@ -227,10 +230,9 @@ impl Stream {
     /// Whether there is something to read at this moment; an end of data or an error is nothing.
     #[must_use]
     pub fn has_data(&self) -> bool {
-        use rustix::net::RecvFlags;
         let mut byte = [0_u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        rustix::net::recv(self, &mut byte, flags).is_ok_and(|(read, _)| read > 0)
+        recv(self, &mut byte, flags).is_ok_and(|(read, _)| read > 0)
     }
 
     /// Ends our direction: the other side reads an end of data.
