@@ -1,4 +1,4 @@
-//! Moves the bytes of an admitted connection. There are two ways, made of the same halves ([`incoming`], [`outgoing`])
+//! Moves the bytes of an admitted connection. There are two ways, made of the same halves (`incoming`, `outgoing`)
 //! and each asking for a permit: [`relay::run`] takes two sockets and the TLS session and returns how the connection
 //! ended; [`stream::TlsStream`] is the session as a stream, for a protocol that is spoken here.
 

@@ -272,3 +272,9 @@ async fn a_key_update_of_the_peer_is_answered_before_the_next_data() {
         "{lengths:?}"
     );
 }
+
+#[test]
+fn it_holds_little_more_than_its_session() {
+    let own = size_of::<TlsStream>() - size_of::<Session>();
+    assert!(own <= 256, "{own} bytes");
+}

@@ -1,6 +1,7 @@
 //! How streams end, and that no end looks cleaner than it is.
 
 use super::*;
+use crate::tls::testing::*;
 
 /// After a failure: every read and every write fails, for the same reason.
 async fn stays_failed(stream: &mut TlsStream, kind: io::ErrorKind) {
@@ -73,7 +74,7 @@ async fn a_tcp_end_without_close_notify_is_an_error_behind_the_payload() {
     assert_eq!(heard, b"half");
     stays_failed(&mut stream, io::ErrorKind::UnexpectedEof).await;
     let mut wire = Vec::new();
-    let (linger, read) = soon(async {
+    let ((), read) = soon(async {
         let abort = async {
             let linger = stream.abort(AlertDescription::DecodeError).await;
             linger.unwrap().close_lingering().await;
@@ -81,7 +82,6 @@ async fn a_tcp_end_without_close_notify_is_an_error_behind_the_payload() {
         tokio::join!(abort, socket.read_to_end(&mut wire))
     })
     .await;
-    let () = linger;
     read.unwrap();
     assert!(wire.len() >= 24, "an alert");
 }
@@ -226,26 +226,33 @@ async fn what_a_peer_said_before_it_left_is_read_after_writing_failed() {
 
 #[tokio::test]
 async fn a_writer_that_waits_is_woken_when_reading_fails() {
-    let Bench {
-        mut stream, mut peer, ..
-    } = Bench::new(true, Some(2048)).await;
+    // A peer that sends an alert and reads nothing: the socket stays open, and full.
+    let (near, far) = tcp_pair(Some(2048)).await;
+    let (mut near, mut far) = (Stream::Tcp(near), Stream::Tcp(far));
+    let (ours, theirs) = tokio::join!(serve_as_us(&mut near), call_as_us(&mut far));
+    let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+    let mut stream = TlsStream::new(&permit(), near, ours.session, ours.unread, meter().0);
     fill_up(&mut stream, &pattern(1 << 20)).await;
     let (mut from, mut to) = tokio::io::split(stream);
-    tokio::task::LocalSet::new()
-        .run_until(async {
-            // Of tasks of their own, so that one's wake-up is not the other's.
-            let writer = tokio::task::spawn_local(async move { to.write(b"more").await });
+    let alert = async {
+        // Of tasks of their own, so that one's wake-up is not the other's.
+        let writer = tokio::task::spawn_local(async move { to.write(b"more").await });
+        let reader = tokio::task::spawn_local(async move { from.read(&mut [0; 1]).await });
+        for _ in 0..20 {
             tokio::task::yield_now().await;
-            let reader = tokio::task::spawn_local(async move { (from.read(&mut [0; 1]).await, from) });
-            // An alert; the socket stays open and full.
-            let mut broken = [0; 24];
-            broken[..5].copy_from_slice(&[23, 3, 3, 0, 19]);
-            peer.socket().shutdown().await.unwrap();
-            let (read, _from) = soon(reader).await.unwrap();
-            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-            // It goes on to write what is pending; with the peer reading, it comes to its error.
-            let (written, _) = soon(async { tokio::join!(writer, hear(&mut peer)) }).await;
-            assert_eq!(written.unwrap().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        })
-        .await;
+        }
+        assert!(!writer.is_finished() && !reader.is_finished());
+        let mut words = Vec::new();
+        let sealed = theirs
+            .session
+            .seal_fatal(AlertDescription::AccessDenied, &mut words);
+        sealed.unwrap();
+        far.write_all(&words).await.unwrap();
+        for task in [reader, writer] {
+            let error = soon(task).await.unwrap().unwrap_err();
+            assert_eq!(cause(&error), &StreamError::Alert(AlertDescription::AccessDenied));
+        }
+    };
+    tokio::task::LocalSet::new().run_until(alert).await;
+    assert_eq!(buffer::taken(), 0);
 }
