@@ -11,7 +11,7 @@
 //! | path | [`tls`] | who is it? handshake, verification, records |
 //! | path | [`authorize`] | may it? the only maker of permits |
 //! | path | [`upstream`] | to whom? names and dialling |
-//! | path | [`forward`] | moves the bytes |
+//! | path | [`forward`] | moves the bytes: between two sockets, or as a stream for a protocol spoken here |
 //! | control | [`app`] | builds every part in order and runs the control thread |
 //! | control | [`identity`] | who are we? follows the Workload API or files, checks, publishes whole |
 //! | control | [`policy`] | rules: read, compiled, evaluated, explained |

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut, Range};
 
-use crate::tls::record::MAX_RECORD;
+use crate::tls::record::{MAX_PAYLOAD, MAX_RECORD};
 
 /// What a thread may have of the larger sizes, in bytes, those that wait in its pool included.
 const RATION: usize = 8 << 20;
@@ -45,6 +45,15 @@ impl Size {
     /// In bytes.
     pub(super) const fn bytes(self) -> usize {
         self.records() * MAX_RECORD
+    }
+
+    /// The smallest that holds so much payload, or the largest.
+    pub(super) const fn for_payload(bytes: usize) -> Self {
+        match bytes.div_ceil(MAX_PAYLOAD) {
+            0..=1 => Self::Small,
+            2..=4 => Self::Medium,
+            _ => Self::Large,
+        }
     }
 
     /// The next larger one.

@@ -84,10 +84,21 @@ impl Incoming {
             .count()
     }
 
-    /// Marks `count` bytes of payload as taken.
+    /// The first piece of the payload, empty when there is none.
+    pub(super) fn first_payload(&self) -> &[u8] {
+        let payload = self.buffer.as_ref().and_then(|buffer| buffer.payloads().next());
+        payload.unwrap_or_default()
+    }
+
+    /// Marks `count` bytes of payload as taken. The buffer goes with the last of what is in it.
     pub(super) fn consume(&mut self, count: usize) {
         if let Some(buffer) = &mut self.buffer {
             buffer.consume(count);
+            let no_more = self.sealed.is_empty() || self.stop.is_some();
+            if no_more && buffer.pieces() == 0 {
+                self.sealed = 0..0;
+                self.buffer = None;
+            }
         }
     }
 
@@ -124,7 +135,9 @@ impl Incoming {
 
     /// Opens the whole records that were read; `None` when there are none.
     fn open(&mut self, session: &mut Session) -> Option<Fill> {
-        let buffer = self.buffer.as_mut()?;
+        let Some(buffer) = self.buffer.as_mut() else {
+            return self.stop.take().map(|stop| Fill::Stop(*stop));
+        };
         let mut opened = 0;
         while self.stop.is_none() && opened < MAX_OPENED && buffer.pieces() < MAX_PIECES {
             let sealed = buffer.get(self.sealed.clone()).unwrap_or_default();

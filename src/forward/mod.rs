@@ -1,8 +1,23 @@
-//! Moves the bytes of an admitted connection. [`relay::run`] is the whole interface: it takes a permit, the two
-//! sockets and the TLS session, and returns how the connection ended.
+//! Moves the bytes of an admitted connection. There are two ways, made of the same halves (`incoming`, `outgoing`)
+//! and each asking for a permit: [`relay::run`] takes two sockets and the TLS session and returns how the connection
+//! ended; [`stream::TlsStream`] is the session as a stream, for a protocol that is spoken here.
 
 mod buffer;
 mod incoming;
+mod last_words;
 pub mod meter;
 mod outgoing;
 pub mod relay;
+pub mod stream;
+#[cfg(test)]
+mod testing;
+
+use std::task::Context;
+
+/// Has the task polled again, but only when the thread has looked at its sockets: waking it at once would let one busy
+/// connection run many turns before others are seen to be ready.
+fn give_way(cx: &mut Context<'_>) {
+    let yielding = std::pin::pin!(tokio::task::yield_now());
+    // The first poll hands the waker to the runtime and is always pending.
+    let _ = yielding.poll(cx);
+}

@@ -1,5 +1,5 @@
-//! Payload on its way into TLS: read into a buffer with room for headers and tags between, sealed where it lies, and
-//! written as one piece.
+//! Payload on its way into TLS: read or copied into a buffer with room for headers and tags between, sealed where it
+//! lies, and written as one piece.
 //!
 //! How much is read at a time follows the flow: more when the last read filled what it had, less when it hardly did.
 
@@ -60,6 +60,14 @@ impl Outgoing {
         &mut self.control
     }
 
+    /// Where to append control records that are to go out behind everything that is sealed: an alert, after which nothing
+    /// comes. Payload that is not written yet is no longer told of by [`Self::poll_write_to`].
+    pub(super) fn control_behind(&mut self) -> &mut Vec<u8> {
+        let (unwritten, _) = std::mem::replace(self, Self::new()).into_unwritten();
+        self.control = unwritten;
+        &mut self.control
+    }
+
     /// Reads once from `plain` and seals what came. Call it when [`Self::is_empty`]. Waits without a buffer.
     pub(super) fn poll_read_from(
         &mut self,
@@ -87,6 +95,22 @@ impl Outgoing {
         Poll::Ready(Ok(Read::Payload))
     }
 
+    /// Copies from `slices`, in their order, as much as one buffer holds, seals it, and returns how much that was. Call
+    /// it when [`Self::is_empty`], with something to copy.
+    pub(super) fn fill(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        session: &mut Session,
+    ) -> Result<usize, SessionError> {
+        let offered = slices
+            .iter()
+            .fold(0, |sum: usize, slice| sum.saturating_add(slice.len()));
+        let mut buffer = Buffer::take(Size::for_payload(offered));
+        let length = copy_into_slots(slices, &mut buffer);
+        self.seal(buffer, length, session)?;
+        Ok(length)
+    }
+
     /// Seals the `length` bytes that lie in the slots of `buffer`.
     fn seal(&mut self, mut buffer: Buffer, length: usize, session: &mut Session) -> Result<(), SessionError> {
         session.before_data(&mut self.control)?;
@@ -108,31 +132,43 @@ impl Outgoing {
     /// Writes once. Returns how many bytes of payload went out with their whole record by it. Call it when not
     /// [`Self::is_empty`].
     pub(super) fn poll_write_to(&mut self, cx: &mut Context<'_>, tls: &Stream) -> Poll<io::Result<usize>> {
-        let sealed = self
-            .buffer
-            .as_deref()
-            .and_then(|buffer| buffer.get(self.sealed.clone()))
-            .unwrap_or_default();
-        let written = if self.control.is_empty() {
-            ready!(tls.poll_try_write(cx, sealed))?
-        } else {
-            let both = [IoSlice::new(&self.control), IoSlice::new(sealed)];
-            let written = ready!(tls.poll_write_vectored(cx, &both))?;
-            let of_control = written.min(self.control.len());
-            self.control.drain(..of_control);
-            if self.control.is_empty() {
-                self.control = Vec::new();
-            }
-            written - of_control
-        };
+        let written = ready!(tls.poll_write_vectored(cx, self.unwritten(&mut [IoSlice::new(&[]); 2])))?;
+        Poll::Ready(Ok(self.advance(written)))
+    }
+
+    /// As [`Self::poll_write_to`], without waiting.
+    pub(super) fn try_write_to(&mut self, tls: &Stream) -> io::Result<usize> {
+        let written = tls.try_write_vectored(self.unwritten(&mut [IoSlice::new(&[]); 2]))?;
+        Ok(self.advance(written))
+    }
+
+    fn unwritten<'a, 'b>(&'a self, slices: &'b mut [IoSlice<'a>; 2]) -> &'b [IoSlice<'a>] {
+        let buffer = self.buffer.as_deref();
+        let sealed = buffer.and_then(|buffer| buffer.get(self.sealed.clone()));
+        *slices = [
+            IoSlice::new(&self.control),
+            IoSlice::new(sealed.unwrap_or_default()),
+        ];
+        slices
+            .get(usize::from(self.control.is_empty())..)
+            .unwrap_or_default()
+    }
+
+    /// Notes that `written` bytes went out, and returns how much payload in whole records that was.
+    fn advance(&mut self, written: usize) -> usize {
+        let of_control = written.min(self.control.len());
+        self.control.drain(..of_control);
+        if self.control.is_empty() {
+            self.control = Vec::new();
+        }
         let before = self.payload_before(self.sealed.start);
-        self.sealed.start += written;
+        self.sealed.start += written - of_control;
         let after = self.payload_before(self.sealed.start);
         if self.sealed.is_empty() {
             self.sealed = 0..0;
             self.buffer = None;
         }
-        Poll::Ready(Ok(after - before))
+        after - before
     }
 
     /// How much payload lies in the whole records that end at or before `at`.
@@ -173,4 +209,30 @@ fn read_into_slots(plain: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
         *slice = IoSliceMut::new(payload.unwrap_or_default());
     }
     plain.try_read_vectored(slices.get_mut(..slots).unwrap_or_default())
+}
+
+/// Copies into the places of payload what they can hold of `slices`, and returns how much that was.
+fn copy_into_slots(slices: &[IoSlice<'_>], buffer: &mut Buffer) -> usize {
+    let slots = buffer.size().records();
+    let mut slices = slices.iter().map(|slice| &**slice);
+    let mut from: &[u8] = &[];
+    let mut copied = 0;
+    for slot in buffer.chunks_exact_mut(MAX_SEALED).take(slots) {
+        let mut to = slot.get_mut(HEADER..HEADER + MAX_PAYLOAD).unwrap_or_default();
+        while !to.is_empty() {
+            if from.is_empty() {
+                match slices.next() {
+                    Some(next) => from = next,
+                    None => return copied,
+                }
+            }
+            let count = from.len().min(to.len());
+            let (now, later) = from.split_at(count);
+            let (room, rest) = to.split_at_mut(count);
+            room.copy_from_slice(now);
+            (from, to) = (later, rest);
+            copied += count;
+        }
+    }
+    copied
 }

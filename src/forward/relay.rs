@@ -23,10 +23,10 @@ use std::time::Duration;
 use rustls::AlertDescription;
 use tokio::time::{Instant, sleep_until};
 
-use super::buffer;
 use super::incoming::Incoming;
 use super::meter::Meter;
 use super::outgoing::Outgoing;
+use super::{buffer, give_way};
 use crate::authorize::Permit;
 use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
@@ -280,14 +280,6 @@ impl Relay {
         }
         (self.opening == OpeningState::Done && self.tls.is_broken()).then(|| peer_failed(&error))
     }
-}
-
-/// Has the task polled again, but only when the thread has looked at its sockets: waking it at once would let one busy
-/// connection run many turns before others are seen to be ready.
-fn give_way(cx: &mut Context<'_>) {
-    let yielding = std::pin::pin!(tokio::task::yield_now());
-    // The first poll hands the waker to the runtime and is always pending.
-    let _ = yielding.poll(cx);
 }
 
 fn peer_failed(error: &io::Error) -> Ending {

@@ -186,21 +186,29 @@ impl Stream {
     /// # Errors
     /// As [`Self::poll_try_write`].
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let length = bufs.iter().map(|buf| buf.len()).sum();
         loop {
             match self {
                 Self::Tcp(stream) => ready!(stream.poll_write_ready(cx))?,
                 Self::Unix(stream) => ready!(stream.poll_write_ready(cx))?,
             }
-            let written = self.try_io(Interest::WRITABLE, length, || match bufs {
-                [only] => Ok(send(self, only, SendFlags::NOSIGNAL)?),
-                several => Ok(rustix::io::writev(self, several)?),
-            });
-            match written {
+            match self.try_write_vectored(bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
         }
+    }
+
+    /// Writes what the socket takes at this moment, without waiting, from several places in their order. The task that
+    /// waits to write, if one does, goes on waiting.
+    ///
+    /// # Errors
+    /// The system's; `WouldBlock` when the socket is full.
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.try_io(Interest::WRITABLE, length, || match bufs {
+            [only] => Ok(send(self, only, SendFlags::NOSIGNAL)?),
+            several => Ok(rustix::io::writev(self, several)?),
+        })
     }
 
     /// One system call that moves at most `most` bytes. Moving less, but something, shows that the socket is empty (or

@@ -3,6 +3,7 @@
 use rustls::AlertDescription;
 
 use super::{Ended, Relay};
+use crate::forward::last_words;
 use crate::record::{Ending, Reason};
 
 impl Relay {
@@ -15,18 +16,8 @@ impl Relay {
             self.tls.abort();
             return Ended { ending, linger: None };
         }
-        let mut session = self.session;
-        // What is sealed already must go out before the alert: the peer would take the alert for its rest.
-        let (mut sealed, payload) = self.outgoing.into_unwritten();
         let alert = self.protocol_alert.unwrap_or(alert_for(ending.reason));
-        if session.seal_fatal(alert, &mut sealed).is_err() {
-            self.tls.abort();
-            return Ended { ending, linger: None };
-        }
-        let linger = self.tls.write_last(&sealed).await;
-        if linger.is_some() {
-            self.meter.sealed(payload);
-        }
+        let linger = last_words::say(self.tls, self.session, self.outgoing, alert, &self.meter).await;
         Ended { ending, linger }
     }
 }
