@@ -58,8 +58,10 @@ pub fn established(we_serve: bool) -> (Session, ExtractedSecrets) {
         } else {
             let config = WORLD.calling.client("out").unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(WORLD.server.clone());
-            let (ours, theirs) =
-                tokio::join!(handshake::connect(&mut near, config, || false), acceptor.accept(far));
+            let (ours, theirs) = tokio::join!(
+                handshake::connect(&mut near, config, || false),
+                acceptor.accept(far)
+            );
             let theirs: ServerConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
         }
