@@ -3,7 +3,7 @@
 //! rustls would keep them, but only inside of an object of 1.4 KB a connection (most of it another copy of the peer's
 //! chain), which is as much as everything else that an idle connection costs. So we keep the two secrets. rustls has one
 //! way to tell them, the one that serves key logs: it calls [`Collector`] while it makes them, and the driver of the
-//! handshake takes them from there, on the same thread and before anything else can run (`super::verify`
+//! handshake takes them from there, on the same thread and before anything else can run (`tls::verify::outcome`
 //! tells why that is sound). They go nowhere else.
 
 use std::cell::RefCell;
