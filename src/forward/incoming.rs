@@ -245,3 +245,6 @@ fn moved(from: &Buffer, at: Range<usize>, mut to: Buffer) -> Buffer {
     }
     to
 }
+
+#[cfg(test)]
+mod tests;

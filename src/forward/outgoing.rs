@@ -174,3 +174,6 @@ fn read_into_slots(plain: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
     }
     plain.try_read_vectored(slices.get_mut(..slots).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
