@@ -68,7 +68,10 @@ impl Size {
 #[derive(Default)]
 struct Pool {
     /// By size.
-    #[expect(clippy::vec_box, reason = "a buffer is one pointer in its connection, and stays the same box")]
+    #[expect(
+        clippy::vec_box,
+        reason = "a buffer is one pointer in its connection, and stays the same box"
+    )]
     kept: [Vec<Box<Slab>>; 3],
     /// The fewest that were kept at any moment since the last [`trim`]: so many too many.
     unused: [usize; 3],
