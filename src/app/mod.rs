@@ -1,7 +1,7 @@
 //! Builds every part in order, runs them, and ends them in order.
 //!
-//! [`start`] reads, checks and binds everything that can fail, and starts no thread: between it and
-//! [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
+//! [`start`] reads, checks and binds everything that can fail, and starts no thread (the allocator has
+//! one of its own from the first): between it and [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
 //! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
 
 mod control;

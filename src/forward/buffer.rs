@@ -12,7 +12,7 @@ use std::ops::{Deref, DerefMut, Range};
 use crate::tls::record::{MAX_PAYLOAD, MAX_RECORD};
 
 /// What a thread may have of the larger sizes, in bytes, those that wait in its pool included.
-const RATION: usize = 8 << 20;
+pub(super) const RATION: usize = 8 << 20;
 /// Buffers of each size that a thread keeps for later: about 3.2 MB at most, and of the larger sizes only as many as
 /// [`trim`] finds in use.
 const KEPT: [usize; 3] = [32, 8, 8];
@@ -101,6 +101,12 @@ thread_local! {
 #[cfg(test)]
 pub(super) fn taken() -> usize {
     TAKEN.with(std::cell::Cell::get)
+}
+
+/// Bytes of the larger sizes that this thread has, lent and kept.
+#[cfg(test)]
+pub(super) fn rationed() -> usize {
+    POOL.with(|pool| pool.borrow().rationed)
 }
 
 impl Pool {
@@ -270,10 +276,6 @@ impl DerefMut for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rationed() -> usize {
-        POOL.with(|pool| pool.borrow().rationed)
-    }
 
     #[test]
     fn the_larger_sizes_are_rationed_and_the_smallest_is_always_there() {

@@ -258,3 +258,6 @@ fn moved(from: &Buffer, at: Range<usize>, mut to: Buffer) -> Buffer {
     }
     to
 }
+
+#[cfg(test)]
+mod tests;

@@ -236,3 +236,6 @@ fn copy_into_slots(slices: &[IoSlice<'_>], buffer: &mut Buffer) -> usize {
     }
     copied
 }
+
+#[cfg(test)]
+mod tests;

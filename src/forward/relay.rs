@@ -40,7 +40,7 @@ const TURN_MOVES: usize = 8;
 /// Payload that ends a turn: some 100 us of work.
 const TURN_BYTES: usize = 256 << 10;
 /// After so long without a move, what can be made anew is freed.
-const SETTLED: Duration = Duration::from_secs(1);
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
 /// How long the last words of a side that takes nothing more are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -236,6 +236,10 @@ impl Relay {
         if self.sealing == SealingState::Done && self.no_more_opened() {
             return Poll::Ready(self.failed.take().map_or(Ok(Progress::Finished), Err));
         }
+        let stirred = self.settled && self.moved != before;
+        if stirred {
+            self.settled = false;
+        }
         if self.failed.is_some() && !self.failure_told {
             self.failure_told = true;
             return Poll::Ready(Ok(Progress::HalfFailed));
@@ -244,8 +248,7 @@ impl Relay {
             self.half_end_told = true;
             return Poll::Ready(Ok(Progress::HalfEnded));
         }
-        if self.settled && self.moved != before {
-            self.settled = false;
+        if stirred {
             return Poll::Ready(Ok(Progress::Stirred));
         }
         if again {

@@ -65,7 +65,7 @@ pub(super) fn meter() -> (Meter, Arc<Traffic>) {
 
 /// A stock peer that changes its key before the next write when told so.
 pub(super) struct Peer {
-    tls: TlsStream<TcpStream>,
+    pub(super) tls: TlsStream<TcpStream>,
     pub(super) rekey: Arc<AtomicBool>,
 }
 

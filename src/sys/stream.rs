@@ -213,7 +213,9 @@ impl Stream {
 
     /// One system call that moves at most `most` bytes. Moving less, but something, shows that the socket is empty (or
     /// full), as `WouldBlock` would: told so, the runtime waits for the next change without a call that fails first.
-    /// An end of data is remembered by the runtime apart from that.
+    /// An end of data is remembered by the runtime apart from that. tokio's own reads do the same, with the same
+    /// exception: a read also stops short at TCP's urgent mark (and where a unix socket passed descriptors); what lies
+    /// behind it is read when more comes (RFC 6093 advises against urgent data, and no TLS peer has any).
     fn try_io(
         &self,
         interest: Interest,

@@ -13,6 +13,7 @@ use rustls::{AlertDescription, ContentType, Error as TlsError, ExtractedSecrets}
 
 use super::alert;
 use super::record::{HEADER, Opener, RecordError, SEAL_LIMIT, Sealer, TRAILER};
+use super::resumption::tickets::MAX_SESSION;
 use super::traffic::{TrafficSecret, TrafficSecrets};
 use super::verify::{VerifiedPeer, lend_outcome, take_outcome};
 
@@ -24,8 +25,9 @@ const MAX_HANDSHAKE_MESSAGE: usize = (1 << 16) + 1024;
 
 /// The most tickets that one connection takes; stock servers give two. More are passed over.
 const MAX_TICKETS: u8 = 4;
-/// The longest NewSessionTicket message that is taken. It is sent along with the first message of a connection.
-const MAX_TICKET: usize = 4096;
+/// The longest NewSessionTicket message that is taken: what our own servers give, at most. It is sent along with the
+/// first message of a connection.
+const MAX_TICKET: usize = MAX_SESSION + 256;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -119,6 +121,7 @@ pub struct Session {
     /// The start of a post-handshake message that goes on in the next record.
     partial_message: Vec<u8>,
     idle_records: u8,
+    received_data: bool,
     /// The peer asked for new keys; ours change before the next data record (RFC 8446 section 4.6.3).
     update_owed: bool,
     sending: Sending,
@@ -148,6 +151,7 @@ impl Session {
             side,
             partial_message: Vec::new(),
             idle_records: 0,
+            received_data: false,
             update_owed: false,
             sending: Sending::Open,
             unsent,
@@ -155,12 +159,14 @@ impl Session {
         })
     }
 
-    /// Frees what the next record's opening and sealing can make anew: the keys' expanded form, over a kilobyte. Tickets
-    /// are not waited for any longer, either; they come at once or never.
+    /// Frees what the next record's opening and sealing can make anew: the keys' expanded form, over a kilobyte. Nor are
+    /// tickets waited for any longer once data has come: servers send them before, or with the first of it.
     pub fn rest(&mut self) {
         self.sealer.rest();
         self.opener.rest();
-        if let Side::Client(taker) = &mut self.side {
+        if let Side::Client(taker) = &mut self.side
+            && self.received_data
+        {
             *taker = None;
         }
     }
@@ -182,6 +188,7 @@ impl Session {
                     return Ok(Received::Nothing);
                 }
                 self.idle_records = 0;
+                self.received_data = true;
                 Ok(Received::Data(payload))
             }
             ContentType::Alert => self.alert(record.get(payload).unwrap_or_default()),

@@ -1,8 +1,10 @@
 //! The relay between stock rustls peers and plain sockets, both real.
 
+mod differential;
 mod endings;
 mod openssl;
 mod schedules;
+mod script;
 mod sharing;
 
 use std::sync::atomic::Ordering;

@@ -50,7 +50,7 @@ fn counted(traffic: &Traffic) -> (u64, u64) {
 
 /// Fails where a test would hang.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(30), future).await.expect("it hangs")
+    timeout(play::HANG, future).await.expect("it hangs")
 }
 
 /// What lies in an error of the stream.

@@ -36,9 +36,7 @@ impl AsyncWrite for TlsStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
-        Poll::Ready(this.check())
+        self.get_mut().poll_pending(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -49,8 +47,7 @@ impl AsyncWrite for TlsStream {
 impl TlsStream {
     /// Takes what one buffer holds of `slices`, when what was pending is written.
     fn poll_take(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx))?;
-        self.check()?;
+        ready!(self.poll_pending(cx))?;
         if self.writing != Writing::Open {
             return Poll::Ready(Err((&StreamError::ShutDown).into()));
         }
@@ -73,8 +70,7 @@ impl TlsStream {
         if self.writing == Writing::Open {
             self.writing = Writing::Closing;
         }
-        ready!(self.poll_drain(cx))?;
-        self.check()?;
+        ready!(self.poll_pending(cx))?;
         if self.writing == Writing::Closing {
             if let Err(error) = self.session.seal_close_notify(self.outgoing.control()) {
                 return Poll::Ready(Err(self.fail_writing(StreamError::Seal(error))));
@@ -84,6 +80,16 @@ impl TlsStream {
         }
         self.writing = Writing::Ended;
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is pending, and says whether something failed. When it did, what is pending (an alert perhaps) is tried
+    /// and not waited for: the peer may never read again.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let drained = self.poll_drain(cx);
+        if self.failure().is_some() {
+            return Poll::Ready(self.check());
+        }
+        drained
     }
 
     /// Writes what is pending.

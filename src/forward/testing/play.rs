@@ -1,19 +1,29 @@
 //! Scripts of what one side does, and the playing of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use super::pattern;
+use crate::forward::relay::SETTLED;
+
+/// Reads of a slow reader that a pause follows; it only gives way at the rest, so that no test takes long.
+const SLOW_READS: usize = 48;
+/// When a schedule hangs. The seconds that its rests skip count, too.
+pub(in crate::forward) const HANG: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Write(usize),
     Yield,
     Pause,
+    /// The connection has been quiet for so long that it settles: the session rests, buffers are trimmed.
+    Rest,
     Rekey,
 }
 
@@ -29,6 +39,8 @@ pub(in crate::forward) struct Script {
     pub(in crate::forward) finish: Finish,
     /// The most that is read at once, and then it pauses.
     sip: Option<usize>,
+    /// It speaks only when it has heard the other side's end.
+    listens_first: bool,
 }
 
 impl Script {
@@ -39,18 +51,36 @@ impl Script {
 }
 
 pub(in crate::forward) fn script() -> impl Strategy<Value = Script> {
+    // The longest fill the largest buffer several times over.
+    let length = prop_oneof![
+        2 => Just(1),
+        6 => 1..200_usize,
+        6 => 1..40_000_usize,
+        1 => 40_000..600_000_usize,
+    ];
     let act = prop_oneof![
-        4 => prop_oneof![1..200_usize, 1..40_000_usize].prop_map(Act::Write),
-        2 => Just(Act::Yield),
-        1 => Just(Act::Pause),
-        1 => Just(Act::Rekey),
+        8 => length.prop_map(Act::Write),
+        4 => Just(Act::Yield),
+        2 => Just(Act::Pause),
+        1 => Just(Act::Rest),
+        2 => Just(Act::Rekey),
     ];
     let finish = prop_oneof![5 => Just(Finish::End), 1 => Just(Finish::Reset)];
-    let sip = prop_oneof![2 => Just(None), 1 => (500..9000_usize).prop_map(Some)];
+    let sip = prop_oneof![4 => Just(None), 1 => (500..9000_usize).prop_map(Some), 1 => (9000..300_000_usize).prop_map(Some)];
     (proptest::collection::vec(act, 0..14), finish, sip).prop_map(|(acts, finish, sip)| Script {
         acts,
         finish,
         sip,
+        listens_first: false,
+    })
+}
+
+/// The scripts of the peer and of the application: both speak at once, or one when the other has ended.
+pub(in crate::forward) fn scripts() -> impl Strategy<Value = (Script, Script)> {
+    (script(), script(), 0..4_u8).prop_map(|(mut peer, mut app, first)| {
+        peer.listens_first = first == 1;
+        app.listens_first = first == 2;
+        (peer, app)
     })
 }
 
@@ -65,16 +95,35 @@ pub(in crate::forward) struct Heard {
 
 async fn listen(from: &mut (impl AsyncRead + Unpin), sip: Option<usize>, bytes: &mut Vec<u8>) -> bool {
     let mut buffer = vec![0; sip.unwrap_or(1 << 16)];
+    let mut pauses = 0;
     loop {
         match from.read(&mut buffer).await {
             Ok(0) => return true,
             Ok(read) => bytes.extend(&buffer[..read]),
             Err(_) => return false,
         }
-        if sip.is_some() {
+        if sip.is_some() && pauses < SLOW_READS {
+            pauses += 1;
             tokio::time::sleep(Duration::from_micros(50)).await;
+        } else if sip.is_some() {
+            yield_now().await;
         }
     }
+}
+
+/// Moves the runtime's clock on, and lets it run again at once: real sockets need real time.
+fn skip(time: Duration) {
+    tokio::time::pause();
+    // The clock is set at the first poll; what it waits for then is only that others get their turn.
+    let _ = std::pin::pin!(tokio::time::advance(time)).poll(&mut Context::from_waker(Waker::noop()));
+    tokio::time::resume();
+}
+
+/// A second of silence.
+async fn rest() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    skip(SETTLED);
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 async fn speak(to: &mut (impl AsyncWrite + Unpin), script: &Script, rekey: Option<&AtomicBool>) -> Spoken {
@@ -90,6 +139,7 @@ async fn speak(to: &mut (impl AsyncWrite + Unpin), script: &Script, rekey: Optio
             }
             Act::Yield => yield_now().await,
             Act::Pause => tokio::time::sleep(Duration::from_millis(1)).await,
+            Act::Rest => rest().await,
             Act::Rekey => {
                 if let Some(rekey) = rekey {
                     rekey.store(true, Ordering::Relaxed);
@@ -123,8 +173,18 @@ pub(in crate::forward) async fn play<S: AsyncRead + AsyncWrite + Unpin>(
     let mut clean = None;
     let outcome;
     {
-        let listening = listen(&mut from, script.sip, &mut bytes);
-        let speaking = speak(&mut to, script, rekey);
+        let cue = Notify::new();
+        let listening = async {
+            let how = listen(&mut from, script.sip, &mut bytes).await;
+            cue.notify_one();
+            how
+        };
+        let speaking = async {
+            if script.listens_first {
+                cue.notified().await;
+            }
+            speak(&mut to, script, rekey).await
+        };
         tokio::pin!(listening, speaking);
         let mut spoken = None;
         while clean.is_none() || spoken.is_none() {

@@ -55,7 +55,8 @@ impl ClientSessionStore for Sessions {
         kept.push_back(Kept { session, until });
     }
 
-    /// The listener dials one name, so that it is not asked for.
+    /// The listener dials one name, so that it is not asked for. Where that stands for several servers, each with a key of
+    /// its own, a ticket that meets another than its maker is spent for a full handshake.
     fn take_tls13_ticket(&self, _server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let now = self.clock.now();
         let mut kept = self.lock();

@@ -15,7 +15,7 @@ use crate::tls::verify::peer_until;
 
 /// The most that a session may have to go into a ticket, most of it the client's chain. A client must send the ticket
 /// in its first message: a larger one costs more than it saves.
-const MAX_SESSION: usize = 8 * 1024;
+pub(in crate::tls) const MAX_SESSION: usize = 8 * 1024;
 /// The most tickets of one key. Nonces are random; NIST SP 800-38D section 8.3 allows 2^32.
 const MAX_TICKETS: u32 = u32::MAX;
 

@@ -419,6 +419,21 @@ fn tickets_left(session: &Session) -> u8 {
 }
 
 #[test]
+fn a_client_at_rest_waits_for_tickets_until_data_has_come() {
+    let (mut client, mut server) = taking_tickets();
+    client.rest();
+    assert_eq!(
+        tickets_left(&client),
+        MAX_TICKETS,
+        "a late first answer brings one"
+    );
+    one_way(&mut server, &mut client);
+    client.rest();
+    assert_eq!(tickets_left(&client), 0);
+    exchange(&mut client, &mut server);
+}
+
+#[test]
 fn tickets_are_taken_up_to_a_bound_and_passed_over_beyond() {
     let (mut client, mut server) = taking_tickets();
     let tell = |client: &mut Session, server: &mut Session, message: &[u8]| {

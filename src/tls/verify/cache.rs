@@ -23,6 +23,8 @@ use super::{PeerSide, VerifiedPeer};
 const MAX_ENTRIES: usize = 4096;
 /// The most bytes that the remembered certificates have together; a usual chain has about one thousand.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// The longest chain that is remembered.
+const MAX_REMEMBERED: usize = 8 * 1024;
 
 /// The verified chains of one trust store.
 pub(super) struct Cache {
@@ -102,6 +104,11 @@ impl Cache {
 
     /// Remembers a peer that was just verified, in the place of what is there.
     pub(super) fn insert(&self, presented: &Presented<'_>, peer: &Arc<VerifiedPeer>) {
+        // It is remembered before the peer has shown that it holds the key: one who pads a chain that it has seen must
+        // not push out those that are in use.
+        if presented.bytes() > MAX_REMEMBERED {
+            return;
+        }
         let place = self.place(presented);
         let slot = Slot {
             side: presented.side,

@@ -1,15 +1,17 @@
 //! Our end with an SVID and its peers, for the targets that need a TLS connection.
 #![allow(dead_code)]
 
+use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, ExtractedSecrets, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, ExtractedSecrets, KeyLog, ServerConfig, ServerConnection};
 use svidecar::sys::stream::Stream;
 use svidecar::tls::configs::Context;
 use svidecar::tls::handshake::{self, Established, Failure};
 use svidecar::tls::session::Session;
+use svidecar::tls::traffic::{TrafficSecret, collector, take_secrets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -26,9 +28,12 @@ struct Ends {
 static WORLD: LazyLock<Ends> = LazyLock::new(|| {
     let world = world::World::new();
     let suites = default_provider().cipher_suites;
+    let (mut client, mut server) = (world.stock_client(&suites), world.stock_server(&suites));
+    client.key_log = Arc::new(Recorder);
+    server.key_log = Arc::new(Recorder);
     Ends {
-        client: Arc::new(world.stock_client(&suites)),
-        server: Arc::new(world.stock_server(&suites)),
+        client: Arc::new(client),
+        server: Arc::new(server),
         ours: world.context(false),
         calling: world.context(true),
     }
@@ -42,8 +47,39 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.with(|runtime| runtime.block_on(future))
 }
 
+thread_local! {
+    static RECORDED: RefCell<Vec<(String, Vec<u8>)>> = RefCell::default();
+}
+
+/// Notes the secrets of the stock ends, so that a target can change their keys.
+#[derive(Debug)]
+struct Recorder;
+
+impl KeyLog for Recorder {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        RECORDED.with_borrow_mut(|recorded| recorded.push((label.to_owned(), secret.to_vec())));
+    }
+}
+
 /// Our end's session, and the secrets of a stock peer's.
 pub fn established(we_serve: bool) -> (Session, ExtractedSecrets) {
+    let (ours, secrets, _) = established_for_relay(we_serve);
+    (ours.session, secrets)
+}
+
+/// Our end, the secrets of a stock peer's, and what the next key that the peer sends with is made from.
+pub fn established_for_relay(we_serve: bool) -> (Established, ExtractedSecrets, TrafficSecret) {
+    let (ours, secrets) = shake_hands(we_serve);
+    let collector = collector();
+    for (label, secret) in RECORDED.take() {
+        collector.log(&label, &[], &secret);
+    }
+    let traffic = take_secrets().unwrap();
+    let sending = if we_serve { traffic.client } else { traffic.server };
+    (ours, secrets, sending)
+}
+
+fn shake_hands(we_serve: bool) -> (Established, ExtractedSecrets) {
     block_on(async {
         let (near, far) = UnixStream::pair().unwrap();
         let mut near = Stream::Unix(near);
@@ -54,7 +90,7 @@ pub fn established(we_serve: bool) -> (Session, ExtractedSecrets) {
             let (ours, theirs) =
                 tokio::join!(handshake::accept(&mut near, config), connector.connect(name, far));
             let theirs: ClientConnection = theirs.unwrap().into_inner().1;
-            (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
+            (ours.unwrap(), theirs.dangerous_extract_secrets().unwrap())
         } else {
             let config = WORLD.calling.client("out").unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(WORLD.server.clone());
@@ -63,7 +99,7 @@ pub fn established(we_serve: bool) -> (Session, ExtractedSecrets) {
                 acceptor.accept(far)
             );
             let theirs: ServerConnection = theirs.unwrap().into_inner().1;
-            (ours.unwrap().session, theirs.dangerous_extract_secrets().unwrap())
+            (ours.unwrap(), theirs.dangerous_extract_secrets().unwrap())
         }
     })
 }

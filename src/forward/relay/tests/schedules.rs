@@ -1,32 +1,18 @@
 //! Random schedules on both sides, compared with a plain model: each side hears what the other sent, whole when both
 //! ended in order, a part of it and no clean end when one did not.
 
-use super::*;
-use crate::forward::testing::play::*;
 use proptest::prelude::*;
 
-async fn both(we_serve: bool, room: Option<u32>, limit: u64, peer_does: Script, app_does: Script) {
-    let Bench { mut ends, peer, app } = Bench::new(we_serve, room).await;
-    ends.session.set_seal_limit(limit);
-    let rekey = peer.rekey.clone();
-    let peer_side = async {
-        let (peer, mut heard) = play(peer, &peer_does, Some(&rekey)).await;
-        if heard.left {
-            reset(peer.into_socket());
-        } else {
-            let mut peer = peer;
-            heard.bytes.extend(peer.hear().await.0);
-        }
-        heard
-    };
-    let app_side = async {
-        let (app, heard) = play(app, &app_does, None).await;
-        if heard.left {
-            reset(app);
-        }
-        heard
-    };
-    let (report, at_peer, at_app) = tokio::join!(relayed(ends), peer_side, app_side);
+use super::script::{setting, through_the_engine};
+use super::*;
+use crate::forward::testing::play::*;
+
+/// Fails when this is not what the model allows.
+pub(super) fn check(
+    report: &Report,
+    (at_peer, at_app): (&Heard, &Heard),
+    (peer_does, app_does): (&Script, &Script),
+) {
     let (up, down) = (pattern(peer_does.total()), pattern(app_does.total()));
     assert!(
         up.starts_with(&at_app.bytes),
@@ -88,13 +74,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
-    fn any_schedule_ends_as_the_model_says(
-        we_serve: bool,
-        room in prop_oneof![Just(None), Just(Some(2048)), Just(Some(16_384))],
-        limit in 1..20_u64,
-        peer_does in script(),
-        app_does in script(),
-    ) {
-        block_on(both(we_serve, room, limit, peer_does, app_does));
+    fn any_schedule_ends_as_the_model_says(setting in setting(), (peer_does, app_does) in scripts()) {
+        block_on(async {
+            let (report, at_peer, at_app) = through_the_engine(setting, &peer_does, &app_does).await;
+            check(&report, (&at_peer, &at_app), (&peer_does, &app_does));
+        });
     }
 }

@@ -226,7 +226,20 @@ async fn what_a_peer_said_before_it_left_is_read_after_writing_failed() {
 
 #[tokio::test]
 async fn a_writer_that_waits_is_woken_when_reading_fails() {
-    // A peer that sends an alert and reads nothing: the socket stays open, and full.
+    for how in [How::Alert, How::Broken, How::Truncated] {
+        tokio::task::LocalSet::new().run_until(woken(how)).await;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Alert,
+    Broken,
+    Truncated,
+}
+
+async fn woken(how: How) {
+    // A peer that ends the connection so and reads nothing: the socket stays open, and full.
     let (near, far) = tcp_pair(Some(2048)).await;
     let (mut near, mut far) = (Stream::Tcp(near), Stream::Tcp(far));
     let (ours, theirs) = tokio::join!(serve_as_us(&mut near), call_as_us(&mut far));
@@ -234,7 +247,7 @@ async fn a_writer_that_waits_is_woken_when_reading_fails() {
     let mut stream = TlsStream::new(&permit(), near, ours.session, ours.unread, meter().0);
     fill_up(&mut stream, &pattern(1 << 20)).await;
     let (mut from, mut to) = tokio::io::split(stream);
-    let alert = async {
+    {
         // Of tasks of their own, so that one's wake-up is not the other's.
         let writer = tokio::task::spawn_local(async move { to.write(b"more").await });
         let reader = tokio::task::spawn_local(async move { from.read(&mut [0; 1]).await });
@@ -247,12 +260,26 @@ async fn a_writer_that_waits_is_woken_when_reading_fails() {
             .session
             .seal_fatal(AlertDescription::AccessDenied, &mut words);
         sealed.unwrap();
-        far.write_all(&words).await.unwrap();
+        match how {
+            How::Alert => far.write_all(&words).await.unwrap(),
+            How::Broken => {
+                *words.last_mut().unwrap() ^= 1;
+                far.write_all(&words).await.unwrap();
+            }
+            How::Truncated => far.shutdown().await.unwrap(),
+        }
         for task in [reader, writer] {
             let error = soon(task).await.unwrap().unwrap_err();
-            assert_eq!(cause(&error), &StreamError::Alert(AlertDescription::AccessDenied));
+            let as_expected = match cause(&error) {
+                StreamError::Alert(alert) => {
+                    matches!(how, How::Alert) && *alert == AlertDescription::AccessDenied
+                }
+                StreamError::Broken(_) => matches!(how, How::Broken),
+                StreamError::Truncated => matches!(how, How::Truncated),
+                _ => false,
+            };
+            assert!(as_expected, "{how:?}: {error}");
         }
-    };
-    tokio::task::LocalSet::new().run_until(alert).await;
+    }
     assert_eq!(buffer::taken(), 0);
 }
