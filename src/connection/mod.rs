@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::authorize::Permit;
 use crate::config::settings::{self, ListenerKind};
-use crate::forward::relay::Ends;
+use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
 use crate::record::{Direction, Ending, HandshakeKind, PeerAddr, Reason};
@@ -209,7 +209,7 @@ impl Serving<'_> {
     ) -> Result<Established, Failure> {
         let limit = self.worker.live.limits.handshake_timeout;
         let started = tokio::time::Instant::now();
-        // Boxed: its state is dead weight for the rest of the connection's life.
+        // Boxed: an async function stores what it is given once more, and this is large.
         let result = tokio::select! {
             result = timeout(limit, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
                 reason: Reason::HandshakeTimeout,
@@ -289,13 +289,8 @@ impl Serving<'_> {
 }
 
 /// Ends a TLS connection that is not relayed with a fatal alert, and hands back the socket for a lingering close.
-async fn refuse(mut session: Session, stream: Stream, alert: AlertDescription) -> Option<Stream> {
-    let mut last = Vec::new();
-    if session.seal_fatal(alert, &mut last).is_err() {
-        stream.abort();
-        return None;
-    }
-    stream.write_last(&last).await
+async fn refuse(session: Session, stream: Stream, alert: AlertDescription) -> Option<Stream> {
+    forward::refuse(stream, session, Vec::new(), alert).await
 }
 
 /// Closes the TLS socket of a handshake that failed.

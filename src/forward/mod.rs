@@ -12,6 +12,8 @@ pub mod stream;
 #[cfg(test)]
 mod testing;
 
+pub use last_words::refuse;
+
 use std::task::Context;
 
 /// Has the task polled again, but only when the thread has looked at its sockets: waking it at once would let one busy

@@ -160,13 +160,25 @@ fn nonce(iv: &[u8; 12], sequence: u64) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Seals the records of one direction.
-pub struct Sealer {
+/// The key of one direction and its record counter.
+struct Keyed<K> {
     secrets: Secrets,
-    /// Expanded from the secrets when there is something to seal.
-    key: Option<TlsRecordSealingKey>,
+    /// Made from the secrets when there is something to protect.
+    expanded: Option<K>,
     sequence: u64,
 }
+
+impl<K> Keyed<K> {
+    fn update(&mut self, secret: &TrafficSecret) -> Result<(), RecordError> {
+        self.secrets = self.secrets.next(secret).ok_or(RecordError::Keys)?;
+        self.expanded = None;
+        self.sequence = 0;
+        Ok(())
+    }
+}
+
+/// Seals the records of one direction.
+pub struct Sealer(Keyed<TlsRecordSealingKey>);
 
 impl Sealer {
     /// A sealer that goes on at `sequence`.
@@ -175,12 +187,12 @@ impl Sealer {
     /// Keys of a kind this layer does not know.
     pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
         let secrets = Secrets::new(secrets)?;
-        let key = Some(secrets.sealing_key(sequence)?);
-        Ok(Self {
+        let expanded = Some(secrets.sealing_key(sequence)?);
+        Ok(Self(Keyed {
             secrets,
-            key,
+            expanded,
             sequence,
-        })
+        }))
     }
 
     /// Goes over to the next generation of keys, whose traffic secret is `secret`.
@@ -188,21 +200,18 @@ impl Sealer {
     /// # Errors
     /// The keys could not be made.
     pub fn update(&mut self, secret: &TrafficSecret) -> Result<(), RecordError> {
-        self.secrets = self.secrets.next(secret).ok_or(RecordError::Keys)?;
-        self.key = None;
-        self.sequence = 0;
-        Ok(())
+        self.0.update(secret)
     }
 
     /// Frees the expanded key. The next record expands it again.
     pub fn rest(&mut self) {
-        self.key = None;
+        self.0.expanded = None;
     }
 
     /// How many records the key has sealed.
     #[must_use]
     pub const fn sealed(&self) -> u64 {
-        self.sequence
+        self.0.sequence
     }
 
     /// Seals the `length` payload bytes that lie [`HEADER`] bytes into `slot`, and returns the record's whole length.
@@ -228,27 +237,27 @@ impl Sealer {
         if let Some(last) = inner.last_mut() {
             *last = u8::from(content_type);
         }
-        let next = self.sequence.checked_add(1).ok_or(RecordError::Seal)?;
-        let key = match &mut self.key {
+        let keyed = &mut self.0;
+        let next = keyed.sequence.checked_add(1).ok_or(RecordError::Seal)?;
+        let key = match &mut keyed.expanded {
             Some(key) => key,
-            none => none.insert(self.secrets.sealing_key(self.sequence)?),
+            none => none.insert(keyed.secrets.sealing_key(keyed.sequence)?),
         };
         let tag = key
-            .seal_in_place_separate_tag(nonce(&self.secrets.iv, self.sequence), Aad::from(&*header), inner)
+            .seal_in_place_separate_tag(
+                nonce(&keyed.secrets.iv, keyed.sequence),
+                Aad::from(&*header),
+                inner,
+            )
             .map_err(|_| RecordError::Seal)?;
         tag_out.copy_from_slice(tag.as_ref());
-        self.sequence = next;
+        keyed.sequence = next;
         Ok(HEADER + body)
     }
 }
 
 /// Opens the records of one direction.
-pub struct Opener {
-    secrets: Secrets,
-    /// Expanded from the secrets when there is something to open.
-    key: Option<TlsRecordOpeningKey>,
-    sequence: u64,
-}
+pub struct Opener(Keyed<TlsRecordOpeningKey>);
 
 impl Opener {
     /// An opener that goes on at `sequence`.
@@ -257,12 +266,12 @@ impl Opener {
     /// Keys of a kind this layer does not know.
     pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, RecordError> {
         let secrets = Secrets::new(secrets)?;
-        let key = Some(secrets.opening_key()?);
-        Ok(Self {
+        let expanded = Some(secrets.opening_key()?);
+        Ok(Self(Keyed {
             secrets,
-            key,
+            expanded,
             sequence,
-        })
+        }))
     }
 
     /// Goes over to the next generation of keys, whose traffic secret is `secret`.
@@ -270,15 +279,12 @@ impl Opener {
     /// # Errors
     /// The keys could not be made.
     pub fn update(&mut self, secret: &TrafficSecret) -> Result<(), RecordError> {
-        self.secrets = self.secrets.next(secret).ok_or(RecordError::Keys)?;
-        self.key = None;
-        self.sequence = 0;
-        Ok(())
+        self.0.update(secret)
     }
 
     /// Frees the expanded key. The next record expands it again.
     pub fn rest(&mut self) {
-        self.key = None;
+        self.0.expanded = None;
     }
 
     /// Opens one whole record (as [`record_length`] delimits it) in place. Returns its inner content type and where
@@ -288,15 +294,20 @@ impl Opener {
     /// Whatever RFC 8446 section 5.2 makes fatal; nothing may be read afterwards.
     pub fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Range<usize>), RecordError> {
         let (header, body) = record.split_at_mut_checked(HEADER).ok_or(RecordError::BadMac)?;
-        let next = self.sequence.checked_add(1).ok_or(RecordError::BadMac)?;
-        let key = match &self.key {
+        let keyed = &mut self.0;
+        let next = keyed.sequence.checked_add(1).ok_or(RecordError::BadMac)?;
+        let key = match &keyed.expanded {
             Some(key) => key,
-            None => self.key.insert(self.secrets.opening_key()?),
+            None => keyed.expanded.insert(keyed.secrets.opening_key()?),
         };
         let plain = key
-            .open_in_place(nonce(&self.secrets.iv, self.sequence), Aad::from(&*header), body)
+            .open_in_place(
+                nonce(&keyed.secrets.iv, keyed.sequence),
+                Aad::from(&*header),
+                body,
+            )
             .map_err(|_| RecordError::BadMac)?;
-        self.sequence = next;
+        keyed.sequence = next;
         // Padding counts, too: content, type and padding are limited together (RFC 8446 section 5.4).
         if plain.len() > MAX_PAYLOAD + 1 {
             return Err(RecordError::Overflow);
@@ -314,7 +325,7 @@ impl Opener {
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sealer")
-            .field("sequence", &self.sequence)
+            .field("sequence", &self.0.sequence)
             .finish_non_exhaustive()
     }
 }
@@ -322,7 +333,7 @@ impl std::fmt::Debug for Sealer {
 impl std::fmt::Debug for Opener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opener")
-            .field("sequence", &self.sequence)
+            .field("sequence", &self.0.sequence)
             .finish_non_exhaustive()
     }
 }

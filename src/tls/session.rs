@@ -1,8 +1,8 @@
 //! An established TLS 1.3 connection: what its records mean (RFC 8446 sections 4.6, 5, 6).
 //!
 //! A [`Session`] seals what is sent and opens what is received, answers key updates, keeps a few session tickets for
-//! later connections, and tells data from the end of data and from a failure. It does no I/O and holds no buffer for data: the caller
-//! reads records into its own and has them opened there.
+//! later connections, and tells data from the end of data and from a failure. It does no I/O and holds no buffer for
+//! data: the caller reads records into its own and has them opened there.
 
 use std::ops::Range;
 use std::sync::Arc;

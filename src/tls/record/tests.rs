@@ -197,12 +197,12 @@ fn limits_of_length() {
 #[test]
 fn a_counter_that_ran_out_seals_and_opens_nothing() {
     let (mut sealer, mut opener) = pair(0, 1);
-    sealer.sequence = u64::MAX;
+    sealer.0.sequence = u64::MAX;
     assert_eq!(
         sealer.seal(ContentType::ApplicationData, &mut [0; 64], 3),
         Err(RecordError::Seal)
     );
-    opener.sequence = u64::MAX;
+    opener.0.sequence = u64::MAX;
     assert_eq!(opener.open(&mut [0; 64]), Err(RecordError::BadMac));
 }
 
