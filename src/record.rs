@@ -100,6 +100,12 @@ closed_set! {
         NoAllowRule = "no_allow_rule",
         /// No `peer` pattern of the outbound listener names the ID that answered.
         PeerNotExpected = "peer_not_expected",
+        /// An entry of the deny list names the peer's ID or certificate.
+        DenyList = "deny_list",
+        /// The inbound listener does not accept the peer's trust domain.
+        TrustDomainNotAccepted = "trust_domain_not_accepted",
+        /// A budget of the peer's identity is used up.
+        OverBudget = "over_budget",
 
         /// We hold no SVID: none was issued yet, or it was withdrawn.
         NoIdentity = "no_identity",
@@ -109,6 +115,10 @@ closed_set! {
         MaxConnections = "max_connections",
         /// `limits.max_handshakes` was reached.
         MaxHandshakes = "max_handshakes",
+        /// `limits.max_handshakes_per_source` was reached for the peer's address.
+        MaxHandshakesPerSource = "max_handshakes_per_source",
+        /// A load balancer in `accept_proxy_from` sent no PROXY header, or a malformed one.
+        ProxyHeader = "proxy_header",
         /// The handshake took longer than `limits.handshake_timeout`.
         HandshakeTimeout = "handshake_timeout",
         /// The peer spoke something other than TLS.
@@ -141,6 +151,8 @@ closed_set! {
         ConnectFailed = "connect_failed",
         /// The upstream did not answer within `limits.connect_timeout`.
         ConnectTimeout = "connect_timeout",
+        /// The caller cannot be told to the upstream in the PROXY header that `proxy_protocol` asks for.
+        ProxyUnencodable = "proxy_unencodable",
         /// The peer reset the connection, or ended it with a TLS alert.
         PeerReset = "peer_reset",
         /// The peer's TCP connection ended without close_notify: what came may be cut short.
@@ -152,6 +164,10 @@ closed_set! {
         PolicyChange = "policy_change",
         /// The rule that admitted this connection expired, and no other does.
         RuleExpired = "rule_expired",
+        /// The deny list names this connection's peer now.
+        DenyListChange = "deny_list_change",
+        /// A deny rule whose time has come matches this connection.
+        RuleBegan = "rule_began",
         /// The bundles we hold now do not admit the peer's chain.
         BundleChange = "bundle_change",
         /// The identity this connection was made with is no longer ours.
@@ -160,6 +176,8 @@ closed_set! {
         PeerExpired = "peer_expired",
         /// Our certificate chain that this connection was made with ran out.
         OwnExpired = "own_expired",
+        /// The peer's renewal of this connection was not valid.
+        RenewalRefused = "renewal_refused",
         /// Nothing was sent either way for `limits.idle_timeout`.
         IdleTimeout = "idle_timeout",
         /// The listener is shutting down and `limits.drain_timeout` is over.
@@ -177,11 +195,18 @@ impl Reason {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::Finished => Outcome::Ok,
-            Self::DenyRule | Self::NoAllowRule | Self::PeerNotExpected => Outcome::Denied,
+            Self::DenyRule
+            | Self::NoAllowRule
+            | Self::PeerNotExpected
+            | Self::DenyList
+            | Self::TrustDomainNotAccepted
+            | Self::OverBudget => Outcome::Denied,
             Self::NoIdentity
             | Self::IdentityExpired
             | Self::MaxConnections
             | Self::MaxHandshakes
+            | Self::MaxHandshakesPerSource
+            | Self::ProxyHeader
             | Self::HandshakeTimeout
             | Self::NotTls
             | Self::NoCommonParameters
@@ -197,16 +222,20 @@ impl Reason {
             | Self::ResolveFailed
             | Self::ConnectFailed
             | Self::ConnectTimeout
+            | Self::ProxyUnencodable
             | Self::PeerReset
             | Self::PeerTruncated
             | Self::ApplicationReset
             | Self::Internal => Outcome::Failed,
             Self::PolicyChange
             | Self::RuleExpired
+            | Self::DenyListChange
+            | Self::RuleBegan
             | Self::BundleChange
             | Self::IdentityChange
             | Self::PeerExpired
             | Self::OwnExpired
+            | Self::RenewalRefused
             | Self::IdleTimeout
             | Self::DrainTimeout
             | Self::Shutdown => Outcome::Closed,

@@ -60,7 +60,8 @@ fn beyond_max_connections_a_peer_is_refused_and_never_queued() {
 #[test]
 fn beyond_max_handshakes_a_peer_is_refused_until_one_is_over() {
     let scene = InboundSetup {
-        settings: "limits: { max_handshakes: 2 }\n",
+        // One worker takes connections in the order in which they came.
+        settings: "workers: 1\nlimits: { max_handshakes: 2 }\n",
         ..InboundSetup::default()
     }
     .start();

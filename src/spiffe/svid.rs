@@ -49,6 +49,8 @@ pub struct Leaf {
     pub not_after: SystemTime,
     /// The serial number in lower-case hexadecimal, two digits a byte, without a sign byte.
     pub serial: String,
+    /// SHA-256 over SubjectPublicKeyInfo in DER (RFC 5280 section 4.1.2.7).
+    pub key_hash: [u8; 32],
     /// The key's kind for people, such as `EC P-256` or `RSA 2048`.
     pub key_type: String,
     /// The extended key usage, where the certificate has one.
@@ -109,6 +111,7 @@ pub fn check_leaf(der: &[u8]) -> Result<Leaf, LeafError> {
         not_before,
         not_after,
         serial: serial(&cert),
+        key_hash: key::key_hash(cert.public_key()),
         key_type,
         extended_key_usage: extended_key_usage(&cert)?,
     })

@@ -86,8 +86,13 @@ pub struct VerifiedPeer {
     /// The last instant at which the chain is valid: the earliest end among the leaf, the intermediates that were
     /// used, and the authority.
     pub not_after: SystemTime,
+    /// When the leaf became valid, which is when it was issued as far as a certificate tells: SPIRE dates it ten seconds
+    /// back.
+    pub issued: SystemTime,
     /// The leaf's serial number in lower-case hexadecimal.
     pub serial: String,
+    /// SHA-256 over the leaf's SubjectPublicKeyInfo in DER (RFC 5280 section 4.1.2.7).
+    pub key_hash: [u8; 32],
     /// The leaf's key, such as `EC P-256`.
     pub key_type: String,
 }
@@ -166,7 +171,9 @@ fn verify_anew(
         chain,
         not_before,
         not_after,
+        issued: leaf.not_before,
         serial: leaf.serial,
+        key_hash: leaf.key_hash,
         key_type: leaf.key_type,
     })
 }

@@ -19,6 +19,18 @@ use super::errors::Defect;
 const MIN_RSA_BITS: usize = 2048;
 const MAX_RSA_BITS: usize = 8192;
 
+/// SHA-256 over the key as it stands in the certificate, `SubjectPublicKeyInfo` in DER: what
+/// `openssl pkey -pubin -outform DER | sha256sum` prints.
+pub(super) fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> [u8; 32] {
+    let mut hash = [0; 32];
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki.raw);
+    // Both are 32 bytes.
+    for (byte, of_digest) in hash.iter_mut().zip(digest.as_ref()) {
+        *byte = *of_digest;
+    }
+    hash
+}
+
 /// The key's kind for people, or why it is not taken.
 pub(super) fn key_type(spki: &SubjectPublicKeyInfo<'_>) -> Result<String, Defect> {
     let algorithm = &spki.algorithm;

@@ -307,6 +307,8 @@ fn a_leaf_says_what_it_is() {
     assert_eq!(leaf.not_before, now() - HOUR);
     assert_eq!(leaf.not_after, now() + HOUR);
     assert_eq!(leaf.serial, "8f01");
+    let key_hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.spki());
+    assert_eq!(leaf.key_hash, key_hash.as_ref());
     assert_eq!(leaf.key_type, "EC P-256");
     assert!(leaf.may_serve() && leaf.may_connect());
 }

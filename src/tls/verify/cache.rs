@@ -206,7 +206,9 @@ mod tests {
             chain: chain.into(),
             not_before: at(10),
             not_after: at(20),
+            issued: at(10),
             serial: String::new(),
+            key_hash: [0; 32],
             key_type: String::new(),
         })
     }
