@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::settings::{ListenerKind, PolicyMode};
-use crate::policy::{Facts, Policy};
-use crate::record::{Reason, Verdict};
+use crate::policy::{Action, Facts, Policy, RuleExplanation};
+use crate::record::{Candidate, Nearest, Reason, Unmet, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
 /// The policy in force.
@@ -59,12 +59,18 @@ pub struct Denial {
 pub struct Decision {
     /// What policy said. `Deny` in a permit means that policy is only audited.
     pub verdict: Verdict,
+    /// Why not, where it said no.
+    pub reason: Option<Reason>,
     /// The rule or `peer` pattern that decided, if one did.
     pub rule: Option<Arc<str>>,
+    /// What its description says.
+    pub description: Option<Arc<str>>,
     /// The audit rules that match.
     pub audited: Vec<Arc<str>>,
     /// The generation of the policy; 0 for an outbound listener, whose `peer` list is in the config.
     pub policy_generation: u64,
+    /// What the candidate policy says.
+    pub candidate: Option<Box<Candidate>>,
 }
 
 impl Permit {
@@ -93,35 +99,86 @@ pub struct Inbound<'a> {
 /// # Errors
 /// A [`Denial`], unless policy is only audited.
 pub fn inbound(view: &PolicyView, who: &Inbound<'_>, now: SystemTime) -> Result<Permit, Denial> {
-    let facts = Facts {
-        listener: who.listener,
-        peer: who.peer,
-        source: who.source,
-        own_trust_domain: who.own_trust_domain,
-    };
-    let outcome = view.policy.evaluate(&facts, now);
+    let outcome = view.policy.evaluate(&who.facts(), now);
     let decision = Arc::new(Decision {
         verdict: if outcome.allow {
             Verdict::Allow
         } else {
             Verdict::Deny
         },
+        reason: (!outcome.allow).then_some(outcome.reason),
         rule: outcome.rule,
+        description: None,
         audited: outcome.audited,
         policy_generation: view.generation,
+        candidate: None,
     });
     if outcome.allow || view.mode == PolicyMode::Audit {
         return Ok(Permit { decision });
     }
-    let detail = match (&decision.rule, outcome.reason) {
-        (Some(rule), _) => format!("rule `{rule}` denies it"),
-        (None, _) => format!("no allow rule of listener `{}` names it", who.listener),
-    };
     Err(Denial {
+        detail: describe(&decision, who.listener),
         decision,
         reason: outcome.reason,
-        detail,
     })
+}
+
+impl<'a> Inbound<'a> {
+    const fn facts(&self) -> Facts<'a> {
+        Facts {
+            listener: self.listener,
+            peer: self.peer,
+            source: self.source,
+            own_trust_domain: self.own_trust_domain,
+        }
+    }
+}
+
+/// Why policy said no, for the operator.
+#[must_use]
+pub fn describe(decision: &Decision, listener: &str) -> String {
+    match &decision.rule {
+        Some(rule) => format!("rule `{rule}` denies it"),
+        None => format!("no allow rule of listener `{listener}` names it"),
+    }
+}
+
+/// For a peer that no rule allows: the rule that comes nearest to it. Asked only when a denial is recorded, as it looks at
+/// every rule.
+#[must_use]
+pub fn nearest(
+    view: &PolicyView,
+    who: &Inbound<'_>,
+    decision: &Decision,
+    now: SystemTime,
+) -> Option<Box<Nearest>> {
+    if decision.reason != Some(Reason::NoAllowRule) {
+        return None;
+    }
+    let explanation = view.policy.explain(&who.facts(), now);
+    // The later a rule's first unmet condition, the more of it holds.
+    let order = ["to", "from", "source", "expires"];
+    let reached = |rule: &RuleExplanation| order.iter().position(|name| rule.condition == Some(*name));
+    let allowing = explanation
+        .rules
+        .into_iter()
+        .filter(|rule| rule.action == Action::Allow);
+    let mut best: Option<(usize, RuleExplanation)> = None;
+    for rule in allowing {
+        if let Some(place) = reached(&rule).filter(|place| *place > 0)
+            && best.as_ref().is_none_or(|(so_far, _)| place > *so_far)
+        {
+            best = Some((place, rule));
+        }
+    }
+    let (_, rule) = best?;
+    Some(Box::new(Nearest {
+        rule: rule.name,
+        unmet: vec![Unmet {
+            condition: rule.condition?,
+            detail: rule.detail.unwrap_or_default().into(),
+        }],
+    }))
 }
 
 /// The first of a listener's `peer` patterns that names `peer`.
@@ -139,20 +196,20 @@ pub fn outbound(kind: &ListenerKind, peer: &SpiffeId) -> Result<Permit, Denial> 
         ListenerKind::Outbound { peer: patterns, .. } => expected(patterns, peer),
         ListenerKind::Inbound { .. } => None,
     };
-    let decision = |verdict, rule| {
+    let decision = |verdict, reason, rule| {
         Arc::new(Decision {
             verdict,
+            reason,
             rule,
-            audited: Vec::new(),
-            policy_generation: 0,
+            ..Decision::default()
         })
     };
     match pattern {
         Some(pattern) => Ok(Permit {
-            decision: decision(Verdict::Allow, Some(pattern.text().clone())),
+            decision: decision(Verdict::Allow, None, Some(pattern.text().clone())),
         }),
         None => Err(Denial {
-            decision: decision(Verdict::Deny, None),
+            decision: decision(Verdict::Deny, Some(Reason::PeerNotExpected), None),
             reason: Reason::PeerNotExpected,
             detail: format!("no `peer` pattern of this listener names `{peer}`"),
         }),
