@@ -139,6 +139,7 @@ fn connection(entry: &Entry) -> Value {
         "peer_addr": entry.peer_addr,
         "peer_id": entry.peer.id.to_string(),
         "own_id": entry.own.id.to_string(),
+        "decision_id": decision.as_ref().map(|d| d.id),
         "verdict": decision.as_ref().map(|d| d.verdict),
         "rule": decision.as_ref().and_then(|d| d.rule.clone()),
         "policy_generation": decision.as_ref().map(|d| d.policy_generation),

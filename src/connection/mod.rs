@@ -15,6 +15,7 @@ pub mod live;
 mod open;
 mod outbound;
 pub mod registry;
+mod verdict;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
-use crate::record::{Direction, Ending, HandshakeKind, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, HandshakeKind, PeerAddr, Reason};
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
@@ -226,12 +227,14 @@ impl Serving<'_> {
                 detail: format!("the handshake took longer than {} ms", limit.as_millis()),
                 peer: None,
                 alerted: false,
+                check: None,
             })),
             () = self.worker.drain.forced() => Err(Failure {
                 reason: self.forced().reason,
                 detail: "during the handshake".to_owned(),
                 peer: None,
                 alerted: false,
+                check: None,
             }),
         };
         self.handshake = None;
@@ -245,8 +248,12 @@ impl Serving<'_> {
                 self.listener.metrics.handshake(kind, started.elapsed());
                 self.draft.resumed = Some(established.resumed);
                 self.draft.peer_id = Some(established.peer.id.clone());
+                self.draft.serial = Some(established.peer.serial.clone());
             }
-            Err(failure) => self.draft.peer_id = failure.peer.clone().map(Arc::new),
+            Err(failure) => {
+                self.draft.peer_id = failure.peer.clone().map(Arc::new);
+                self.handshake_failed(failure);
+            }
         }
         result
     }
@@ -267,16 +274,19 @@ impl Serving<'_> {
     }
 
     /// Checks what changed between the handshake and the registration.
-    fn recheck(&self, registered: &Registered) -> Result<(), Ending> {
+    fn recheck(&mut self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
-        authority::recheck(&registered.entry, &live.identity(), live.clock.now()).map_or(Ok(()), Err)
+        match authority::recheck(&registered.entry, &live.identity(), live.clock.now()) {
+            Some(finding) => Err(self.overtaken(&registered.entry, finding)),
+            None => Ok(()),
+        }
     }
 
-    /// Notes the terms on which the connection is open from now on.
-    fn admitted(&mut self, permit: &Permit, registered: &Registered) {
-        self.draft.decision = Some(permit.decision().clone());
+    /// Notes the verdict on which the connection is open from now on.
+    fn admitted(&mut self, decision: Arc<Decision>, registered: &Registered) {
+        self.draft.admission = Some(decision.id);
         // Nobody else sets it.
-        let _ = registered.entry.decision.set(permit.decision().clone());
+        let _ = registered.entry.decision.set(decision);
     }
 
     /// Why a connection ends that the drain did not wait for.

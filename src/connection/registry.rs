@@ -12,11 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 
-use crate::authorize::Decision;
 use crate::config::settings;
 use crate::forward::meter::Traffic;
 use crate::identity::material::{Bundle, Svid};
-use crate::record::{Direction, Ending, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, PeerAddr, Reason};
 use crate::tls::verify::VerifiedPeer;
 
 /// What an open connection was admitted on.
@@ -40,7 +39,7 @@ pub struct Entry {
     pub since: SystemTime,
     /// What has flowed.
     pub traffic: Arc<Traffic>,
-    /// The terms it is open on; absent until it is admitted.
+    /// The verdict that let it in; absent until it is admitted.
     pub decision: OnceLock<Arc<Decision>>,
     /// The generation of the last policy that was seen to admit it, after the one in `decision`.
     pub admitted_under: AtomicU64,

@@ -21,14 +21,21 @@ const PARTNER: &str = "spiffe://partner.example/web";
 const ALLOW_BOTH: &str =
     "rules: [{name: both, action: allow, from: ['spiffe://example.org/**', 'spiffe://partner.example/**']}]";
 
-struct Nowhere;
+/// The verdicts, and whether each had a line of its own.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Arc<Decision>, LogLine)>>);
 
-impl RecordSink for Nowhere {
+impl RecordSink for Told {
     fn record(&self, _: &ConnectionRecord) {}
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        self.0.lock().unwrap().push((decision.clone(), line));
+    }
 }
 
 struct World {
     clock: Arc<ManualClock>,
+    told: Arc<Told>,
     live: Arc<Live>,
     own: Ca,
     partner: Ca,
@@ -49,15 +56,17 @@ impl World {
                 upstream: Target::Ip("127.0.0.1:2".parse().unwrap()),
             },
         });
+        let told = Arc::new(Told::default());
         let live = Live::new(
             clock.clone(),
-            Arc::new(Nowhere),
+            told.clone(),
             Limits::default(),
             actions,
             PolicyMode::Enforce,
         );
         let world = Self {
             clock,
+            told,
             live: Arc::new(live),
             own: ca("example.org"),
             partner: ca("partner.example"),
@@ -161,7 +170,11 @@ impl World {
             certificate: None,
         };
         let permit = authorize::inbound(&self.live.policy(), &facts, self.now()).unwrap();
-        registered.entry.decision.set(permit.decision().clone()).unwrap();
+        let admission = Decision {
+            policy_generation: permit.decision().policy_generation,
+            ..crate::record::decision::tests::bare()
+        };
+        registered.entry.decision.set(Arc::new(admission)).unwrap();
         registered
     }
 }
