@@ -274,7 +274,7 @@ fn a_listener_no_rule_names_gets_the_rules_about_all() {
 }
 
 #[test]
-fn an_explanation_tells_the_first_condition_of_each_rule() {
+fn an_explanation_tells_every_condition_of_each_rule_that_does_not_hold() {
     let policy = compiled(
         "rules:
   - { name: to, action: allow, to: [stock] }
@@ -300,11 +300,12 @@ fn an_explanation_tells_the_first_condition_of_each_rule() {
     let text = policy.explain(&facts, at(5)).to_string();
     let expected = "\
 allow: spiffe://partner/x to listener `orders` from 192.0.2.1
-decided by rule `yes`
+decided by rule `yes` (p.yaml:7)
 
 8 rules
  - to (allow, p.yaml:2)
      to: listener `orders` is not `stock`
+     from: without `from`, only our own trust domain `home` is allowed, and the peer is of `partner`
  - from (allow, p.yaml:3)
      from: `spiffe://partner/x` is not `spiffe://home/a` or `spiffe://home/b/*`
  - own (allow, p.yaml:4)

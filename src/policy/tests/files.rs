@@ -26,7 +26,7 @@ fn refusals() {
         (String::new(), "p.yaml: the file is empty"),
         ("# only a comment\n".to_owned(), "p.yaml: the file is empty"),
         ("[]".to_owned(), "must be a mapping"),
-        ("{}".to_owned(), "`rules` is missing"),
+        ("{}".to_owned(), "p.yaml: the file says nothing"),
         ("rules:\n".to_owned(), "1:1: `rules` has no value"),
         ("rules: {}".to_owned(), "`rules` must be a list, not a mapping"),
         (
