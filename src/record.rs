@@ -324,6 +324,8 @@ pub struct ConnectionRecord {
     pub direction: Direction,
     /// Who connected to the listener.
     pub peer_addr: PeerAddr,
+    /// For whom it called, where it is a load balancer whose PROXY header is believed and names an address.
+    pub source: Option<PeerAddr>,
     /// The verified SPIFFE ID at the other end of the TLS connection.
     #[serde(serialize_with = "display_option")]
     pub peer_id: Option<Arc<SpiffeId>>,

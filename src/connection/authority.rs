@@ -282,7 +282,7 @@ fn judge_policy(
     let who = authorize::Inbound {
         listener: &entry.listener.name,
         peer: &entry.peer.id,
-        source: entry.peer_addr.ip(),
+        source: entry.source.ip(),
         own_trust_domain: own.trust_domain(),
     };
     let Err(denial) = authorize::inbound(policy, &who, now) else {

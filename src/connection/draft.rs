@@ -16,6 +16,8 @@ use crate::spiffe::SpiffeId;
 pub(super) struct Draft {
     pub(super) id: u64,
     pub(super) peer_addr: PeerAddr,
+    /// Who calls by a load balancer's PROXY header.
+    pub(super) source: Option<PeerAddr>,
     pub(super) since: SystemTime,
     pub(super) peer_id: Option<Arc<SpiffeId>>,
     pub(super) own_id: Option<Arc<SpiffeId>>,
@@ -33,6 +35,7 @@ impl Draft {
         Self {
             id,
             peer_addr,
+            source: None,
             since,
             peer_id: None,
             own_id: None,
@@ -44,6 +47,11 @@ impl Draft {
             listener: listener.settings.name.clone(),
             direction: listener.direction,
         }
+    }
+
+    /// Who calls: the believed address where there is one.
+    pub(super) fn source(&self) -> PeerAddr {
+        self.source.unwrap_or(self.peer_addr)
     }
 
     pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
@@ -60,6 +68,7 @@ impl Draft {
             listener: self.listener,
             direction: self.direction,
             peer_addr: self.peer_addr,
+            source: self.source,
             peer_id: self.peer_id,
             own_id: self.own_id,
             resumed: self.resumed,

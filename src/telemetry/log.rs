@@ -186,11 +186,12 @@ fn build(
 }
 
 /// The names of a record's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
-pub(super) const RECORD_FIELDS: [&str; 18] = [
+pub(super) const RECORD_FIELDS: [&str; 19] = [
     "id",
     "listener",
     "direction",
     "peer_addr",
+    "source",
     "peer_id",
     "own_id",
     "resumed",
@@ -211,11 +212,12 @@ fn record_fields(record: &ConnectionRecord) -> Vec<(&'static str, Value)> {
     fn text<T: ToString>(value: &Option<T>) -> Value {
         value.as_ref().map_or(Value::Null, |v| Value::from(v.to_string()))
     }
-    let values: [Value; 18] = [
+    let values: [Value; 19] = [
         record.id.into(),
         (&*record.listener).into(),
         record.direction.as_str().into(),
         record.peer_addr.to_string().into(),
+        text(&record.source),
         text(&record.peer_id),
         text(&record.own_id),
         record.resumed.into(),

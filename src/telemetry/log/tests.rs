@@ -37,6 +37,7 @@ fn record(reason: Reason) -> ConnectionRecord {
         listener: "orders".into(),
         direction: Direction::Inbound,
         peer_addr: PeerAddr::Ip([10, 1, 2, 3].into(), 99),
+        source: None,
         peer_id: Some(Arc::new("spiffe://example.org/web".parse().unwrap())),
         own_id: None,
         resumed: Some(false),
@@ -66,8 +67,8 @@ fn a_record_is_one_readable_line() {
     assert_eq!(
         text,
         "1970-01-01T00:00:01.500000Z WARN  svidecar::connection: connection denied id=7 listener=orders \
-         direction=inbound peer_addr=10.1.2.3:99 peer_id=spiffe://example.org/web own_id=- resumed=false verdict=deny \
-         rule=no-web audited=- result=denied reason=deny_rule detail=\"two words\" policy_generation=3 upstream=- bytes_up=10 \
+         direction=inbound peer_addr=10.1.2.3:99 source=- peer_id=spiffe://example.org/web own_id=- resumed=false \
+         verdict=deny rule=no-web audited=- result=denied reason=deny_rule detail=\"two words\" policy_generation=3 upstream=- bytes_up=10 \
          bytes_down=20 duration_ms=1.234\n"
     );
 }
