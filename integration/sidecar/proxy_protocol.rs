@@ -277,6 +277,10 @@ fn a_header_and_what_follows_may_come_in_any_pieces() {
             stream.write_all(header).unwrap();
         }
         let mut client = rustls::StreamOwned::new(connection, stream);
+        client.flush().unwrap();
+        while client.conn.is_handshaking() {
+            client.conn.complete_io(&mut client.sock).unwrap();
+        }
         exchange(&mut client, &mut scene.app.accept(), "hello");
     };
     for header in [PARTNER.to_vec(), partner_v2(), v2(0x20, 0, b"")] {

@@ -11,6 +11,7 @@ use crate::config::settings::{Address, Listener, ListenerKind, Target};
 use crate::record::Direction;
 use crate::spiffe::IdPattern;
 use crate::yaml::{Fields, Findings, Node, Place, Value};
+#[cfg(test)]
 pub(super) use proxy::PROXY_PROTOCOL;
 
 /// More than this in one file is a mistake of a template.

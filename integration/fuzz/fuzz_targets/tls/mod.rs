@@ -87,8 +87,10 @@ fn shake_hands(we_serve: bool) -> (Established, ExtractedSecrets) {
             let config = WORLD.ours.server("in").unwrap();
             let connector = tokio_rustls::TlsConnector::from(WORLD.client.clone());
             let name = ServerName::try_from("elsewhere.test").unwrap();
-            let (ours, theirs) =
-                tokio::join!(handshake::accept(&mut near, config, Vec::new()), connector.connect(name, far));
+            let (ours, theirs) = tokio::join!(
+                handshake::accept(&mut near, config, Vec::new()),
+                connector.connect(name, far)
+            );
             let theirs: ClientConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap(), theirs.dangerous_extract_secrets().unwrap())
         } else {
