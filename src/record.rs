@@ -348,6 +348,9 @@ pub struct ConnectionRecord {
     pub direction: Direction,
     /// Who connected to the listener.
     pub peer_addr: PeerAddr,
+    /// The address that `source` in policies is about: its own, or for whom it called, where it is a load balancer whose
+    /// PROXY header is believed.
+    pub source: Option<IpAddr>,
     /// The verified SPIFFE ID at the other end of the TLS connection.
     pub peer_id: Option<Arc<SpiffeId>>,
     /// The SPIFFE ID we presented.

@@ -359,7 +359,7 @@ fn asks<'a>(entry: &'a Entry, identity: &'a IdentityView) -> authorize::Facts<'a
     authorize::Facts {
         listener: &entry.listener.name,
         peer: &entry.peer.id,
-        source: entry.peer_addr.ip(),
+        source: entry.source.ip(),
         own_trust_domain: own.trust_domain(),
         certificate: Some(super::certificate(&entry.peer)),
     }

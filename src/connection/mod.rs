@@ -14,14 +14,16 @@ mod inbound;
 pub mod live;
 mod open;
 mod outbound;
+mod proxy;
 pub mod registry;
 mod verdict;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::AlertDescription;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::{CertificateFacts, Permit};
 use crate::config::settings::{self, ListenerKind};
@@ -59,7 +61,7 @@ impl ListenerContext {
     #[must_use]
     pub fn new(settings: Arc<settings::Listener>, metrics: Arc<ListenerMetrics>) -> Self {
         let upstream = match &settings.kind {
-            ListenerKind::Inbound { upstream } => upstream.to_string(),
+            ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
             ListenerKind::Outbound { connect, .. } => connect.to_string(),
         };
         Self {
@@ -102,6 +104,8 @@ struct Serving<'a> {
     draft: Draft,
     /// Given back when the handshake is over.
     handshake: Option<capacity::Place>,
+    /// The address that a load balancer's caller reached, by its PROXY header.
+    reached: Option<SocketAddr>,
 }
 
 /// A connection that may go on: what [`open::Open`] relays.
@@ -177,6 +181,7 @@ async fn admit(
         listener: &listener,
         draft,
         handshake: Some(handshake),
+        reached: None,
     };
     let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
@@ -213,16 +218,22 @@ impl Serving<'_> {
         }
     }
 
+    /// When a handshake that begins now, or what comes before it, must be over.
+    fn handshake_deadline(&self) -> Instant {
+        Instant::now() + self.worker.live.limits.handshake_timeout
+    }
+
     /// Runs a handshake within its time limit, and notes what it found.
     async fn handshake(
         &mut self,
+        deadline: Instant,
         handshake: impl Future<Output = Result<Established, Failure>>,
     ) -> Result<Established, Failure> {
         let limit = self.worker.live.limits.handshake_timeout;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         // Boxed: an async function stores what it is given once more, and this is large.
         let result = tokio::select! {
-            result = timeout(limit, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
+            result = timeout_at(deadline, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
                 reason: Reason::HandshakeTimeout,
                 detail: format!("the handshake took longer than {} ms", limit.as_millis()),
                 peer: None,
@@ -266,6 +277,7 @@ impl Serving<'_> {
             listener: self.listener.settings.clone(),
             direction: self.listener.direction,
             peer_addr: self.draft.peer_addr,
+            source: self.draft.source(),
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: Arc::<Svid>::clone(&context.material.svid),

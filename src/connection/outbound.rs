@@ -44,8 +44,12 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
+    let deadline = serving.handshake_deadline();
     let established = match serving
-        .handshake(handshake::connect(&mut tls, client, || plain.has_data()))
+        .handshake(
+            deadline,
+            handshake::connect(&mut tls, client, || plain.has_data()),
+        )
         .await
     {
         Ok(established) => established,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -29,6 +30,10 @@ pub struct Entry {
     pub direction: Direction,
     /// Who connected.
     pub peer_addr: PeerAddr,
+    /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
+    pub source: PeerAddr,
+    /// Our address of the connection to the application, which is what the application sees as its peer's.
+    pub local: OnceLock<SocketAddr>,
     /// The verified peer; one record for all connections of the same certificates.
     pub peer: Arc<VerifiedPeer>,
     /// What last verified it.
@@ -106,6 +111,8 @@ pub struct Registration {
     pub direction: Direction,
     /// See [`Entry::peer_addr`].
     pub peer_addr: PeerAddr,
+    /// See [`Entry::source`].
+    pub source: PeerAddr,
     /// See [`Entry::peer`].
     pub peer: Arc<VerifiedPeer>,
     /// The bundle that verified it in the handshake.
@@ -174,6 +181,8 @@ impl Registry {
             listener: facts.listener,
             direction: facts.direction,
             peer_addr: facts.peer_addr,
+            source: facts.source,
+            local: OnceLock::new(),
             trust: Mutex::new(Trust {
                 bundle: facts.bundle,
                 not_after: facts.peer.not_after,

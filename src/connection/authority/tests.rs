@@ -52,9 +52,7 @@ impl World {
             name: "orders".into(),
             listen: crate::config::settings::Address::Tcp("127.0.0.1:1".parse().unwrap()),
             alpn: Vec::new(),
-            kind: ListenerKind::Inbound {
-                upstream: Target::Ip("127.0.0.1:2".parse().unwrap()),
-            },
+            kind: ListenerKind::inbound(Target::Ip("127.0.0.1:2".parse().unwrap())),
         });
         let told = Arc::new(Told::default());
         let live = Live::new(
@@ -157,6 +155,7 @@ impl World {
             listener: self.listener.clone(),
             direction: Direction::Inbound,
             peer_addr: PeerAddr::Unix,
+            source: PeerAddr::Unix,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),

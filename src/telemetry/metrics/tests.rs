@@ -12,6 +12,7 @@ fn record(listener: &str, reason: Reason) -> ConnectionRecord {
         listener: listener.into(),
         direction: Direction::Inbound,
         peer_addr: PeerAddr::Unix,
+        source: None,
         peer_id: None,
         own_id: None,
         resumed: None,

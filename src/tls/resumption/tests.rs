@@ -94,7 +94,7 @@ async fn shake(client: Client, server: Server) -> ((Ended, Stream), (Ended, Stre
     let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
     let (c, s) = tokio::join!(
         handshake::connect(&mut near, client, || false),
-        handshake::accept(&mut far, server)
+        handshake::accept(&mut far, server, Vec::new())
     );
     ((c, near), (s, far))
 }
