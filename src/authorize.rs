@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::settings::{ListenerKind, PolicyMode};
-pub use crate::policy::{Admission, CertificateFacts, Facts, Nearest};
-use crate::record::{Reason, Verdict};
+pub use crate::policy::{Admission, CertificateFacts, Facts};
+use crate::record::{Candidate, Nearest, Reason, Unmet, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId};
 
 /// What is in force.
@@ -50,10 +50,6 @@ pub struct Denial {
     /// [`Reason::DenyList`], [`Reason::TrustDomainNotAccepted`], [`Reason::DenyRule`], [`Reason::NoAllowRule`] or
     /// [`Reason::PeerNotExpected`].
     pub reason: Reason,
-    /// For the operator.
-    pub detail: String,
-    /// With [`Reason::NoAllowRule`]: the allow rule that came nearest.
-    pub nearest: Option<Nearest>,
 }
 
 /// The terms of a permit or denial. By default none were set: authorization was not asked.
@@ -63,6 +59,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why, when the verdict is `Deny`.
     pub reason: Option<Reason>,
+    /// That in words, for the operator.
+    pub detail: Option<Arc<str>>,
     /// The rule, entry of the deny list, or `peer` pattern that decided, if one did.
     pub rule: Option<Arc<str>>,
     /// What the rule or entry says of itself.
@@ -71,6 +69,8 @@ pub struct Decision {
     pub audited: Vec<Arc<str>>,
     /// The generation of the policy; 0 for an outbound listener, whose `peer` list is in the config.
     pub policy_generation: u64,
+    /// What the candidate policy says.
+    pub candidate: Option<Box<Candidate>>,
 }
 
 impl Permit {
@@ -87,14 +87,14 @@ impl Permit {
 /// A [`Denial`], unless policy is only audited. The deny list and what a listener trusts hold in any mode.
 pub fn inbound(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Result<Permit, Denial> {
     let outcome = view.admission.evaluate(facts, now);
-    let reason = (!outcome.allow).then_some(outcome.reason);
     let decision = Arc::new(Decision {
         verdict: if outcome.allow {
             Verdict::Allow
         } else {
             Verdict::Deny
         },
-        reason,
+        reason: (!outcome.allow).then_some(outcome.reason),
+        detail: (!outcome.allow).then(|| outcome.detail(facts).into()),
         rule: outcome.by.name().cloned(),
         description: outcome.by.description().cloned(),
         audited: outcome
@@ -103,6 +103,7 @@ pub fn inbound(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Result<
             .map(|rule| Arc::clone(rule.name()))
             .collect(),
         policy_generation: view.generation,
+        candidate: None,
     });
     let by_policy = matches!(outcome.reason, Reason::DenyRule | Reason::NoAllowRule);
     if outcome.allow || (view.mode == PolicyMode::Audit && by_policy) {
@@ -111,11 +112,30 @@ pub fn inbound(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Result<
     Err(Denial {
         decision,
         reason: outcome.reason,
-        detail: outcome.detail(facts),
-        nearest: (outcome.reason == Reason::NoAllowRule)
-            .then(|| view.admission.nearest(facts, now))
-            .flatten(),
     })
+}
+
+/// For a peer that no rule allows: the rule that comes nearest to it. Asked only when a denial is recorded, as it looks at
+/// every rule.
+#[must_use]
+pub fn nearest(
+    view: &PolicyView,
+    facts: &Facts<'_>,
+    decision: &Decision,
+    now: SystemTime,
+) -> Option<Box<Nearest>> {
+    if decision.reason != Some(Reason::NoAllowRule) {
+        return None;
+    }
+    let nearest = view.admission.nearest(facts, now)?;
+    let unmet = nearest.unmet.into_iter().map(|unmet| Unmet {
+        condition: unmet.condition,
+        detail: unmet.detail.into(),
+    });
+    Some(Box::new(Nearest {
+        rule: nearest.rule,
+        unmet: unmet.collect(),
+    }))
 }
 
 /// The first of a listener's `peer` patterns that names `peer`.
@@ -139,13 +159,12 @@ pub fn outbound(
         let decision = Decision {
             rule: Some(Arc::clone(entry.name())),
             description: entry.description().cloned(),
+            detail: Some(entry.describe(Some(certificate)).into()),
             ..Decision::of(Verdict::Deny, Some(Reason::DenyList))
         };
         return Err(Denial {
             decision: Arc::new(decision),
             reason: Reason::DenyList,
-            detail: entry.describe(Some(certificate)),
-            nearest: None,
         });
     }
     let pattern = match kind {
@@ -160,10 +179,11 @@ pub fn outbound(
             }),
         }),
         None => Err(Denial {
-            decision: Arc::new(Decision::of(Verdict::Deny, Some(Reason::PeerNotExpected))),
+            decision: Arc::new(Decision {
+                detail: Some(format!("no `peer` pattern of this listener names `{peer}`").into()),
+                ..Decision::of(Verdict::Deny, Some(Reason::PeerNotExpected))
+            }),
             reason: Reason::PeerNotExpected,
-            detail: format!("no `peer` pattern of this listener names `{peer}`"),
-            nearest: None,
         }),
     }
 }

@@ -19,7 +19,7 @@ use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::{ConnectionRecord, Ending, Reason, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Ending, LogLine, Reason, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
@@ -41,6 +41,10 @@ impl RecordSink for Sinks {
     fn record(&self, record: &ConnectionRecord) {
         self.metrics.record(record);
         self.log.record(record);
+    }
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        self.log.decision(decision, line);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the admin endpoint shows: read-only views, never a private key.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -84,9 +85,12 @@ impl AdminState for View {
         })
     }
 
-    fn connections(&self, limit: usize) -> Value {
+    fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
         let mut entries = self.live.registry.snapshot();
         let total = entries.len();
+        if let Some(local) = local {
+            entries.retain(|entry| entry.local.get() == Some(&local));
+        }
         entries.sort_unstable_by_key(|entry| entry.id);
         entries.truncate(limit);
         json!({
@@ -142,8 +146,11 @@ fn connection(entry: &Entry) -> Value {
         "listener": entry.listener.name,
         "direction": entry.direction,
         "peer_addr": entry.peer_addr,
+        "source": entry.source,
+        "local": entry.local.get(),
         "peer_id": entry.peer.id.to_string(),
         "own_id": entry.own.id.to_string(),
+        "decision_id": decision.as_ref().map(|d| d.id),
         "verdict": decision.as_ref().map(|d| d.verdict),
         "rule": decision.as_ref().and_then(|d| d.rule.clone()),
         "policy_generation": decision.as_ref().map(|d| d.policy_generation),

@@ -32,6 +32,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     TOP,
     identity::KNOWN,
     listeners::INBOUND,
+    listeners::PROXY_PROTOCOL,
     listeners::OUTBOUND,
     general::LIMITS,
     general::OPEN_CONNECTIONS,

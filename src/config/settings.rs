@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
@@ -126,6 +128,11 @@ pub enum ListenerKind {
     Inbound {
         /// The application.
         upstream: Target,
+        /// Whether and how the application is told who calls.
+        proxy_protocol: Option<ProxyProtocol>,
+        /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
+        /// are compared as [`crate::record::PeerAddr`] has them: IPv4-mapped ones are IPv4.
+        accept_proxy_from: Vec<IpNet>,
     },
     /// Plaintext in, mutual TLS to `connect`.
     Outbound {
@@ -135,6 +142,30 @@ pub enum ListenerKind {
         peer: Vec<IdPattern>,
         /// The server name to send; none for an IP address unless the file says one.
         sni: Option<String>,
+    },
+}
+
+impl ListenerKind {
+    /// Mutual TLS in, plaintext to `upstream`, and nothing beside it.
+    #[must_use]
+    pub const fn inbound(upstream: Target) -> Self {
+        Self::Inbound {
+            upstream,
+            proxy_protocol: None,
+            accept_proxy_from: Vec::new(),
+        }
+    }
+}
+
+/// The PROXY header that an application is sent before the caller's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line with addresses.
+    V1,
+    /// Addresses, and what else is known of the caller.
+    V2 {
+        /// The type of the field that holds the caller's SPIFFE ID.
+        spiffe_id_tlv: u8,
     },
 }
 

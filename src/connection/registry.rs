@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -12,11 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 
-use crate::authorize::Decision;
 use crate::config::settings;
 use crate::forward::meter::Traffic;
 use crate::identity::material::{Bundle, Svid};
-use crate::record::{Direction, Ending, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, PeerAddr, Reason};
 use crate::tls::verify::VerifiedPeer;
 
 /// What an open connection was admitted on.
@@ -30,6 +30,10 @@ pub struct Entry {
     pub direction: Direction,
     /// Who connected.
     pub peer_addr: PeerAddr,
+    /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
+    pub source: PeerAddr,
+    /// Our address of the connection to the application, which is what the application sees as its peer's.
+    pub local: OnceLock<SocketAddr>,
     /// The verified peer; one record for all connections of the same certificates.
     pub peer: Arc<VerifiedPeer>,
     /// What last verified it.
@@ -40,7 +44,7 @@ pub struct Entry {
     pub since: SystemTime,
     /// What has flowed.
     pub traffic: Arc<Traffic>,
-    /// The terms it is open on; absent until it is admitted.
+    /// The verdict that let it in; absent until it is admitted.
     pub decision: OnceLock<Arc<Decision>>,
     /// The generation of the last policy that was seen to admit it, after the one in `decision`.
     pub admitted_under: AtomicU64,
@@ -107,6 +111,8 @@ pub struct Registration {
     pub direction: Direction,
     /// See [`Entry::peer_addr`].
     pub peer_addr: PeerAddr,
+    /// See [`Entry::source`].
+    pub source: PeerAddr,
     /// See [`Entry::peer`].
     pub peer: Arc<VerifiedPeer>,
     /// The bundle that verified it in the handshake.
@@ -175,6 +181,8 @@ impl Registry {
             listener: facts.listener,
             direction: facts.direction,
             peer_addr: facts.peer_addr,
+            source: facts.source,
+            local: OnceLock::new(),
             trust: Mutex::new(Trust {
                 bundle: facts.bundle,
                 not_after: facts.peer.not_after,

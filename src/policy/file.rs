@@ -11,8 +11,9 @@ use ipnet::IpNet;
 pub use budgets::WrittenBudget;
 pub use values::{Item, Written};
 
-use self::values::{description, items, moment, name, network, pattern};
+use self::values::{description, items, moment, name, pattern};
 use super::rule::Action;
+use crate::config::network::network;
 use crate::spiffe::IdPattern;
 use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value, one_of};
 

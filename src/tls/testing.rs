@@ -93,7 +93,7 @@ pub(crate) fn listeners() -> [Arc<Listener>; 2] {
     };
     let peer = vec!["spiffe://example.org/**".parse().unwrap()];
     [
-        listener("in", ListenerKind::Inbound { upstream: nowhere() }),
+        listener("in", ListenerKind::inbound(nowhere())),
         listener(
             "out",
             ListenerKind::Outbound {
@@ -250,7 +250,7 @@ pub(crate) async fn accept_as(
     context: &Context,
     stream: &mut Stream,
 ) -> Result<Established, handshake::Failure> {
-    handshake::accept(stream, context.server("in").unwrap()).await
+    handshake::accept(stream, context.server("in").unwrap(), Vec::new()).await
 }
 
 pub(crate) async fn connect_as(

@@ -1,5 +1,7 @@
 //! The `inbound` and `outbound` sections.
 
+mod proxy;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use crate::config::settings::{Address, Listener, ListenerKind, Target};
 use crate::record::Direction;
 use crate::spiffe::IdPattern;
 use crate::yaml::{Fields, Findings, Node, Place, Value};
+#[cfg(test)]
+pub(super) use proxy::PROXY_PROTOCOL;
 
 /// More than this in one file is a mistake of a template.
 const MAX_LISTENERS: usize = 1000;
@@ -170,7 +174,7 @@ fn listener(
     let alpn = alpn(&fields, findings);
     refuse_later_fields(&fields, findings);
     let kind = match direction {
-        Direction::Inbound => inbound(&fields, findings),
+        Direction::Inbound => inbound(&fields, listen.as_ref().map(|(address, _)| address), findings),
         Direction::Outbound => outbound(&fields, findings),
     };
     let ((name, name_place), (listen, listen_place)) = (name?, listen?);
@@ -249,9 +253,15 @@ pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> 
     }
 }
 
-fn inbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
-    let upstream = target(fields, "upstream", "127.0.0.1:8080", findings)?;
-    Some(ListenerKind::Inbound { upstream })
+fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Findings) -> Option<ListenerKind> {
+    let upstream = target(fields, "upstream", "127.0.0.1:8080", findings);
+    let proxy_protocol = proxy::protocol(fields, listen, findings);
+    let accept_proxy_from = proxy::accept_from(fields, listen, findings);
+    Some(ListenerKind::Inbound {
+        upstream: upstream?,
+        proxy_protocol,
+        accept_proxy_from,
+    })
 }
 
 fn outbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
@@ -350,11 +360,5 @@ fn refuse_later_fields(fields: &Fields<'_>, findings: &mut Findings) {
     if let (Some(true), Some((_, place))) = (http, fields.text("protocol", findings)) {
         let help = "take the line out: HTTP passes as bytes with `tcp`, without http rules";
         findings.error_with_help(place, "`protocol: http` is not in this version", help);
-    }
-    for later in ["proxy_protocol", "accept_proxy_from"] {
-        if let Some(place) = fields.key_place(later) {
-            let message = format!("`{}` is not in this version", fields.name_of(later));
-            findings.error_with_help(place, message, "take the line out");
-        }
     }
 }

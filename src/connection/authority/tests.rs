@@ -21,14 +21,21 @@ const PARTNER: &str = "spiffe://partner.example/web";
 const ALLOW_BOTH: &str =
     "rules: [{name: both, action: allow, from: ['spiffe://example.org/**', 'spiffe://partner.example/**']}]";
 
-struct Nowhere;
+/// The verdicts, and whether each had a line of its own.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Arc<Decision>, LogLine)>>);
 
-impl RecordSink for Nowhere {
+impl RecordSink for Told {
     fn record(&self, _: &ConnectionRecord) {}
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        self.0.lock().unwrap().push((decision.clone(), line));
+    }
 }
 
 struct World {
     clock: Arc<ManualClock>,
+    told: Arc<Told>,
     live: Arc<Live>,
     own: Ca,
     partner: Ca,
@@ -45,19 +52,19 @@ impl World {
             name: "orders".into(),
             listen: crate::config::settings::Address::Tcp("127.0.0.1:1".parse().unwrap()),
             alpn: Vec::new(),
-            kind: ListenerKind::Inbound {
-                upstream: Target::Ip("127.0.0.1:2".parse().unwrap()),
-            },
+            kind: ListenerKind::inbound(Target::Ip("127.0.0.1:2".parse().unwrap())),
         });
+        let told = Arc::new(Told::default());
         let live = Live::new(
             clock.clone(),
-            Arc::new(Nowhere),
+            told.clone(),
             Limits::default(),
             actions,
             PolicyMode::Enforce,
         );
         let world = Self {
             clock,
+            told,
             live: Arc::new(live),
             own: ca("example.org"),
             partner: ca("partner.example"),
@@ -148,6 +155,7 @@ impl World {
             listener: self.listener.clone(),
             direction: Direction::Inbound,
             peer_addr: PeerAddr::Unix,
+            source: PeerAddr::Unix,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),
@@ -161,7 +169,11 @@ impl World {
             certificate: None,
         };
         let permit = authorize::inbound(&self.live.policy(), &facts, self.now()).unwrap();
-        registered.entry.decision.set(permit.decision().clone()).unwrap();
+        let admission = Decision {
+            policy_generation: permit.decision().policy_generation,
+            ..crate::record::decision::tests::bare()
+        };
+        registered.entry.decision.set(Arc::new(admission)).unwrap();
         registered
     }
 }

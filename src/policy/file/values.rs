@@ -1,10 +1,7 @@
 //! The kinds of value in policy files and deny lists.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
-
-use ipnet::IpNet;
 
 use crate::spiffe::IdPattern;
 use crate::yaml::{self, Fields, Findings, Node, Place, Value};
@@ -169,39 +166,6 @@ pub(super) fn pattern(text: &str) -> Result<IdPattern, (String, String)> {
             let message = format!("`{text}` is no SPIFFE ID pattern: {error}");
             (message, error.advice().to_owned())
         })
-}
-
-/// An address or a network. IPv4-mapped ones become IPv4, as the addresses do that they are compared with.
-pub(super) fn network(text: &str) -> Result<IpNet, (String, String)> {
-    let parsed = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| {
-            let message = format!("`{text}` is neither an IP address nor a network");
-            (
-                message,
-                "for example `10.0.0.0/8`, `10.1.2.3` or `fd00::/8`".to_owned(),
-            )
-        })?),
-    };
-    if parsed.trunc() != parsed {
-        let message = format!("`{text}` has bits set beyond its prefix");
-        let help = format!(
-            "write `{}` for the network, `{}` for the address",
-            parsed.trunc(),
-            parsed.addr()
-        );
-        return Err((message, help));
-    }
-    let IpNet::V6(v6) = parsed else { return Ok(parsed) };
-    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-        (Some(v4), Some(prefix)) => {
-            // The prefix is at most 128 - 96.
-            ipnet::Ipv4Net::new(v4, prefix)
-                .map(IpNet::V4)
-                .map_err(|error| (error.to_string(), String::new()))
-        }
-        _ => Ok(parsed),
-    }
 }
 
 /// An instant: date, time and zone.
