@@ -88,19 +88,24 @@ pub enum OnDenied {
 }
 
 /// Where the policy is, and how it is applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// A file, or a folder of `*.yaml` and `*.yml`. Always there when a listener is inbound; without one there is
     /// nothing for a policy to decide.
     pub path: Option<PathBuf>,
     /// Enforce it or only report.
     pub mode: PolicyMode,
+    /// The file that names whom to refuse whatever the policy says.
+    pub deny_list: Option<PathBuf>,
+    /// A policy that is asked beside the one in force, and decides nothing.
+    pub candidate: Option<PathBuf>,
 }
 
 /// How inbound policy is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PolicyMode {
     /// Denied peers are refused.
+    #[default]
     Enforce,
     /// Denied peers are reported and let through. Authentication and `peer` patterns still refuse.
     Audit,
@@ -126,6 +131,8 @@ pub enum ListenerKind {
     Inbound {
         /// The application.
         upstream: Target,
+        /// The federated trust domains whose peers are accepted beside those of our own.
+        trust: Vec<TrustDomain>,
     },
     /// Plaintext in, mutual TLS to `connect`.
     Outbound {
@@ -136,6 +143,17 @@ pub enum ListenerKind {
         /// The server name to send; none for an IP address unless the file says one.
         sni: Option<String>,
     },
+}
+
+impl ListenerKind {
+    /// Mutual TLS in, plaintext to `upstream`, and nothing beside it.
+    #[must_use]
+    pub const fn inbound(upstream: Target) -> Self {
+        Self::Inbound {
+            upstream,
+            trust: Vec::new(),
+        }
+    }
 }
 
 impl Listener {

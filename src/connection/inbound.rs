@@ -17,7 +17,7 @@ use crate::upstream::dial;
 
 pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<Admitted, Closing> {
     let settings = serving.listener.settings.clone();
-    let ListenerKind::Inbound { upstream } = &settings.kind else {
+    let ListenerKind::Inbound { upstream, .. } = &settings.kind else {
         return Err(Closing::done(Ending::with(
             Reason::Internal,
             "an outbound listener served as inbound",

@@ -93,7 +93,7 @@ pub(crate) fn listeners() -> [Arc<Listener>; 2] {
     };
     let peer = vec!["spiffe://example.org/**".parse().unwrap()];
     [
-        listener("in", ListenerKind::Inbound { upstream: nowhere() }),
+        listener("in", ListenerKind::inbound(nowhere())),
         listener(
             "out",
             ListenerKind::Outbound {
