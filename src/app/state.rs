@@ -132,18 +132,19 @@ fn rule(rule: &Rule) -> Value {
 
 fn connection(entry: &Entry) -> Value {
     let decision = entry.decision.get();
+    let basis = entry.basis();
     json!({
         "id": entry.id,
-        "listener": entry.listener.name,
-        "direction": entry.direction,
+        "listener": basis.listener.name,
+        "direction": basis.direction,
         "peer_addr": entry.peer_addr,
-        "peer_id": entry.peer.id.to_string(),
-        "own_id": entry.own.id.to_string(),
+        "peer_id": basis.peer.id.to_string(),
+        "own_id": basis.own.id.to_string(),
         "verdict": decision.as_ref().map(|d| d.verdict),
         "rule": decision.as_ref().and_then(|d| d.rule.clone()),
         "policy_generation": decision.as_ref().map(|d| d.policy_generation),
         "since": rfc3339(entry.since),
-        "expires": rfc3339(entry.expires()),
+        "expires": rfc3339(basis.expires()),
         "bytes_up": entry.traffic.up.load(Ordering::Relaxed),
         "bytes_down": entry.traffic.down.load(Ordering::Relaxed),
     })

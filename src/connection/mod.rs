@@ -57,7 +57,7 @@ impl ListenerContext {
     #[must_use]
     pub fn new(settings: Arc<settings::Listener>, metrics: Arc<ListenerMetrics>) -> Self {
         let upstream = match &settings.kind {
-            ListenerKind::Inbound { upstream } => upstream.to_string(),
+            ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
             ListenerKind::Outbound { connect, .. } => connect.to_string(),
         };
         Self {
@@ -246,20 +246,22 @@ impl Serving<'_> {
         let peer = established.peer.clone();
         self.worker.live.registry.register(Registration {
             id: self.draft.id,
+            peer_addr: self.draft.peer_addr,
+            source: self.draft.peer_addr,
+            since: self.draft.since,
             listener: self.listener.settings.clone(),
             direction: self.listener.direction,
-            peer_addr: self.draft.peer_addr,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: Arc::<Svid>::clone(&context.material.svid),
-            since: self.draft.since,
         })
     }
 
     /// Checks what changed between the handshake and the registration.
     fn recheck(&self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
-        authority::recheck(&registered.entry, &live.identity(), live.clock.now()).map_or(Ok(()), Err)
+        let (identity, now) = (live.identity(), live.clock.now());
+        authority::recheck(&registered.entry, &live.registry, &identity, now).map_or(Ok(()), Err)
     }
 
     /// Notes the terms on which the connection is open from now on.

@@ -3,14 +3,16 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::authorize;
 use crate::clock::ManualClock;
 use crate::config::settings::{Limits, Listener, ListenerKind, PolicyMode, SvidSelect, Target};
 use crate::connection::registry::{Registered, Registration};
 use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
-use crate::record::{ConnectionRecord, PeerAddr, RecordSink};
+use crate::record::{ConnectionRecord, Direction, PeerAddr, RecordSink};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::tls::configs::provider;
+use crate::tls::configs::{Context, provider};
+use crate::tls::verify::{PeerSide, verify_chain};
 use crate::workload_api::authority::Authority as Ca;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -44,9 +46,7 @@ impl World {
             name: "orders".into(),
             listen: crate::config::settings::Address::Tcp("127.0.0.1:1".parse().unwrap()),
             alpn: Vec::new(),
-            kind: ListenerKind::Inbound {
-                upstream: Target::Ip("127.0.0.1:2".parse().unwrap()),
-            },
+            kind: ListenerKind::inbound(Target::Ip("127.0.0.1:2".parse().unwrap())),
         });
         let live = Live::new(
             clock.clone(),
@@ -143,17 +143,18 @@ impl World {
         let peer = verify_chain(&context.store, &chain, PeerSide::Client, self.now()).unwrap();
         let registered = self.live.registry.register(Registration {
             id: self.live.registry.next_id(),
+            peer_addr: PeerAddr::Unix,
+            source: PeerAddr::Unix,
+            since: self.now(),
             listener: self.listener.clone(),
             direction: Direction::Inbound,
-            peer_addr: PeerAddr::Unix,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),
-            since: self.now(),
         });
         let who = authorize::Inbound {
             listener: "orders",
-            peer: &registered.entry.peer.id,
+            peer: &registered.entry.basis().peer.id,
             source: None,
             own_trust_domain: self.own.trust_domain(),
         };
@@ -299,10 +300,11 @@ async fn logging_leaves_the_connection_alone() {
     let web = world.connect(WEB, HOUR);
     world.policy("rules: []");
     authority.look().await;
+    assert_eq!(authority.held.said(&web.entry), Some(Reason::PolicyChange));
     world.pass(2 * HOUR);
     authority.look().await;
     assert_eq!(told(&web), None);
-    assert!(lock(&web.entry.noted).is_some());
+    assert_eq!(authority.held.said(&web.entry), Some(Reason::OwnExpired));
 }
 
 #[tokio::test]
@@ -319,19 +321,50 @@ async fn a_connection_that_registers_after_the_bound_was_computed_is_still_seen_
 }
 
 #[tokio::test]
-async fn a_clock_set_back_beyond_the_last_scan_is_looked_at() {
+async fn a_clock_set_back_before_a_chain_began_ends_what_rests_on_it() {
     let world = World::new(OpenConnections::default());
     let mut authority = Authority::new(world.live.clone());
-    let web = world.connect(WEB, HOUR);
     let start = world.now();
-    world.pass(HOUR / 2);
-    world.policy(ALLOW_BOTH);
+    let early = world.connect(WEB, HOUR);
+    world.pass(HOUR / 4);
+    let late = world.connect(WEB, HOUR);
     authority.look().await;
+    // Both chains are valid then.
+    world.clock.set(start + HOUR / 4 - Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&early), told(&late)), (None, None));
     world.clock.set(start);
     authority.look().await;
-    // Still admitted at the earlier time; the point is that it was judged by it.
-    assert_eq!(authority.scanned_at, start);
-    assert_eq!(told(&web), None);
+    assert_eq!((told(&early), told(&late)), (None, Some(Reason::PeerExpired)));
+    let detail = late.entry.order().unwrap().detail.clone().unwrap();
+    assert!(detail.contains("clock was set back"), "{detail}");
+    // Before our own began.
+    world.clock.set(start - HOUR);
+    authority.look().await;
+    assert_eq!(told(&early), Some(Reason::OwnExpired));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_there_and_back_ends_what_was_due_and_nothing_else() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let (short, long) = (world.connect(WEB, HOUR / 4), world.connect(WEB, HOUR));
+    let start = world.now();
+    // Nobody looked while it was wrong: nothing is known of it.
+    world.pass(HOUR / 2);
+    world.clock.set(start);
+    authority.look().await;
+    assert_eq!((told(&short), told(&long)), (None, None));
+    // Seen, the jump ends what ran out by it, and going back does not hide the end to come.
+    world.pass(HOUR / 2);
+    authority.look().await;
+    assert_eq!((told(&short), told(&long)), (Some(Reason::PeerExpired), None));
+    world.clock.set(start);
+    authority.look().await;
+    assert_eq!(told(&long), None);
+    world.pass(HOUR);
+    authority.look().await;
+    assert_eq!(told(&long), Some(Reason::OwnExpired));
 }
 
 #[test]
