@@ -1,30 +1,23 @@
 //! What the admin endpoint shows: read-only views, never a private key.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::policy::{self, Reloads};
 use crate::admin::AdminState;
 use crate::clock::rfc3339;
-use crate::config::settings::PolicyMode;
+use crate::config::settings::{self, PolicyMode};
 use crate::connection::live::Live;
-use crate::connection::registry::{Entry, lock};
+use crate::connection::registry::Entry;
 use crate::identity::material::{Bundle, Svid};
 use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
-use crate::telemetry::metrics::{Exposition, Metrics};
-
-/// How the last reading of the policy went.
-#[derive(Clone, Debug)]
-pub(super) struct LastReload {
-    pub(super) at: SystemTime,
-    /// The problems; none when it went well.
-    pub(super) problems: Vec<String>,
-}
+use crate::telemetry::metrics::{Document, Exposition, Metrics};
 
 /// Implements what the admin endpoint asks for.
 pub(super) struct View {
@@ -32,8 +25,9 @@ pub(super) struct View {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,
     pub(super) identity: watch::Receiver<Arc<State>>,
-    pub(super) policy_path: Option<String>,
-    pub(super) last_reload: Mutex<Option<LastReload>>,
+    /// Where the policy, the deny list and the candidate are.
+    pub(super) settings: settings::Policy,
+    pub(super) reloads: Reloads,
 }
 
 impl AdminState for View {
@@ -68,19 +62,17 @@ impl AdminState for View {
 
     fn policy(&self) -> Value {
         let view = self.live.policy();
-        let reload = lock(&self.last_reload).clone();
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         json!({
             "generation": view.generation,
             "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
-            "path": self.policy_path,
+            "path": path(&self.settings.path),
             "since": rfc3339(view.since),
-            "content_hash": view.policy.content_hash(),
-            "rules": view.policy.rules().iter().map(rule).collect::<Vec<_>>(),
-            "last_reload": reload.map(|reload| json!({
-                "at": rfc3339(reload.at),
-                "result": if reload.problems.is_empty() { "success" } else { "failure" },
-                "problems": reload.problems,
-            })),
+            "content_hash": view.admission.policy.content_hash(),
+            "rules": view.admission.policy.rules().iter().map(rule).collect::<Vec<_>>(),
+            "last_reload": policy::last_reload(&self.reloads, Document::Policy),
+            "deny_list": policy::deny_list(&view, path(&self.settings.deny_list).as_deref(), &self.reloads),
+            "candidate": policy::candidate(&view, path(&self.settings.candidate).as_deref(), &self.reloads),
         })
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::live::{IdentityView, Live};
 use super::registry::Basis;
-use crate::authorize::PolicyView;
+use crate::authorize::{Admission, PolicyView};
 use crate::config::settings::{OnChange, OpenConnections};
 use crate::record::Reason;
 use change::Change;
@@ -43,6 +43,23 @@ pub async fn watch(live: Arc<Live>) {
     }
 }
 
+/// How many of the open connections `admission` would not let in, which is asked and not done.
+pub async fn count_refused(live: &Live, admission: &Admission) -> usize {
+    let (identity, now) = (live.identity(), live.clock.now());
+    let mut pace = Pace::new();
+    let mut refused = 0_usize;
+    for slice in live.registry.bases() {
+        for basis in slice {
+            pace.step().await;
+            if judge::refused_by(&basis, &identity, admission, now) {
+                let members = live.registry.members(&basis).map(|slice| slice.len());
+                refused = refused.saturating_add(members.sum());
+            }
+        }
+    }
+    refused
+}
+
 struct Authority {
     live: Arc<Live>,
     identity: Arc<IdentityView>,
@@ -60,7 +77,7 @@ impl Authority {
     fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
         Self {
-            next_rule: policy.policy.next_expiry(now),
+            next_rule: policy.admission.next_change(now),
             live,
             identity,
             policy,
@@ -97,7 +114,7 @@ impl Authority {
             (&*identity, &*policy, now),
         );
         asked.extend(live.registry.ended(self.looked_at, now));
-        self.next_rule = policy.policy.next_expiry(now);
+        self.next_rule = policy.admission.next_change(now);
         self.identity = identity;
         self.policy = policy;
         self.looked_at = now;

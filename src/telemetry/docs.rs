@@ -66,7 +66,8 @@ fn fields_of_a_record_are_documented_whole_and_in_order() {
 #[test]
 fn metrics_are_documented_whole() {
     let metrics = Metrics::new(None);
-    let _listener = metrics.listener(&"x".into(), Direction::Inbound);
+    let listener = metrics.listener(&"x".into(), Direction::Inbound);
+    listener.diverged(Divergence::WouldDeny, None, None);
     metrics.set_svid(Some(("x", std::time::SystemTime::now())));
     metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
     for document in Document::ALL {

@@ -1,5 +1,6 @@
 //! What is different since the last look, and whom it can concern.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::authorize::PolicyView;
@@ -17,6 +18,8 @@ pub(super) struct Change {
     bundles: Vec<TrustDomain>,
     /// The rules, or what time does to them.
     rules: bool,
+    /// The deny list, which is asked about servers, too.
+    deny_list: bool,
 }
 
 impl Change {
@@ -30,10 +33,14 @@ impl Change {
         ),
         (new_identity, new_policy, now): (&IdentityView, &PolicyView, SystemTime),
     ) -> Self {
+        let (old, new) = (&policy.admission, &new_policy.admission);
         let mut change = Self {
             everything: now < looked_at,
             bundles: Vec::new(),
-            rules: !std::ptr::eq(policy, new_policy) || next_rule.is_some_and(|at| at <= now),
+            rules: !Arc::ptr_eq(&old.policy, &new.policy)
+                || policy.mode != new_policy.mode
+                || next_rule.is_some_and(|at| at <= now),
+            deny_list: !Arc::ptr_eq(&old.deny_list, &new.deny_list),
         };
         match (identity, new_identity) {
             (same, new) if std::ptr::eq(same, new) => {}
@@ -54,12 +61,13 @@ impl Change {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        !self.everything && !self.rules && self.bundles.is_empty()
+        !self.everything && !self.rules && !self.deny_list && self.bundles.is_empty()
     }
 
     /// Whether what was found of `basis` may be different now.
     pub(super) fn concerns(&self, basis: &Basis) -> bool {
         self.everything
+            || self.deny_list
             || (self.rules && basis.direction == Direction::Inbound)
             || self.bundles.contains(basis.peer.id.trust_domain())
     }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::authorize::{self, PolicyView};
+use crate::authorize::{self, Admission, Facts, PolicyView};
 use crate::clock::rfc3339;
+use crate::connection::certificate;
 use crate::connection::live::IdentityView;
 use crate::connection::registry::{Basis, Entry, Registry, Trust};
 use crate::identity::material::Bundle;
@@ -185,31 +186,57 @@ fn judge_policy(
 ) -> Option<Finding> {
     if basis.direction == Direction::Outbound {
         // Its `peer` list is in the config, which the connection keeps as it was.
-        return None;
+        let listed = authorize::listed(policy, &basis.peer.id, &certificate(&basis.peer))?;
+        let detail = listed.detail.unwrap_or_default();
+        return Some(Finding::new(Reason::DenyListChange, detail));
     }
+    let facts = facts(basis, identity);
+    let refusal = authorize::refusal(policy, &facts, now)?;
+    let (reason, by_time) = match refusal.reason {
+        Reason::DenyList => (Reason::DenyListChange, None),
+        // What a listener trusts stands in the config; it is our own trust domain that is another one.
+        Reason::TrustDomainNotAccepted => (Reason::IdentityChange, None),
+        Reason::Internal => (Reason::Internal, None),
+        reason => {
+            let by_time = match reason {
+                Reason::DenyRule => Reason::RuleBegan,
+                _ => Reason::RuleExpired,
+            };
+            // A policy that admitted it when it came into force has changed its mind with the time.
+            let reason = match authorize::refusal(policy, &facts, policy.since) {
+                None => by_time,
+                Some(_) => Reason::PolicyChange,
+            };
+            (reason, Some(by_time))
+        }
+    };
+    Some(Finding {
+        reason,
+        detail: refusal.detail.unwrap_or_default(),
+        by_time,
+    })
+}
+
+/// Whether `admission` would refuse an inbound connection on `basis`.
+pub(super) fn refused_by(
+    basis: &Basis,
+    identity: &IdentityView,
+    admission: &Admission,
+    now: SystemTime,
+) -> bool {
+    basis.direction == Direction::Inbound && !admission.evaluate(&facts(basis, identity), now).allow
+}
+
+fn facts<'a>(basis: &'a Basis, identity: &'a IdentityView) -> Facts<'a> {
     let own = match identity {
         IdentityView::Held(context) => &context.material.svid.id,
         IdentityView::Missing { .. } => &basis.own.id,
     };
-    let who = authorize::Inbound {
+    Facts {
         listener: &basis.listener.name,
         peer: &basis.peer.id,
         source: basis.source,
         own_trust_domain: own.trust_domain(),
-    };
-    let denial = authorize::inbound(policy, &who, now).err()?;
-    let by_time = match denial.reason {
-        Reason::DenyRule => Reason::RuleBegan,
-        _ => Reason::RuleExpired,
-    };
-    // A policy that admitted it when it came into force has changed its mind with the time.
-    let reason = match authorize::inbound(policy, &who, policy.since) {
-        Ok(_) => by_time,
-        Err(_) => Reason::PolicyChange,
-    };
-    Some(Finding {
-        reason,
-        detail: denial.detail,
-        by_time: Some(by_time),
-    })
+        certificate: Some(certificate(&basis.peer)),
+    }
 }

@@ -1,5 +1,7 @@
 //! One authority with a few registered connections and a clock that the test sets.
 
+mod races;
+
 use std::sync::Mutex;
 
 use super::*;
@@ -12,7 +14,7 @@ use crate::identity::update::{Answer, Offer, check};
 use crate::record::{ConnectionRecord, Direction, PeerAddr, RecordSink};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::tls::configs::{Context, provider};
-use crate::tls::verify::{PeerSide, verify_chain};
+use crate::tls::verify::{PeerSide, VerifiedPeer, verify_chain};
 use crate::workload_api::authority::Authority as Ca;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -117,18 +119,33 @@ impl World {
 
     fn policy(&self, text: &str) {
         let file = crate::policy::file::read("p.yaml", text);
-        let (policy, _) = crate::policy::compile(vec![file], None, self.now()).unwrap();
-        let generation = self.live.policy().generation + 1;
-        self.live.set_policy(PolicyView {
-            generation,
-            policy,
-            mode: PolicyMode::Enforce,
-            since: self.now(),
-        });
+        let (policy, _) =
+            crate::policy::compile(vec![file], crate::policy::Surroundings::default(), self.now()).unwrap();
+        let view = self.live.policy();
+        let generation = view.generation + 1;
+        self.live
+            .set_policy(view.with_policy(Arc::new(policy), generation, self.now()));
     }
 
-    /// Registers a connection as `connection::inbound` does.
+    fn deny_list(&self, text: &str) {
+        let written = crate::policy::deny_list::read("deny.yaml", text);
+        let (list, _) = crate::policy::deny_list::compile(written, self.now()).unwrap();
+        let view = self.live.policy();
+        let generation = view.deny_list_generation + 1;
+        self.live
+            .set_policy(view.with_deny_list(&Arc::new(list), generation, self.now()));
+    }
+
+    /// Registers a connection and has it admitted, as `connection::inbound` does.
     fn connect(&self, id: &str, ttl: Duration) -> Registered {
+        let (peer, context) = self.shake_hands(id, ttl);
+        let registered = self.register(peer, &context, Direction::Inbound);
+        assert_eq!(self.admit(&registered), None);
+        registered
+    }
+
+    /// A peer as a handshake verifies it, and what we shook hands with.
+    fn shake_hands(&self, id: &str, ttl: Duration) -> (Arc<VerifiedPeer>, Arc<Context>) {
         let id = SpiffeId::new(id).unwrap();
         let ca = if id.trust_domain() == self.own.trust_domain() {
             &self.own
@@ -141,26 +158,44 @@ impl World {
             panic!("no identity")
         };
         let peer = verify_chain(&context.store, &chain, PeerSide::Client, self.now()).unwrap();
-        let registered = self.live.registry.register(Registration {
+        (peer, context.clone())
+    }
+
+    fn register(&self, peer: Arc<VerifiedPeer>, context: &Context, direction: Direction) -> Registered {
+        self.live.registry.register(Registration {
             id: self.live.registry.next_id(),
             peer_addr: PeerAddr::Unix,
             source: PeerAddr::Unix,
             since: self.now(),
             listener: self.listener.clone(),
-            direction: Direction::Inbound,
+            direction,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),
-        });
-        let who = authorize::Inbound {
+        })
+    }
+
+    /// What an inbound connection does once it is registered. Why it is not let in, if it is not.
+    fn admit(&self, registered: &Registered) -> Option<Reason> {
+        let (registry, identity) = (&self.live.registry, self.live.identity());
+        if let Some(ending) = recheck(&registered.entry, registry, &identity, self.now()) {
+            return Some(ending.reason);
+        }
+        let basis = registered.entry.basis();
+        let facts = authorize::Facts {
             listener: "orders",
-            peer: &registered.entry.basis().peer.id,
+            peer: &basis.peer.id,
             source: None,
             own_trust_domain: self.own.trust_domain(),
+            certificate: Some(crate::connection::certificate(&basis.peer)),
         };
-        let permit = authorize::inbound(&self.live.policy(), &who, self.now()).unwrap();
-        registered.entry.decision.set(permit.decision().clone()).unwrap();
-        registered
+        match authorize::inbound(&self.live.policy(), &facts, self.now()) {
+            Ok(permit) => {
+                registered.entry.decision.set(permit.decision().clone()).unwrap();
+                None
+            }
+            Err(denial) => Some(denial.reason),
+        }
     }
 }
 
@@ -219,6 +254,12 @@ async fn each_kind_of_change_ends_those_it_concerns_and_no_others() {
             Some(Reason::IdentityChange),
         ),
         (
+            "a deny list",
+            |w| w.deny_list(&format!("deny: [{{name: stop, ids: ['{PARTNER}']}}]")),
+            None,
+            Some(Reason::DenyListChange),
+        ),
+        (
             "the web's chain ends",
             |w| w.pass(HOUR / 2),
             Some(Reason::PeerExpired),
@@ -259,6 +300,72 @@ async fn a_rule_that_ends_is_told_from_a_policy_that_changed() {
     world.pass(Duration::from_secs(1));
     authority.look().await;
     assert_eq!((told(&web), told(&partner)), (None, Some(Reason::RuleExpired)));
+}
+
+#[tokio::test]
+async fn a_deny_rule_whose_time_comes_is_told_from_a_policy_that_changed() {
+    let world = World::new(OpenConnections::default());
+    let from = crate::clock::rfc3339(world.now() + HOUR / 4);
+    world.policy(&format!(
+        "rules: [{{name: all, action: allow, from: ['spiffe://example.org/**', 'spiffe://partner.example/**']}}, \
+         {{name: stop, action: deny, from: ['{PARTNER}'], not_before: {from}}}]"
+    ));
+    let mut authority = Authority::new(world.live.clone());
+    let (web, partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
+    world.pass(HOUR / 4 - Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&web), told(&partner)), (None, None));
+    world.pass(Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&web), told(&partner)), (None, Some(Reason::RuleBegan)));
+}
+
+#[tokio::test]
+async fn the_deny_list_closes_whatever_the_settings_say_and_servers_too() {
+    let log = OpenConnections {
+        on_policy_change: OnChange::Log,
+        on_bundle_change: OnChange::Log,
+        on_identity_change: OnChange::Log,
+        on_expiry: OnChange::Log,
+    };
+    let world = World::new(log);
+    let mut authority = Authority::new(world.live.clone());
+    let (web, partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
+    let (server, context) = world.shake_hands(PARTNER, HOUR);
+    let server = world.register(server, &context, Direction::Outbound);
+    let serial = &server.entry.basis().peer.serial;
+    world.deny_list(&format!("deny: [{{name: stolen, serials: ['{serial}']}}]"));
+    authority.look().await;
+    assert_eq!(told(&server), Some(Reason::DenyListChange));
+    assert_eq!((told(&web), told(&partner)), (None, None));
+    world.deny_list(&format!("deny: [{{name: gone, ids: ['{PARTNER}']}}]"));
+    authority.look().await;
+    assert_eq!((told(&web), told(&partner)), (None, Some(Reason::DenyListChange)));
+    let detail = partner.entry.order().unwrap().detail.clone().unwrap();
+    assert!(detail.contains("gone"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_candidate_is_asked_about_open_connections_and_ends_none() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let open = [
+        world.connect(WEB, HOUR),
+        world.connect(PARTNER, HOUR),
+        world.connect(PARTNER, HOUR),
+    ];
+    let file = crate::policy::file::read("p.yaml", "rules: [{name: own, action: allow}]");
+    let (candidate, _) =
+        crate::policy::compile(vec![file], crate::policy::Surroundings::default(), world.now()).unwrap();
+    let view = world
+        .live
+        .policy()
+        .with_candidate(Arc::new(candidate), 1, world.now());
+    let admission = view.candidate.as_ref().unwrap().admission.clone();
+    world.live.set_policy(view);
+    authority.look().await;
+    assert_eq!(count_refused(&world.live, &admission).await, 2);
+    assert!(open.iter().all(|one| told(one).is_none()));
 }
 
 #[tokio::test(start_paused = true)]
