@@ -81,6 +81,16 @@ closed_set! {
 }
 
 closed_set! {
+    /// How a candidate policy decides otherwise than the one in force.
+    Divergence {
+        /// It denies what the policy in force allows.
+        WouldDeny = "would_deny",
+        /// It allows what the policy in force denies.
+        WouldAllow = "would_allow",
+    }
+}
+
+closed_set! {
     /// The outcome, coarse: what an alert is built on. [`Reason`] says it precisely.
     Outcome {
         /// Bytes flowed and both ends finished by themselves.

@@ -61,7 +61,7 @@ pub fn check(
     now: SystemTime,
 ) -> Result<(String, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut examined = config::examine(config, environment);
-    let policy = match examined.policy_path.take() {
+    let policy = match examined.policy.path.take() {
         // Without all the names nothing can be said of a rule's `to`; the rest of the policy is still checked.
         Some(path) => {
             let own = examined

@@ -1,3 +1,5 @@
+mod policy;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -717,7 +719,7 @@ fn a_bad_config_still_says_where_its_policy_is() {
         &environment(),
     );
     assert!(found.settings.is_none());
-    assert_eq!(found.policy_path.as_deref(), Some(Path::new("/x/p")));
+    assert_eq!(found.policy.path.as_deref(), Some(Path::new("/x/p")));
     assert_eq!(found.listeners.unwrap().len(), 1);
     let found = check::examine(
         &with("inbound: [{ name: a }]"),

@@ -274,22 +274,23 @@ impl Serving<'_> {
         let peer = established.peer.clone();
         self.worker.live.registry.register(Registration {
             id: self.draft.id,
-            listener: self.listener.settings.clone(),
-            direction: self.listener.direction,
             peer_addr: self.draft.peer_addr,
             source: self.draft.source(),
+            since: self.draft.since,
+            listener: self.listener.settings.clone(),
+            direction: self.listener.direction,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: Arc::<Svid>::clone(&context.material.svid),
-            since: self.draft.since,
         })
     }
 
     /// Checks what changed between the handshake and the registration.
     fn recheck(&mut self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
-        match authority::recheck(&registered.entry, &live.identity(), live.clock.now()) {
-            Some(finding) => Err(self.overtaken(&registered.entry, finding)),
+        let (identity, now) = (live.identity(), live.clock.now());
+        match authority::recheck(&registered.entry, &live.registry, &identity, now) {
+            Some(finding) => Err(self.overtaken(&registered.entry, &finding)),
             None => Ok(()),
         }
     }
