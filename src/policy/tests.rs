@@ -2,6 +2,7 @@
 
 mod files;
 mod oracle;
+mod warnings;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,24 +17,32 @@ pub(super) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
+/// `stock` accepts the trust domain `partner` beside our own, the others none.
 pub(super) fn listeners() -> Vec<ListenerName> {
-    [
-        ("orders", Direction::Inbound),
-        ("stock", Direction::Inbound),
-        ("payments", Direction::Outbound),
-    ]
-    .map(|(name, direction)| ListenerName {
+    let partner = TrustDomain::new("partner").unwrap();
+    let listener = |name: &str, direction, port, trust| ListenerName {
         name: Arc::from(name),
         direction,
-        port: None,
-        trust: None,
-    })
-    .to_vec()
+        port: Some(port),
+        trust: Some(trust),
+    };
+    vec![
+        listener("orders", Direction::Inbound, 8443, Vec::new()),
+        listener("stock", Direction::Inbound, 9443, vec![partner]),
+        listener("payments", Direction::Outbound, 9001, Vec::new()),
+    ]
+}
+
+/// As [`listeners`], of which it is not known whom they trust.
+fn trusting() -> Vec<ListenerName> {
+    let mut listeners = listeners();
+    listeners.iter_mut().for_each(|listener| listener.trust = None);
+    listeners
 }
 
 pub(super) fn compiled(text: &str) -> Admission {
     let file = file::read("p.yaml", text);
-    let (policy, _) = compile(vec![file], Surroundings::of(&listeners()), at(0)).unwrap();
+    let (policy, _) = compile(vec![file], Surroundings::of(&trusting()), at(0)).unwrap();
     Admission::new(Arc::new(policy), Arc::default())
 }
 

@@ -184,12 +184,15 @@ fn the_hash_tells_contents_and_names_apart() {
 fn a_folder_is_read_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    put("20.yml", "rules: [{name: second, action: deny}]");
+    put(
+        "20.yml",
+        "rules: [{name: second, action: deny, from: ['spiffe://home/a']}]",
+    );
     put("10.yaml", "rules: [{name: first, action: allow}]");
     put("notes.txt", "not a policy");
     put(".hidden.yaml", "not: a policy");
     fs::create_dir(folder.path().join("..data")).unwrap();
-    put("..data/30.yaml", "rules: [{name: third, action: allow}]");
+    put("..data/30.yaml", "rules: [{name: third, action: audit}]");
     std::os::unix::fs::symlink("..data/30.yaml", folder.path().join("30.yaml")).unwrap();
     let (policy, warnings) = load(folder.path(), Surroundings::of(&listeners()), at(0)).unwrap();
     let names: Vec<&str> = policy.rules().iter().map(|rule| &**rule.name()).collect();

@@ -10,28 +10,46 @@ use self::plain::{PlainFacts, World};
 use super::*;
 use crate::policy::deny_list;
 
-fn admission(world: &World) -> Admission {
+/// The evaluator, and the rules of which a warning says that they decide nothing.
+fn admission(world: &World) -> (Admission, Vec<String>) {
     let listeners: Vec<ListenerName> = world.listeners.iter().map(plain::Listener::known).collect();
+    let own = world.own.map(|own| TrustDomain::new(own).unwrap());
     let surroundings = Surroundings {
         listeners: world.listeners_known.then_some(listeners.as_slice()),
-        own_trust_domain: None,
+        own_trust_domain: own.as_ref(),
     };
     // Two files: sets are shared between them.
     let (sets, rules) = world.policy_files();
     let files = vec![file::read("a", &sets), file::read("b", &rules)];
-    let policy = compile(files, surroundings, at(0))
-        .unwrap_or_else(|found| panic!("generated policies are good\n{sets}\n{rules}\n{found:#?}"))
-        .0;
+    let (policy, warnings) = compile(files, surroundings, at(0))
+        .unwrap_or_else(|found| panic!("generated policies are good\n{sets}\n{rules}\n{found:#?}"));
+    let idle = warnings
+        .iter()
+        .filter_map(|warning| idle(&warning.message))
+        .collect();
     let text = world.deny_file();
     let list = deny_list::compile(deny_list::read("d", &text), at(0))
         .unwrap_or_else(|found| panic!("generated deny lists are good\n{text}\n{found:#?}"))
         .0;
-    Admission::new(Arc::new(policy), Arc::new(list))
+    (Admission::new(Arc::new(policy), Arc::new(list)), idle)
+}
+
+/// The rule that a warning says decides nothing.
+fn idle(warning: &str) -> Option<String> {
+    let says = ["can never match", "never decides", "allows nothing"];
+    let (rule, rest) = warning.strip_prefix("rule `")?.split_once('`')?;
+    says.iter()
+        .any(|words| rest.contains(words))
+        .then(|| rule.to_owned())
 }
 
 /// Decided and explained as the plain evaluator says.
 fn agrees(world: &World, asked: &PlainFacts) {
-    let admission = admission(world);
+    let (admission, idle) = admission(world);
+    let asked = &PlainFacts {
+        own: world.own.unwrap_or(asked.own),
+        ..asked.clone()
+    };
     let id = SpiffeId::new(&asked.peer).unwrap();
     let own = TrustDomain::new(asked.own).unwrap();
     let key = asked.certificate.map(|(_, key, _)| [key; 32]);
@@ -61,6 +79,16 @@ fn agrees(world: &World, asked: &PlainFacts) {
         admission.next_change(at(asked.now)),
         plain::next_change(world, asked.now).map(at)
     );
+    // Warnings speak of the listeners that there are.
+    if let Decider::Rule(rule) = outcome.by
+        && asked.listener != "fourth"
+    {
+        assert!(
+            !idle.contains(&rule.name().to_string()),
+            "{} decided",
+            rule.name()
+        );
+    }
     let budgets = admission.policy.budgets(asked.listener, &id);
     let budgets: Vec<String> = budgets.map(|budget| budget.name.to_string()).collect();
     assert_eq!(budgets, plain::budgets(world, asked));

@@ -149,32 +149,35 @@ pub(super) fn world(rules: Range<usize>) -> impl Strategy<Value = World> {
         .prop_map(|(to, from)| PlainBudget { to, from });
     (
         prop::collection::vec(trust(), 3),
-        prop::bool::weighted(0.8),
+        (prop::bool::weighted(0.8), prop::option::of(domain())),
         sets(pattern().boxed(), ["i0", "i1"]),
         sets(network().boxed(), ["n0", "n1"]),
         prop::collection::vec(rule(), rules),
         prop::collection::vec(budget, 0..3),
         prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(entry(), 1..4)],
     )
-        .prop_map(|(trust, listeners_known, ids, networks, rules, budgets, deny)| {
-            let listeners = LISTENERS.iter().zip(trust).enumerate();
-            World {
-                listeners: listeners
-                    // Two listeners share a port on different addresses.
-                    .map(|(i, (name, trust))| Listener {
-                        name,
-                        port: PORTS[i % 2],
-                        trust,
-                    })
-                    .collect(),
-                listeners_known,
-                ids,
-                networks,
-                rules,
-                budgets,
-                deny,
-            }
-        })
+        .prop_map(
+            |(trust, (listeners_known, own), ids, networks, rules, budgets, deny)| {
+                let listeners = LISTENERS.iter().zip(trust).enumerate();
+                World {
+                    listeners: listeners
+                        // Two listeners share a port on different addresses.
+                        .map(|(i, (name, trust))| Listener {
+                            name,
+                            port: PORTS[i % 2],
+                            trust,
+                        })
+                        .collect(),
+                    listeners_known,
+                    own,
+                    ids,
+                    networks,
+                    rules,
+                    budgets,
+                    deny,
+                }
+            },
+        )
 }
 
 pub(super) fn facts() -> impl Strategy<Value = PlainFacts> {

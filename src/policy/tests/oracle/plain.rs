@@ -14,6 +14,8 @@ type Texts = Vec<String>;
 pub(super) struct World {
     pub(super) listeners: Vec<Listener>,
     pub(super) listeners_known: bool,
+    /// Our own trust domain, where the config says it.
+    pub(super) own: Option<&'static str>,
     pub(super) ids: BTreeMap<&'static str, Texts>,
     pub(super) networks: BTreeMap<&'static str, Texts>,
     pub(super) rules: Vec<PlainRule>,
