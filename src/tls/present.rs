@@ -1,4 +1,5 @@
-//! Presents our certificate as a client, and tells the driver of the handshake whether a server wanted it.
+//! Presents our certificate as a client, and tells the driver of the handshake whether a server wanted it, and whether
+//! that server understands renewal.
 //!
 //! A server that does not ask who we are would serve anybody: that is TLS, but it is not mutual, and rustls says
 //! nothing of it. As with the verifier's outcome ([`super::verify`]), the word reaches the driver through a
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use super::renewal::capability;
 
 thread_local! {
     static PRESENTED: Cell<bool> = const { Cell::new(false) };
@@ -29,6 +32,7 @@ impl ResolvesClientCert for Presenting {
         // Called when the server's CertificateRequest is there, and only then.
         let certified = ResolvesClientCert::resolve(self.0.as_ref(), root_hints, schemes);
         PRESENTED.set(certified.is_some());
+        capability::lend(capability::is_marked(schemes));
         certified
     }
 

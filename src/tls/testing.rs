@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, Connection, ServerConfig, SupportedCipherSuite};
 use tokio::net::UnixStream;
 
-use super::configs::{Context, provider};
+use super::configs::{Context, Features, provider};
 use super::handshake::{self, Established};
 use super::record::{HEADER, TRAILER, record_length};
 use super::session::{Received, Session, SessionError};
@@ -54,7 +54,14 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         bundles,
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let context = Context::new(Arc::new(material), &listeners(), &provider(), &clock, false).unwrap();
+    let context = Context::new(
+        Arc::new(material),
+        &listeners(),
+        &provider(),
+        &clock,
+        features(false),
+    )
+    .unwrap();
     let theirs = issue(&authority, THEIR_ID, now);
     World {
         authority,
@@ -125,6 +132,14 @@ pub(crate) fn svid(issued: &Issued) -> Svid {
     }
 }
 
+/// With renewal, and with resumption or without.
+pub(crate) const fn features(resumption: bool) -> Features {
+    Features {
+        resumption,
+        renewal: true,
+    }
+}
+
 pub(crate) fn world() -> &'static World {
     &WORLD
 }
@@ -139,7 +154,7 @@ impl World {
     /// Our context, with resumption, and with nothing to resume yet.
     pub(crate) fn resuming(&self) -> Context {
         let material = self.context.material.clone();
-        Context::new(material, &listeners(), &provider(), &self.clock, true).unwrap()
+        Context::new(material, &listeners(), &provider(), &self.clock, features(true)).unwrap()
     }
 
     /// The peer's chain and PKCS#8 key, as files that other programs read.

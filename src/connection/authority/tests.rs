@@ -10,7 +10,7 @@ use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
 use crate::record::{ConnectionRecord, PeerAddr, RecordSink};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::tls::configs::provider;
+use crate::tls::configs::{Features, provider};
 use crate::workload_api::authority::Authority as Ca;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -109,7 +109,10 @@ impl World {
             std::slice::from_ref(&self.listener),
             &provider(),
             &clock,
-            true,
+            Features {
+                resumption: true,
+                renewal: true,
+            },
         )
         .unwrap();
         self.live.set_identity(IdentityView::Held(Arc::new(context)));
