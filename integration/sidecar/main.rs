@@ -28,4 +28,5 @@ mod lifecycle;
 mod limits;
 mod open_connections;
 mod policy;
+mod renewal;
 mod resumption;

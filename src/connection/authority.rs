@@ -19,7 +19,7 @@ use crate::config::settings::{OnChange, OpenConnections};
 use crate::identity::material::Bundle;
 use crate::record::{Direction, Ending, Reason};
 use crate::tls::configs::Context;
-use crate::tls::verify::{PeerSide, Refusal, verify_chain};
+use crate::tls::verify::{PeerSide, Refusal, VerifiedPeer, verify_chain};
 
 /// How soon a chain's end, a rule's end or a jump of the clock is seen. Changes are seen at once.
 const TICK: Duration = Duration::from_millis(500);
@@ -121,7 +121,7 @@ impl Authority {
                 OnChange::Log => {
                     if lock(&entry.noted).replace(order.reason) != Some(order.reason) {
                         tracing::warn!(
-                            id = entry.id, listener = %entry.listener.name, peer_id = %entry.peer.id,
+                            id = entry.id, listener = %entry.listener.name, peer_id = %entry.peer().id,
                             reason = %order.reason, detail = order.detail,
                             "an open connection would not be admitted any more; it lives on as the settings say"
                         );
@@ -156,9 +156,9 @@ fn strictest(settings: &OpenConnections, found: impl Iterator<Item = Ending>) ->
 }
 
 /// The results of one scan's verifications: connections of the same peer share them, refusals too. Told apart by where
-/// the shared `VerifiedPeer` lies, which the entries of the scan hold throughout it.
+/// the shared `VerifiedPeer` lies, which is kept with its result: a renewal may take it from its connection meanwhile.
 #[derive(Default)]
-struct Verified(HashMap<(Direction, usize), Result<SystemTime, Refusal>>);
+struct Verified(HashMap<(Direction, usize), (Arc<VerifiedPeer>, Result<SystemTime, Refusal>)>);
 
 /// Every cause for which `entry` would not be admitted now, the one that says most first.
 fn judge(
@@ -197,9 +197,12 @@ fn judge_trust(
 
 fn judge_ends(entry: &Entry, now: SystemTime) -> Option<Ending> {
     let until = crate::clock::rfc3339;
-    let peer_ends = lock(&entry.trust).not_after;
-    if entry.own.not_after <= now {
-        let detail = format!("our SVID ran out at {}", until(entry.own.not_after));
+    let (peer_ends, own_ends) = {
+        let trust = lock(&entry.trust);
+        (trust.not_after, trust.own.not_after)
+    };
+    if own_ends <= now {
+        let detail = format!("our SVID ran out at {}", until(own_ends));
         Some(Ending::with(Reason::OwnExpired, detail))
     } else if peer_ends <= now {
         let detail = format!("the peer's chain ran out at {}", until(peer_ends));
@@ -217,7 +220,7 @@ fn judge_identity(entry: &Entry, identity: &IdentityView) -> Option<Ending> {
             ..
         } => return None,
         IdentityView::Missing { detail, .. } => format!("our identity was withdrawn: {detail}"),
-        IdentityView::Held(context) if context.material.svid.id != entry.own.id => {
+        IdentityView::Held(context) if context.material.svid.id != entry.own().id => {
             format!("our identity is now {}", context.material.svid.id)
         }
         IdentityView::Held(_) => return None,
@@ -231,8 +234,9 @@ fn judge_bundle(
     now: SystemTime,
     verified: &mut Verified,
 ) -> Option<Ending> {
-    let current = context.material.bundles.get(entry.peer.id.trust_domain());
     let mut trust = lock(&entry.trust);
+    let peer = trust.peer.clone();
+    let current = context.material.bundles.get(peer.id.trust_domain());
     if same_bundle(trust.bundle.as_ref(), current) {
         return None;
     }
@@ -242,12 +246,11 @@ fn judge_bundle(
     };
     // That time ran out is another finding: what is asked here is whether these authorities vouch for the chain.
     let at = now.min(trust.not_after);
-    let outcome = verified
-        .0
-        .entry((entry.direction, Arc::as_ptr(&entry.peer).addr()))
-        .or_insert_with(|| {
-            verify_chain(&context.store, &entry.peer.chain, side, at).map(|peer| peer.not_after)
-        });
+    let key = (entry.direction, Arc::as_ptr(&peer).addr());
+    let (_, outcome) = verified.0.entry(key).or_insert_with(|| {
+        let outcome = verify_chain(&context.store, &peer.chain, side, at).map(|peer| peer.not_after);
+        (peer, outcome)
+    });
     match outcome {
         Ok(not_after) => {
             trust.bundle = current.cloned();
@@ -275,13 +278,14 @@ fn judge_policy(
         // Its `peer` list is in the config, which the connection keeps as it was.
         return None;
     }
+    let (own, peer) = (entry.own(), entry.peer());
     let own = match identity {
         IdentityView::Held(context) => &context.material.svid.id,
-        IdentityView::Missing { .. } => &entry.own.id,
+        IdentityView::Missing { .. } => &own.id,
     };
     let who = authorize::Inbound {
         listener: &entry.listener.name,
-        peer: &entry.peer.id,
+        peer: &peer.id,
         source: entry.peer_addr.ip(),
         own_trust_domain: own.trust_domain(),
     };

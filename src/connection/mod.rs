@@ -15,6 +15,7 @@ pub mod live;
 mod open;
 mod outbound;
 pub mod registry;
+pub mod renewal;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,12 +30,8 @@ pub struct Entry {
     pub direction: Direction,
     /// Who connected.
     pub peer_addr: PeerAddr,
-    /// The verified peer; one record for all connections of the same certificates.
-    pub peer: Arc<VerifiedPeer>,
-    /// What last verified it.
+    /// What it rests on now. A renewal replaces the two identities.
     pub trust: Mutex<Trust>,
-    /// The SVID we presented.
-    pub own: Arc<Svid>,
     /// When it was accepted.
     pub since: SystemTime,
     /// What has flowed.
@@ -48,16 +44,24 @@ pub struct Entry {
     pub noted: Mutex<Option<Reason>>,
     /// That it must end, and why.
     order: OnceLock<Ending>,
+    /// Whether both ends are known to understand renewal.
+    pub can_renew: AtomicBool,
+    /// That our newer SVID is to be told now.
+    renewal_due: AtomicBool,
     /// Its task.
     waker: AtomicWaker,
 }
 
-/// What a peer's chain rests on.
+/// What a connection rests on.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    /// The bundle that verified it.
+    /// The verified peer; one record for all connections of the same certificates.
+    pub peer: Arc<VerifiedPeer>,
+    /// The SVID we presented last.
+    pub own: Arc<Svid>,
+    /// The bundle that verified the peer.
     pub bundle: Option<Arc<Bundle>>,
-    /// When the chain ends, up to and with the authority of that bundle. A renewed authority moves it.
+    /// When the peer's chain ends, up to and with the authority of that bundle. A renewed authority moves it.
     pub not_after: SystemTime,
 }
 
@@ -65,7 +69,37 @@ impl Entry {
     /// The earlier end of the two chains.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
-        lock(&self.trust).not_after.min(self.own.not_after)
+        let trust = lock(&self.trust);
+        trust.not_after.min(trust.own.not_after)
+    }
+
+    /// The verified peer.
+    #[must_use]
+    pub fn peer(&self) -> Arc<VerifiedPeer> {
+        lock(&self.trust).peer.clone()
+    }
+
+    /// The SVID we presented last.
+    #[must_use]
+    pub fn own(&self) -> Arc<Svid> {
+        lock(&self.trust).own.clone()
+    }
+
+    /// Has the connection's task tell the peer of our newer SVID.
+    pub fn order_renewal(&self) {
+        self.renewal_due.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether that is to be done.
+    #[must_use]
+    pub fn renewal_is_due(&self) -> bool {
+        self.renewal_due.load(Ordering::Acquire)
+    }
+
+    /// Takes the order.
+    pub fn take_renewal_order(&self) -> bool {
+        self.renewal_due.swap(false, Ordering::AcqRel)
     }
 
     /// Tells the connection to end. Returns false when it was told before.
@@ -107,15 +141,30 @@ pub struct Registration {
     pub direction: Direction,
     /// See [`Entry::peer_addr`].
     pub peer_addr: PeerAddr,
-    /// See [`Entry::peer`].
+    /// See [`Trust::peer`].
     pub peer: Arc<VerifiedPeer>,
     /// The bundle that verified it in the handshake.
     pub bundle: Option<Arc<Bundle>>,
-    /// See [`Entry::own`].
+    /// See [`Trust::own`].
     pub own: Arc<Svid>,
     /// See [`Entry::since`].
     pub since: SystemTime,
 }
+
+/// What is new of an open connection. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// The peer's newer chain, as [`verify_chain`](crate::tls::verify::verify_chain) answered, and the bundle that it
+    /// was verified with.
+    pub peer: Option<(Arc<VerifiedPeer>, Option<Arc<Bundle>>)>,
+    /// The newer SVID of ours that the peer has accepted.
+    pub own: Option<Arc<Svid>>,
+}
+
+/// A connection keeps its two identities while it lives: what was presented is not that peer's, or not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a renewal must be of the SPIFFE ID that the connection was admitted with")]
+pub struct OtherIdentity;
 
 /// The open connections.
 #[derive(Debug)]
@@ -178,15 +227,17 @@ impl Registry {
             trust: Mutex::new(Trust {
                 bundle: facts.bundle,
                 not_after: facts.peer.not_after,
+                peer: facts.peer,
+                own: facts.own,
             }),
-            peer: facts.peer,
-            own: facts.own,
             since: facts.since,
             traffic: Arc::default(),
             decision: OnceLock::new(),
             admitted_under: AtomicU64::new(0),
             noted: Mutex::new(None),
             order: OnceLock::new(),
+            can_renew: AtomicBool::new(false),
+            renewal_due: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
         lock(&self.entries).insert(entry.id, entry.clone());
@@ -201,6 +252,32 @@ impl Registry {
             entry,
             entries: self.entries.clone(),
         }
+    }
+
+    /// Puts an open connection on its renewed chains.
+    ///
+    /// # Errors
+    /// When an ID is not that of before; the connection is left as it was.
+    pub fn renew(&self, entry: &Arc<Entry>, renewal: Renewal) -> Result<(), OtherIdentity> {
+        let mut trust = lock(&entry.trust);
+        let (peer, own) = (renewal.peer.as_ref(), renewal.own.as_ref());
+        if peer.is_some_and(|(peer, _)| peer.id != trust.peer.id)
+            || own.is_some_and(|own| own.id != trust.own.id)
+        {
+            return Err(OtherIdentity);
+        }
+        if let Some((peer, bundle)) = renewal.peer {
+            trust.not_after = peer.not_after;
+            trust.peer = peer;
+            trust.bundle = bundle;
+        }
+        if let Some(own) = renewal.own {
+            trust.own = own;
+        }
+        drop(trust);
+        // An end that is now earlier than all others must be looked for.
+        self.note_expiry(entry);
+        Ok(())
     }
 
     /// Tells every connection to end, and those that register from now on. Later calls do nothing.

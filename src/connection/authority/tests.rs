@@ -156,7 +156,7 @@ impl World {
         });
         let who = authorize::Inbound {
             listener: "orders",
-            peer: &registered.entry.peer.id,
+            peer: &registered.entry.peer().id,
             source: None,
             own_trust_domain: self.own.trust_domain(),
         };
