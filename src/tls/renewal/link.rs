@@ -91,6 +91,12 @@ impl Link {
         }
     }
 
+    /// What it is bound to.
+    #[cfg(test)]
+    pub(in crate::tls) const fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
     /// Takes the body of a message of the peer.
     pub(in crate::tls) fn receive(&mut self, body: &[u8]) -> Result<(), Breach> {
         const UNEXPECTED: AlertDescription = AlertDescription::UnexpectedMessage;
