@@ -16,6 +16,7 @@ mod open;
 mod outbound;
 mod proxy;
 pub mod registry;
+pub mod renewal;
 mod verdict;
 
 use std::net::SocketAddr;
