@@ -41,7 +41,11 @@ impl Relay {
             }
             SealingState::Done => return Poll::Ready(Ok(false)),
         }
-        match ready!(self.outgoing.poll_read_from(cx, &self.plain, &mut self.session)) {
+        let pace = self.meter.pace();
+        match ready!(
+            self.outgoing
+                .poll_read_from(cx, &self.plain, &mut self.session, pace)
+        ) {
             Ok(Read::Payload) => {
                 self.moved += 1;
                 self.poll_write_sealed(cx, turn)

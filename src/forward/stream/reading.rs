@@ -54,7 +54,10 @@ impl TlsStream {
                 budget.made_progress();
                 return Poll::Ready(Ok(!self.ended));
             }
-            match ready!(self.incoming.poll_fill(cx, &self.tls, &mut self.session)) {
+            match ready!(
+                self.incoming
+                    .poll_fill(cx, &self.tls, &mut self.session, self.meter.pace())
+            ) {
                 Fill::Payload | Fill::Moved => {}
                 Fill::Stop(stop) => self.stopped(stop)?,
             }
