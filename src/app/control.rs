@@ -1,11 +1,11 @@
 //! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
 //! and the signals live. Bytes move on the workers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::shared::Control;
@@ -19,11 +19,11 @@ use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::{ConnectionRecord, Ending, Reason, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Ending, LogLine, Reason, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
-use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
@@ -41,6 +41,10 @@ impl RecordSink for Sinks {
     fn record(&self, record: &ConnectionRecord) {
         self.metrics.record(record);
         self.log.record(record);
+    }
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        self.log.decision(decision, line);
     }
 }
 
@@ -140,12 +144,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         identity: source.state.clone(),
-        policy_path: settings
-            .policy
-            .path
-            .as_ref()
-            .map(|path| path.display().to_string()),
-        last_reload: Mutex::new(None),
+        settings: settings.policy.clone(),
+        reloads: policy::Reloads::default(),
     });
     let control = Arc::new(Control {
         clock: started.clock,
@@ -153,14 +153,16 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics,
         readiness,
         listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
-        reload_asked: Notify::new(),
+        reload_asked: watch::Sender::new(()),
         view,
         settings,
     });
-    control.set_policy(started.policy, 1);
-    if started.policy_seen.is_some() {
-        control.metrics.policy_reloaded(ReloadResult::Success);
-    }
+    let documents: Vec<_> = started
+        .documents
+        .iter()
+        .map(|found| (found.document, found.path.clone(), found.fingerprint))
+        .collect();
+    control.begin(started.documents);
 
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
@@ -194,8 +196,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
-    if let Some((path, seen)) = started.policy_seen {
-        let following = tokio::spawn(policy::follow(control.clone(), path, seen));
+    for (document, path, seen) in documents {
+        let following = tokio::spawn(policy::follow(control.clone(), document, path, seen));
         tasks.spawn(named("the watch over the policy's files", following));
     }
 
@@ -242,7 +244,9 @@ async fn until_terminated(control: &Control, signals: &mut Signals) {
     loop {
         match signals.next().await {
             Signal::Terminate { .. } => return,
-            Signal::Reload => control.reload_asked.notify_one(),
+            Signal::Reload => {
+                control.reload_asked.send_replace(());
+            }
         }
     }
 }

@@ -90,19 +90,24 @@ pub enum OnDenied {
 }
 
 /// Where the policy is, and how it is applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// A file, or a folder of `*.yaml` and `*.yml`. Always there when a listener is inbound; without one there is
     /// nothing for a policy to decide.
     pub path: Option<PathBuf>,
     /// Enforce it or only report.
     pub mode: PolicyMode,
+    /// The file that names whom to refuse whatever the policy says.
+    pub deny_list: Option<PathBuf>,
+    /// A policy that is asked beside the one in force, and decides nothing.
+    pub candidate: Option<PathBuf>,
 }
 
 /// How inbound policy is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PolicyMode {
     /// Denied peers are refused.
+    #[default]
     Enforce,
     /// Denied peers are reported and let through. Authentication and `peer` patterns still refuse.
     Audit,
@@ -128,6 +133,8 @@ pub enum ListenerKind {
     Inbound {
         /// The application.
         upstream: Target,
+        /// The federated trust domains whose peers are accepted beside those of our own.
+        trust: Vec<TrustDomain>,
         /// Whether and how the application is told who calls.
         proxy_protocol: Option<ProxyProtocol>,
         /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
@@ -151,6 +158,7 @@ impl ListenerKind {
     pub const fn inbound(upstream: Target) -> Self {
         Self::Inbound {
             upstream,
+            trust: Vec::new(),
             proxy_protocol: None,
             accept_proxy_from: Vec::new(),
         }
@@ -187,6 +195,10 @@ pub struct ListenerName {
     pub name: Arc<str>,
     /// Which way it faces: policies decide about inbound ones.
     pub direction: Direction,
+    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one.
+    pub port: Option<u16>,
+    /// The trust domains accepted beside our own; `None` when that is not known, and any is accepted.
+    pub trust: Option<Vec<TrustDomain>>,
 }
 
 /// The names that a policy is compiled for.
@@ -197,6 +209,14 @@ pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
         .map(|l| ListenerName {
             name: Arc::clone(&l.name),
             direction: l.direction(),
+            port: match &l.listen {
+                Address::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
+                Address::Unix(_) => None,
+            },
+            trust: match &l.kind {
+                ListenerKind::Inbound { trust, .. } => Some(trust.clone()),
+                ListenerKind::Outbound { .. } => None,
+            },
         })
         .collect()
 }

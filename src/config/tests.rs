@@ -1,3 +1,5 @@
+mod policy;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,7 +107,8 @@ fn every_example_in_the_repository_is_good() {
             let names = listener_names(&settings.listeners);
             let now = std::time::SystemTime::UNIX_EPOCH;
             let (policy, warnings) =
-                crate::policy::load(policy, &names, now).unwrap_or_else(|f| panic!("{f:#?}"));
+                crate::policy::load(policy, crate::policy::Surroundings::of(&names), now)
+                    .unwrap_or_else(|f| panic!("{f:#?}"));
             assert_eq!(warnings, []);
             assert!(!policy.rules().is_empty());
         }
@@ -716,7 +719,7 @@ fn a_bad_config_still_says_where_its_policy_is() {
         &environment(),
     );
     assert!(found.settings.is_none());
-    assert_eq!(found.policy_path.as_deref(), Some(Path::new("/x/p")));
+    assert_eq!(found.policy.path.as_deref(), Some(Path::new("/x/p")));
     assert_eq!(found.listeners.unwrap().len(), 1);
     let found = check::examine(
         &with("inbound: [{ name: a }]"),

@@ -7,9 +7,8 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::ListenerContext;
-use crate::authorize::Decision;
 use crate::forward::meter::Traffic;
-use crate::record::{ConnectionRecord, Direction, Ending, PeerAddr};
+use crate::record::{ConnectionRecord, Decision, DecisionId, Direction, Ending, PeerAddr};
 use crate::spiffe::SpiffeId;
 
 /// What is known of a connection so far.
@@ -20,9 +19,14 @@ pub(super) struct Draft {
     pub(super) source: Option<PeerAddr>,
     pub(super) since: SystemTime,
     pub(super) peer_id: Option<Arc<SpiffeId>>,
+    /// The serial number of the peer's certificate.
+    pub(super) serial: Option<Arc<str>>,
     pub(super) own_id: Option<Arc<SpiffeId>>,
     pub(super) resumed: Option<bool>,
+    /// The last verdict.
     pub(super) decision: Option<Arc<Decision>>,
+    /// The verdict that let it in.
+    pub(super) admission: Option<DecisionId>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) traffic: Option<Arc<Traffic>>,
     accepted: Instant,
@@ -38,9 +42,11 @@ impl Draft {
             source: None,
             since,
             peer_id: None,
+            serial: None,
             own_id: None,
             resumed: None,
             decision: None,
+            admission: None,
             upstream: None,
             traffic: None,
             accepted: Instant::now(),
@@ -55,30 +61,27 @@ impl Draft {
     }
 
     pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
+        let source = self.source().ip();
         let (bytes_up, bytes_down) = self.traffic.map_or((0, 0), |traffic| {
             (
                 traffic.up.load(Ordering::Relaxed),
                 traffic.down.load(Ordering::Relaxed),
             )
         });
-        let decision = self.decision.as_deref().cloned().unwrap_or_default();
         ConnectionRecord {
             id: self.id,
             time: now,
             listener: self.listener,
             direction: self.direction,
             peer_addr: self.peer_addr,
-            source: self.source,
+            source,
             peer_id: self.peer_id,
             own_id: self.own_id,
             resumed: self.resumed,
-            verdict: decision.verdict,
-            rule: decision.rule,
-            audited: decision.audited,
-            outcome: ending.reason.outcome(),
+            admission: self.admission,
+            decision: ending.decision.or(self.decision),
             reason: ending.reason,
             detail: ending.detail,
-            policy_generation: decision.policy_generation,
             upstream: self.upstream,
             bytes_up,
             bytes_down,

@@ -7,10 +7,10 @@ use rustls::AlertDescription;
 
 use super::registry::Registered;
 use super::{Admitted, Closing, Serving, after_failure, proxy, refuse};
-use crate::authorize::{self, Denial, Permit};
+use crate::authorize::{self, Permit};
 use crate::config::settings::ListenerKind;
 use crate::forward::relay::{Ends, alert_for};
-use crate::record::{Ending, Reason};
+use crate::record::{Decision, Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::configs::Context;
 use crate::tls::handshake::{self, Agreed, Established};
@@ -85,18 +85,14 @@ async fn admitted_or_not(
         let linger = refuse(session, tls, alert_for(ending.reason)).await;
         return Err(Closing { ending, linger });
     }
-    let permit = match authorize(serving, context, &peer) {
-        Ok(permit) => permit,
-        Err(denial) => {
-            serving.draft.decision = Some(denial.decision);
+    let (permit, decision) = match authorize(serving, context, &peer) {
+        Ok(admitted) => admitted,
+        Err(ending) => {
             let linger = refuse(session, tls, AlertDescription::AccessDenied).await;
-            return Err(Closing {
-                ending: Ending::with(denial.reason, denial.detail),
-                linger,
-            });
+            return Err(Closing { ending, linger });
         }
     };
-    serving.admitted(&permit, &registered);
+    serving.admitted(decision, &registered);
 
     // To whom?
     let plain = match connect(serving, &permit, &registered, &agreed, &tls, kind).await {
@@ -157,24 +153,27 @@ async fn connect(
     Ok(plain)
 }
 
-fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> Result<Permit, Denial> {
+fn authorize(
+    serving: &mut Serving<'_>,
+    context: &Context,
+    peer: &VerifiedPeer,
+) -> Result<(Permit, Arc<Decision>), Ending> {
     let live = &serving.worker.live;
-    let who = authorize::Inbound {
-        listener: &serving.listener.settings.name,
+    let listener = serving.listener.settings.clone();
+    let facts = authorize::Facts {
+        listener: &listener.name,
         peer: &peer.id,
         source: serving.draft.source().ip(),
         own_trust_domain: context.material.svid.id.trust_domain(),
+        certificate: Some(super::certificate(peer)),
     };
-    let result = authorize::inbound(&live.policy(), &who, live.clock.now());
-    let decision = match &result {
-        Ok(permit) => permit.decision(),
-        Err(denial) => &denial.decision,
-    };
-    serving
-        .listener
-        .metrics
-        .decided(decision.rule.as_deref(), decision.verdict);
-    result
+    let (policy, now) = (live.policy(), live.clock.now());
+    let result = authorize::inbound(&policy, &facts, now);
+    let decision = serving.authorized(&policy, &facts, now, &result);
+    match result {
+        Ok(permit) => Ok((permit, decision)),
+        Err(_) => Err(Ending::by(decision)),
+    }
 }
 
 /// Nobody can be shaken hands with. The peer is told in the clear, at once, rather than left to wait.

@@ -16,6 +16,7 @@ mod open;
 mod outbound;
 mod proxy;
 pub mod registry;
+mod verdict;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,17 +25,18 @@ use std::sync::atomic::Ordering;
 use rustls::AlertDescription;
 use tokio::time::{Instant, timeout_at};
 
-use crate::authorize::Permit;
+use crate::authorize::{CertificateFacts, Permit};
 use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
-use crate::record::{Direction, Ending, HandshakeKind, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, HandshakeKind, PeerAddr, Reason};
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
 use crate::tls::handshake::{Established, Failure};
 use crate::tls::session::Session;
+use crate::tls::verify::VerifiedPeer;
 use crate::upstream::resolve::Resolver;
 use draft::Draft;
 use live::{IdentityView, Live};
@@ -143,6 +145,15 @@ struct Left {
     place: Option<capacity::Place>,
 }
 
+/// What authorization asks of a peer's certificate.
+fn certificate(peer: &VerifiedPeer) -> CertificateFacts<'_> {
+    CertificateFacts {
+        serial: &peer.serial,
+        key_hash: &peer.key_hash,
+        issued: peer.issued,
+    }
+}
+
 /// All that comes before the relay.
 async fn admit(
     worker: Arc<Worker>,
@@ -227,12 +238,14 @@ impl Serving<'_> {
                 detail: format!("the handshake took longer than {} ms", limit.as_millis()),
                 peer: None,
                 alerted: false,
+                check: None,
             })),
             () = self.worker.drain.forced() => Err(Failure {
                 reason: self.forced().reason,
                 detail: "during the handshake".to_owned(),
                 peer: None,
                 alerted: false,
+                check: None,
             }),
         };
         self.handshake = None;
@@ -246,8 +259,12 @@ impl Serving<'_> {
                 self.listener.metrics.handshake(kind, started.elapsed());
                 self.draft.resumed = Some(established.resumed);
                 self.draft.peer_id = Some(established.peer.id.clone());
+                self.draft.serial = Some(established.peer.serial.clone());
             }
-            Err(failure) => self.draft.peer_id = failure.peer.clone().map(Arc::new),
+            Err(failure) => {
+                self.draft.peer_id = failure.peer.clone().map(Arc::new);
+                self.handshake_failed(failure);
+            }
         }
         result
     }
@@ -257,28 +274,32 @@ impl Serving<'_> {
         let peer = established.peer.clone();
         self.worker.live.registry.register(Registration {
             id: self.draft.id,
-            listener: self.listener.settings.clone(),
-            direction: self.listener.direction,
             peer_addr: self.draft.peer_addr,
             source: self.draft.source(),
+            since: self.draft.since,
+            listener: self.listener.settings.clone(),
+            direction: self.listener.direction,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: Arc::<Svid>::clone(&context.material.svid),
-            since: self.draft.since,
         })
     }
 
     /// Checks what changed between the handshake and the registration.
-    fn recheck(&self, registered: &Registered) -> Result<(), Ending> {
+    fn recheck(&mut self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
-        authority::recheck(&registered.entry, &live.identity(), live.clock.now()).map_or(Ok(()), Err)
+        let (identity, now) = (live.identity(), live.clock.now());
+        match authority::recheck(&registered.entry, &live.registry, &identity, now) {
+            Some(finding) => Err(self.overtaken(&registered.entry, &finding)),
+            None => Ok(()),
+        }
     }
 
-    /// Notes the terms on which the connection is open from now on.
-    fn admitted(&mut self, permit: &Permit, registered: &Registered) {
-        self.draft.decision = Some(permit.decision().clone());
+    /// Notes the verdict on which the connection is open from now on.
+    fn admitted(&mut self, decision: Arc<Decision>, registered: &Registered) {
+        self.draft.admission = Some(decision.id);
         // Nobody else sets it.
-        let _ = registered.entry.decision.set(permit.decision().clone());
+        let _ = registered.entry.decision.set(decision);
     }
 
     /// Why a connection ends that the drain did not wait for.

@@ -25,8 +25,9 @@ use super::record::{HEADER, MAX_RECORD};
 use super::session::{Session, Side, TicketTaker};
 use super::traffic::{TrafficSecrets, take_secrets};
 use super::verify::{Outcome, PeerSide, PeerVerifier, Refusal, VerifiedPeer, lend_outcome, take_outcome};
-use crate::record::Reason;
+use crate::record::{Certificate, Check, Reason};
 use crate::spiffe::SpiffeId;
+use crate::spiffe::svid::rule;
 use crate::sys::stream::Stream;
 
 /// The most that may be unread or half-understood at once: a handshake message of 64 KiB, which rustls takes at
@@ -74,6 +75,8 @@ pub struct Failure {
     pub peer: Option<SpiffeId>,
     /// Whether the peer was sent an alert, so that the socket must be closed with care.
     pub alerted: bool,
+    /// The check of the peer's certificates that failed, where it was one.
+    pub check: Option<Box<Check>>,
 }
 
 impl Failure {
@@ -83,6 +86,7 @@ impl Failure {
             detail: detail.into(),
             peer: None,
             alerted: false,
+            check: None,
         }
     }
 }
@@ -388,6 +392,7 @@ impl Driver {
         }
         let alerted = self.outgoing.len() > unsent && stream.write_all(&self.outgoing).await.is_ok();
         let (reason, detail) = explain(error, verified.as_ref());
+        let check = failed_check(error, verified.as_ref());
         let peer = match verified {
             Some(Err(Refusal::NotExpected { id })) => Some(id),
             Some(Ok(peer)) => Some(SpiffeId::clone(&peer.id)),
@@ -398,6 +403,7 @@ impl Driver {
             detail,
             peer,
             alerted,
+            check,
         }
     }
 
@@ -468,6 +474,7 @@ async fn not_mutual(stream: &mut Stream, session: &mut Session, peer: &VerifiedP
         detail: "the server did not ask for our certificate: this is no mutual TLS".to_owned(),
         peer: Some(SpiffeId::clone(&peer.id)),
         alerted: tell(stream, session, AlertDescription::HandshakeFailure).await,
+        check: None,
     }
 }
 
@@ -478,6 +485,7 @@ async fn not_resumed(stream: &mut Stream, session: &mut Session, refusal: &Refus
         detail: format!("in a resumed session: {refusal}"),
         peer: refusal.verified_id().cloned(),
         alerted: tell(stream, session, refusal.alert()).await,
+        check: refusal.check().map(Box::new),
     }
 }
 
@@ -561,6 +569,21 @@ fn explain(error: &TlsError, verified: Option<&Outcome>) -> (Reason, String) {
         ) => (Reason::ProtocolError, error.to_string()),
         _ => (Reason::Internal, error.to_string()),
     }
+}
+
+/// The check that failed, where the peer's certificates are what the error is about.
+fn failed_check(error: &TlsError, verified: Option<&Outcome>) -> Option<Box<Check>> {
+    let check = match (error, verified) {
+        (TlsError::InvalidCertificate(_), Some(Err(refusal))) => refusal.check()?,
+        (TlsError::InvalidCertificate(_), _) => Check {
+            certificate: Certificate::Leaf,
+            standard: rule::POSSESSION.standard,
+            rule: rule::POSSESSION.words,
+        },
+        (TlsError::NoCertificatesPresented, _) => Refusal::NoCertificate.check()?,
+        _ => return None,
+    };
+    Some(Box::new(check))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::divergences::Divergences;
 use super::listener::Flow;
 use crate::record::{HandshakeKind, Reason, Verdict};
 
@@ -21,6 +22,7 @@ pub(super) struct Families {
     pub(super) handshake: Family<ListenerLabels, Histogram>,
     pub(super) handshakes: Family<HandshakeLabels, Counter>,
     pub(super) decisions: Family<DecisionLabels, Counter>,
+    pub(super) divergences: Divergences,
 }
 
 impl Families {
@@ -32,6 +34,7 @@ impl Families {
             handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             handshakes: Family::default(),
             decisions: Family::default(),
+            divergences: Divergences::register(registry),
         };
         registry.register(
             "connections",
@@ -139,5 +142,6 @@ pub(super) struct DecisionLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReloadLabels {
+    pub(super) document: &'static str,
     pub(super) result: &'static str,
 }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::labels::{DecisionLabels, Families, ListenerLabels};
-use crate::record::{Direction, HandshakeKind, Reason, Verdict};
+use crate::record::{Direction, Divergence, HandshakeKind, Reason, Verdict};
 
 /// The `rule` label of a decision whose rule is not in force any more (the policy was replaced in between).
 pub const OTHER_RULE: &str = "(other)";
@@ -97,6 +97,13 @@ impl ListenerMetrics {
     /// decision and not counted.
     pub fn decided(&self, rule: Option<&str>, verdict: Verdict) {
         self.decisions.load().count(rule, verdict);
+    }
+
+    /// Counts one decision that the candidate policy would make otherwise, with the rules that decide in both.
+    pub fn diverged(&self, change: Divergence, rule: Option<&Arc<str>>, candidate_rule: Option<&Arc<str>>) {
+        self.families
+            .divergences
+            .count(&self.labels.listener, change, rule, candidate_rule);
     }
 
     /// The rules (inbound) or `peer` patterns (outbound) in force for this listener, each with the verdicts it can

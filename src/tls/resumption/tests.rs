@@ -200,8 +200,8 @@ async fn a_ticket_is_of_no_use_with_other_bundles_or_another_svid() {
     let (_, (s, _)) = shake(rotated.client("out").unwrap(), renewed.server("in").unwrap()).await;
     let s = s.unwrap();
     assert!(!s.resumed);
-    assert_eq!(s.peer.serial, rotated.material.svid.serial);
-    assert_ne!(s.peer.serial, client.material.svid.serial);
+    assert_eq!(*s.peer.serial, *rotated.material.svid.serial);
+    assert_ne!(*s.peer.serial, *client.material.svid.serial);
 }
 
 #[tokio::test]
