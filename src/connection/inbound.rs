@@ -123,6 +123,10 @@ fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> R
         .listener
         .metrics
         .decided(decision.rule.as_deref(), decision.verdict);
+    if let Some(candidate) = &decision.candidate {
+        let (rule, other) = (decision.rule.as_ref(), candidate.rule.as_ref());
+        serving.listener.metrics.diverged(candidate.change, rule, other);
+    }
     result
 }
 
