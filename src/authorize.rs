@@ -12,8 +12,8 @@ use std::time::SystemTime;
 pub use self::candidate::{Candidate, Diverged, Diverging, Listing};
 use crate::config::settings::{ListenerKind, PolicyMode};
 use crate::policy::Outcome;
-pub use crate::policy::{Admission, CertificateFacts, DenyList, Facts, Nearest, Policy};
-use crate::record::{Ending, Reason, Verdict};
+pub use crate::policy::{Admission, CertificateFacts, Delta, DenyList, Facts, Policy};
+use crate::record::{Nearest, Reason, Unmet, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId};
 
 /// What is in force. Cloned to change a part of it; the whole is published at once.
@@ -108,10 +108,6 @@ pub struct Denial {
     /// [`Reason::DenyList`], [`Reason::TrustDomainNotAccepted`], [`Reason::DenyRule`], [`Reason::NoAllowRule`] or
     /// [`Reason::PeerNotExpected`].
     pub reason: Reason,
-    /// For the operator.
-    pub detail: String,
-    /// With [`Reason::NoAllowRule`]: the allow rule that came nearest.
-    pub nearest: Option<Nearest>,
 }
 
 /// The terms of a permit or denial. By default none were set: authorization was not asked.
@@ -121,6 +117,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why, when the verdict is `Deny`.
     pub reason: Option<Reason>,
+    /// That in words, for the operator.
+    pub detail: Option<Arc<str>>,
     /// The rule, entry of the deny list, or `peer` pattern that decided, if one did.
     pub rule: Option<Arc<str>>,
     /// What the rule or entry says of itself.
@@ -147,24 +145,15 @@ impl Permit {
 /// A [`Denial`], unless policy is only audited. The deny list and what a listener trusts hold in any mode.
 pub fn inbound(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Result<Permit, Denial> {
     let Some(outcome) = ask(&view.admission, facts, now) else {
-        return Err(undecided(view));
+        return Err(Denial::of(undecided(view)));
     };
     let candidate = view
         .candidate
         .as_ref()
         .and_then(|candidate| candidate.ask(facts, &outcome, now));
     let decision = Arc::new(Decision {
-        verdict: verdict(outcome.allow),
-        reason: (!outcome.allow).then_some(outcome.reason),
-        rule: outcome.by.name().cloned(),
-        description: outcome.by.description().cloned(),
-        audited: outcome
-            .audited
-            .iter()
-            .map(|rule| Arc::clone(rule.name()))
-            .collect(),
-        policy_generation: view.generation,
         candidate,
+        ..Decision::by_policy(view, &outcome, facts)
     });
     if view.lets_in(&outcome) {
         return Ok(Permit { decision });
@@ -172,29 +161,52 @@ pub fn inbound(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Result<
     Err(Denial {
         decision,
         reason: outcome.reason,
-        detail: outcome.detail(facts),
-        nearest: (outcome.reason == Reason::NoAllowRule)
-            .then(|| view.admission.nearest(facts, now))
-            .flatten(),
     })
 }
 
-/// Why what is in force would not let an inbound peer in, if it would not: what is asked about a connection that is
-/// open. Nothing is noted.
+/// What is in force says of an inbound peer that it would not let in: what is asked about a connection that is open.
+/// Nothing is noted.
 #[must_use]
-pub fn refusal(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Option<Ending> {
+pub fn refusal(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Option<Decision> {
     match ask(&view.admission, facts, now) {
         Some(outcome) if view.lets_in(&outcome) => None,
-        Some(outcome) => Some(Ending::with(outcome.reason, outcome.detail(facts))),
-        None => Some(Ending::with(Reason::Internal, UNDECIDED)),
+        Some(outcome) => Some(Decision::by_policy(view, &outcome, facts)),
+        None => Some(undecided(view)),
     }
 }
 
-/// Why the deny list in force names a peer, if it does.
+/// What the deny list in force says of a peer that it names.
 #[must_use]
-pub fn listed(view: &PolicyView, peer: &SpiffeId, certificate: &CertificateFacts<'_>) -> Option<Ending> {
+pub fn listed(view: &PolicyView, peer: &SpiffeId, certificate: &CertificateFacts<'_>) -> Option<Decision> {
     let entry = view.admission.deny_list.find(peer, Some(certificate))?;
-    Some(Ending::with(Reason::DenyList, entry.describe(Some(certificate))))
+    Some(Decision {
+        rule: Some(Arc::clone(entry.name())),
+        description: entry.description().cloned(),
+        ..Decision::denied(Reason::DenyList, entry.describe(Some(certificate)))
+    })
+}
+
+/// For a peer that no rule allows: the rule that comes nearest to it. Asked only when a denial is recorded, as it looks at
+/// every rule.
+#[must_use]
+pub fn nearest(
+    view: &PolicyView,
+    facts: &Facts<'_>,
+    decision: &Decision,
+    now: SystemTime,
+) -> Option<Box<Nearest>> {
+    if decision.reason != Some(Reason::NoAllowRule) {
+        return None;
+    }
+    let nearest = guarded(|| view.admission.nearest(facts, now))??;
+    let unmet = nearest.unmet.into_iter().map(|unmet| Unmet {
+        condition: unmet.condition,
+        detail: unmet.detail.into(),
+    });
+    Some(Box::new(Nearest {
+        rule: nearest.rule,
+        unmet: unmet.collect(),
+    }))
 }
 
 const UNDECIDED: &str = "the policy could not be asked: a defect of svidecar, which the log tells of";
@@ -210,15 +222,10 @@ fn guarded<T>(ask: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(ask)).ok()
 }
 
-fn undecided(view: &PolicyView) -> Denial {
-    Denial {
-        decision: Arc::new(Decision {
-            policy_generation: view.generation,
-            ..Decision::of(Verdict::Deny, Some(Reason::Internal))
-        }),
-        reason: Reason::Internal,
-        detail: UNDECIDED.to_owned(),
-        nearest: None,
+fn undecided(view: &PolicyView) -> Decision {
+    Decision {
+        policy_generation: view.generation,
+        ..Decision::denied(Reason::Internal, UNDECIDED.to_owned())
     }
 }
 
@@ -243,18 +250,8 @@ pub fn outbound(
     peer: &SpiffeId,
     certificate: &CertificateFacts<'_>,
 ) -> Result<Permit, Denial> {
-    if let Some(entry) = view.admission.deny_list.find(peer, Some(certificate)) {
-        let decision = Decision {
-            rule: Some(Arc::clone(entry.name())),
-            description: entry.description().cloned(),
-            ..Decision::of(Verdict::Deny, Some(Reason::DenyList))
-        };
-        return Err(Denial {
-            decision: Arc::new(decision),
-            reason: Reason::DenyList,
-            detail: entry.describe(Some(certificate)),
-            nearest: None,
-        });
+    if let Some(decision) = listed(view, peer, certificate) {
+        return Err(Denial::of(decision));
     }
     let pattern = match kind {
         ListenerKind::Outbound { peer: patterns, .. } => expected(patterns, peer),
@@ -263,24 +260,48 @@ pub fn outbound(
     match pattern {
         Some(pattern) => Ok(Permit {
             decision: Arc::new(Decision {
+                verdict: Verdict::Allow,
                 rule: Some(pattern.text().clone()),
-                ..Decision::of(Verdict::Allow, None)
+                ..Decision::default()
             }),
         }),
-        None => Err(Denial {
-            decision: Arc::new(Decision::of(Verdict::Deny, Some(Reason::PeerNotExpected))),
-            reason: Reason::PeerNotExpected,
-            detail: format!("no `peer` pattern of this listener names `{peer}`"),
-            nearest: None,
-        }),
+        None => {
+            let detail = format!("no `peer` pattern of this listener names `{peer}`");
+            Err(Denial::of(Decision::denied(Reason::PeerNotExpected, detail)))
+        }
+    }
+}
+
+impl Denial {
+    fn of(decision: Decision) -> Self {
+        Self {
+            reason: decision.reason.unwrap_or(Reason::Internal),
+            decision: Arc::new(decision),
+        }
     }
 }
 
 impl Decision {
-    fn of(verdict: Verdict, reason: Option<Reason>) -> Self {
+    /// What the policy in force, or the deny list, answered; nothing of the candidate.
+    fn by_policy(view: &PolicyView, outcome: &Outcome<'_>, facts: &Facts<'_>) -> Self {
+        let audited = outcome.audited.iter();
         Self {
-            verdict,
-            reason,
+            verdict: verdict(outcome.allow),
+            reason: (!outcome.allow).then_some(outcome.reason),
+            detail: (!outcome.allow).then(|| outcome.detail(facts).into()),
+            rule: outcome.by.name().cloned(),
+            description: outcome.by.description().cloned(),
+            audited: audited.map(|rule| Arc::clone(rule.name())).collect(),
+            policy_generation: view.generation,
+            candidate: None,
+        }
+    }
+
+    fn denied(reason: Reason, detail: String) -> Self {
+        Self {
+            verdict: Verdict::Deny,
+            reason: Some(reason),
+            detail: Some(detail.into()),
             ..Self::default()
         }
     }

@@ -3,6 +3,8 @@
 //! Every connection that reaches a listener, whether it was refused at once or lived for a day, ends as exactly
 //! one [`ConnectionRecord`]. The log line and the metrics are both made from it, so the words in a dashboard are
 //! the words in the log. The sets of words are closed: they are enums here and tables in the docs.
+//!
+//! Every verdict on the way there is one [`Decision`] with an id of its own: see [`mod@decision`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,6 +39,12 @@ macro_rules! closed_set {
         }
     };
 }
+
+pub mod decision;
+
+pub use decision::{
+    Candidate, Certificate, Check, Decision, DecisionId, DecisionIds, Kind, Nearest, PolicyHash, Unmet,
+};
 
 closed_set! {
     /// Which way a listener faces.
@@ -260,13 +268,19 @@ pub struct Ending {
     pub reason: Reason,
     /// What a person needs beyond the reason.
     pub detail: Option<String>,
+    /// The verdict that ended it, where one did.
+    pub decision: Option<Arc<Decision>>,
 }
 
 impl Ending {
     /// An ending that its reason explains.
     #[must_use]
     pub const fn new(reason: Reason) -> Self {
-        Self { reason, detail: None }
+        Self {
+            reason,
+            detail: None,
+            decision: None,
+        }
     }
 
     /// An ending with more to say.
@@ -275,6 +289,17 @@ impl Ending {
         Self {
             reason,
             detail: Some(detail.into()),
+            decision: None,
+        }
+    }
+
+    /// The end that a verdict puts to a connection. A reason is there in every denial.
+    #[must_use]
+    pub fn by(decision: Arc<Decision>) -> Self {
+        Self {
+            reason: decision.reason.unwrap_or(Reason::Internal),
+            detail: decision.detail.as_deref().map(str::to_owned),
+            decision: Some(decision),
         }
     }
 }
@@ -320,13 +345,12 @@ impl Serialize for PeerAddr {
     }
 }
 
-/// What became of one connection. Every field is always present; what is not known is `null`.
-#[derive(Clone, Debug, Serialize)]
+/// What became of one connection.
+#[derive(Clone, Debug)]
 pub struct ConnectionRecord {
     /// A number that is unique in this process, in order of acceptance; the same as in `/api/v1/connections`.
     pub id: u64,
     /// When the record was made: the connection's end.
-    #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
     /// The listener's name.
     pub listener: Arc<str>,
@@ -334,29 +358,23 @@ pub struct ConnectionRecord {
     pub direction: Direction,
     /// Who connected to the listener.
     pub peer_addr: PeerAddr,
+    /// The address that `source` in policies is about: its own, or for whom it called, where it is a load balancer whose
+    /// PROXY header is believed.
+    pub source: Option<IpAddr>,
     /// The verified SPIFFE ID at the other end of the TLS connection.
-    #[serde(serialize_with = "display_option")]
     pub peer_id: Option<Arc<SpiffeId>>,
     /// The SPIFFE ID we presented.
-    #[serde(serialize_with = "display_option")]
     pub own_id: Option<Arc<SpiffeId>>,
     /// Whether the TLS handshake resumed an earlier session; absent until one completed.
     pub resumed: Option<bool>,
-    /// What authorization said.
-    pub verdict: Verdict,
-    /// The rule or `peer` pattern that decided.
-    pub rule: Option<Arc<str>>,
-    /// The audit rules that matched the peer: they mark, and decide nothing.
-    pub audited: Vec<Arc<str>>,
-    /// The coarse outcome; `reason.outcome()`.
-    #[serde(rename = "result")]
-    pub outcome: Outcome,
+    /// The last verdict about it: the one that ended it, else the one that let it in. Absent where none was given.
+    pub decision: Option<Arc<Decision>>,
+    /// The verdict that let it in.
+    pub admission: Option<DecisionId>,
     /// The precise outcome.
     pub reason: Reason,
     /// What a person needs beyond the reason: the check that failed, the error of the system, the alert.
     pub detail: Option<String>,
-    /// The generation of the policy that decided; 0 before any.
-    pub policy_generation: u64,
     /// Where the connection was forwarded to, once that was dialled.
     pub upstream: Option<Arc<str>>,
     /// Payload bytes from the one who connected to the one who was connected to.
@@ -364,8 +382,23 @@ pub struct ConnectionRecord {
     /// Payload bytes the other way.
     pub bytes_down: u64,
     /// From acceptance to the end.
-    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
     pub duration: Duration,
+}
+
+impl ConnectionRecord {
+    /// The coarse outcome.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.reason.outcome()
+    }
+
+    /// What was last said about it.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.decision
+            .as_ref()
+            .map_or(Verdict::None, |decision| decision.verdict)
+    }
 }
 
 fn rfc3339<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -382,19 +415,23 @@ fn display_option<T: std::fmt::Display, S: serde::Serializer>(
     }
 }
 
-fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    // A float with three decimals: short connections last less than a millisecond.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "micro-seconds of a connection stay far below 2^52"
-    )]
-    serializer.serialize_f64(duration.as_micros() as f64 / 1000.0)
+/// Who tells of a verdict in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLine {
+    /// The line of its connection's end.
+    OfConnection,
+    /// A line of its own: the connection goes on.
+    Own,
 }
 
-/// Takes finished records: the log and the metrics, or a test.
+/// Takes what was recorded: the log, the metrics and those who keep verdicts, or a test. Called on the worker that serves
+/// the connection, and by the authority over open connections; must not block.
 pub trait RecordSink: Send + Sync {
-    /// Takes one record. Called on the worker that served the connection; must not block.
+    /// Takes the record of a connection that ended.
     fn record(&self, record: &ConnectionRecord);
+
+    /// Takes the record of a verdict, when it is given.
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine);
 }
 
 #[cfg(test)]

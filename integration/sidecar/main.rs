@@ -29,4 +29,5 @@ mod lifecycle;
 mod limits;
 mod open_connections;
 mod policy;
+mod proxy_protocol;
 mod resumption;

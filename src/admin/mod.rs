@@ -11,6 +11,8 @@ mod page;
 mod routes;
 mod server;
 
+use std::net::SocketAddr;
+
 use crate::lifecycle::readiness::Snapshot;
 
 pub use server::{Kind, serve};
@@ -25,8 +27,9 @@ pub trait AdminState: Send + Sync {
     fn identity(&self) -> serde_json::Value;
     /// `/api/v1/policy`: the policy in force and what became of the last reload.
     fn policy(&self) -> serde_json::Value;
-    /// `/api/v1/connections`: open connections, `limit` of them at most.
-    fn connections(&self, limit: usize) -> serde_json::Value;
+    /// `/api/v1/connections`: open connections, `limit` of them at most; of `local`, those whose connection to the
+    /// application has this address at our end.
+    fn connections(&self, limit: usize, local: Option<SocketAddr>) -> serde_json::Value;
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which request gets which answer. No I/O: a request's head and the state go in, a response comes out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -118,28 +118,54 @@ fn metrics(headers: &HeaderMap, state: &dyn AdminState) -> Response<Full<Bytes>>
 
 fn connections(query: Option<&str>, state: &dyn AdminState) -> Response<Full<Bytes>> {
     let mut limit = DEFAULT_LIMIT;
+    let mut local = None;
     for (key, value) in query
         .unwrap_or("")
         .split('&')
         .filter(|p| !p.is_empty())
         .map(|p| p.split_once('=').unwrap_or((p, "")))
     {
-        match (key, value.parse::<usize>()) {
-            ("limit", Ok(number)) if (1..=MAX_LIMIT).contains(&number) => limit = number,
-            ("limit", _) => {
-                let hint = format!("`limit` is a number from 1 to {MAX_LIMIT}");
-                return problem(StatusCode::BAD_REQUEST, &format!("`{value}` is no limit"), &hint);
-            }
-            _ => {
-                return problem(
-                    StatusCode::BAD_REQUEST,
-                    &format!("there is no parameter `{key}`"),
-                    "use `limit`",
-                );
-            }
-        }
+        let wrong = match key {
+            "limit" => match value.parse() {
+                Ok(number) if (1..=MAX_LIMIT).contains(&number) => {
+                    limit = number;
+                    continue;
+                }
+                _ => (
+                    format!("`{value}` is no limit"),
+                    format!("`limit` is a number from 1 to {MAX_LIMIT}"),
+                ),
+            },
+            "local" => match address(value) {
+                Some(address) => {
+                    local = Some(address);
+                    continue;
+                }
+                None => (
+                    format!("`{value}` is no address"),
+                    "`local` is what the application sees as its peer: `127.0.0.1:40312`".to_owned(),
+                ),
+            },
+            _ => (
+                format!("there is no parameter `{key}`"),
+                "use `limit` or `local`".to_owned(),
+            ),
+        };
+        return problem(StatusCode::BAD_REQUEST, &wrong.0, &wrong.1);
     }
-    reply(StatusCode::OK, JSON, json_text(&state.connections(limit)))
+    reply(StatusCode::OK, JSON, json_text(&state.connections(limit, local)))
+}
+
+/// `IP:port`, with IPv4-mapped addresses as IPv4. What a query may escape of it (RFC 3986 section 2.2) may be escaped.
+fn address(text: &str) -> Option<SocketAddr> {
+    let text = ["%3A", "%3a", "%5B", "%5b", "%5D", "%5d"]
+        .into_iter()
+        .zip([":", ":", "[", "[", "]", "]"])
+        .fold(text.to_owned(), |text, (escaped, plain)| {
+            text.replace(escaped, plain)
+        });
+    let address: SocketAddr = text.parse().ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 /// Refuses what a web page from elsewhere could have caused.

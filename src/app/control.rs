@@ -19,7 +19,7 @@ use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::{ConnectionRecord, Ending, Reason, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Ending, LogLine, Reason, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
@@ -41,6 +41,10 @@ impl RecordSink for Sinks {
     fn record(&self, record: &ConnectionRecord) {
         self.metrics.record(record);
         self.log.record(record);
+    }
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        self.log.decision(decision, line);
     }
 }
 
@@ -160,6 +164,9 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         .collect();
     control.begin(started.documents);
 
+    let mut tasks = JoinSet::new();
+    let authority = tokio::spawn(authority::watch(control.live.clone()));
+    tasks.spawn(named("the authority over open connections", authority));
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
@@ -173,9 +180,6 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         "listening"
     );
 
-    let mut tasks = JoinSet::new();
-    let authority = tokio::spawn(authority::watch(control.live.clone()));
-    tasks.spawn(named("the authority over open connections", authority));
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [

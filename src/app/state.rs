@@ -1,5 +1,6 @@
 //! What the admin endpoint shows: read-only views, never a private key.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,9 +77,12 @@ impl AdminState for View {
         })
     }
 
-    fn connections(&self, limit: usize) -> Value {
+    fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
         let mut entries = self.live.registry.snapshot();
         let total = entries.len();
+        if let Some(local) = local {
+            entries.retain(|entry| entry.local.get() == Some(&local));
+        }
         entries.sort_unstable_by_key(|entry| entry.id);
         entries.truncate(limit);
         json!({
@@ -113,9 +117,14 @@ fn rule(rule: &Rule) -> Value {
     json!({
         "name": rule.name(),
         "action": rule.action(),
+        "description": rule.description(),
         "to": rule.to(),
-        "from": rule.from().map(|from| from.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        "source": rule.source().map(|source| source.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "ports": rule.ports(),
+        "from": rule.from(),
+        "not_from": rule.not_from(),
+        "source": rule.source(),
+        "not_source": rule.not_source(),
+        "not_before": rule.not_before().map(rfc3339),
         "expires": rule.expires().map(rfc3339),
         "file": file,
         "line": line,
@@ -130,8 +139,11 @@ fn connection(entry: &Entry) -> Value {
         "listener": basis.listener.name,
         "direction": basis.direction,
         "peer_addr": entry.peer_addr,
+        "source": entry.source,
+        "local": entry.local.get(),
         "peer_id": basis.peer.id.to_string(),
         "own_id": basis.own.id.to_string(),
+        "decision_id": decision.as_ref().map(|d| d.id),
         "verdict": decision.as_ref().map(|d| d.verdict),
         "rule": decision.as_ref().and_then(|d| d.rule.clone()),
         "policy_generation": decision.as_ref().map(|d| d.policy_generation),

@@ -33,6 +33,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     TOP,
     identity::KNOWN,
     listeners::INBOUND,
+    listeners::PROXY_PROTOCOL,
     listeners::OUTBOUND,
     policy::POLICY,
     general::LIMITS,

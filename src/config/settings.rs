@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
@@ -133,6 +135,11 @@ pub enum ListenerKind {
         upstream: Target,
         /// The federated trust domains whose peers are accepted beside those of our own.
         trust: Vec<TrustDomain>,
+        /// Whether and how the application is told who calls.
+        proxy_protocol: Option<ProxyProtocol>,
+        /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
+        /// are compared as [`crate::record::PeerAddr`] has them: IPv4-mapped ones are IPv4.
+        accept_proxy_from: Vec<IpNet>,
     },
     /// Plaintext in, mutual TLS to `connect`.
     Outbound {
@@ -152,8 +159,22 @@ impl ListenerKind {
         Self::Inbound {
             upstream,
             trust: Vec::new(),
+            proxy_protocol: None,
+            accept_proxy_from: Vec::new(),
         }
     }
+}
+
+/// The PROXY header that an application is sent before the caller's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line with addresses.
+    V1,
+    /// Addresses, and what else is known of the caller.
+    V2 {
+        /// The type of the field that holds the caller's SPIFFE ID.
+        spiffe_id_tlv: u8,
+    },
 }
 
 impl Listener {

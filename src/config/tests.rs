@@ -132,6 +132,11 @@ fn the_examples_in_the_documentation_are_good() {
     configs.into_iter().for_each(|text| {
         good(text);
     });
+    let configs = blocks(include_str!("../../docs/proxy-protocol.md"));
+    assert_eq!(configs.len(), 2);
+    configs.into_iter().for_each(|text| {
+        good(text);
+    });
     let policies = blocks(include_str!("../../docs/policy.md"));
     assert_eq!(policies.len(), 1);
     for text in policies {
@@ -292,14 +297,6 @@ fn refusals() {
             "`protocol: http` is not in this version",
         ),
         (inbound("protocol: htp"), "did you mean `http`?"),
-        (
-            inbound("proxy_protocol: v2"),
-            "`inbound[0].proxy_protocol` is not in this version",
-        ),
-        (
-            inbound("accept_proxy_from: [10.0.0.0/8]"),
-            "`inbound[0].accept_proxy_from` is not in this version",
-        ),
         (
             format!("{}audit: {{ file: x }}\n", with(IN)),
             "`audit` is not in this version",
@@ -774,3 +771,5 @@ proptest! {
         let _ = address::workload_api(&text);
     }
 }
+
+mod proxy;

@@ -15,14 +15,14 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::live::{IdentityView, Live};
-use super::registry::Basis;
+use super::registry::{Basis, Entry};
 use crate::authorize::{Admission, PolicyView};
 use crate::config::settings::{OnChange, OpenConnections};
-use crate::record::Reason;
+use crate::record::{Ending, LogLine, Nearest, Reason};
 use change::Change;
 use held::Held;
-pub use judge::recheck;
-use judge::{Finding, Verified, judge};
+pub(super) use judge::{Finding, recheck};
+use judge::{Verified, judge};
 
 /// How soon a jump of the clock is seen. What is due by a clock that runs is seen when it is.
 const TICK: Duration = Duration::from_millis(500);
@@ -32,14 +32,19 @@ const TURN: Duration = Duration::from_millis(1);
 /// those that live on waiting: fifty thousand take under half a second.
 const AT_ONCE: usize = 128;
 const MOMENT: Duration = Duration::from_millis(1);
+/// What the nearest misses of one look may take together; findings after that are recorded without.
+const TIME_TO_EXPLAIN: Duration = Duration::from_millis(50);
 
-/// Watches over the open connections of `live` for as long as it is polled.
-pub async fn watch(live: Arc<Live>) {
+/// Watches over the open connections of `live` for as long as it is polled. What changes after this call is seen: call
+/// it before the first connection can come.
+pub fn watch(live: Arc<Live>) -> impl Future<Output = ()> + Send {
     let mut authority = Authority::new(live);
-    loop {
-        // A change or something that is due, whichever comes first.
-        let _ = tokio::time::timeout(authority.rest(), authority.live.changed.notified()).await;
-        authority.look().await;
+    async move {
+        loop {
+            // A change or something that is due, whichever comes first.
+            let _ = tokio::time::timeout(authority.rest(), authority.live.changed.notified()).await;
+            authority.look().await;
+        }
     }
 }
 
@@ -70,6 +75,8 @@ struct Authority {
     looked_at: SystemTime,
     /// Connections that are not admitted any more and live on.
     held: Held,
+    /// What the nearest misses of this look took.
+    explained: Duration,
     pace: Pace,
 }
 
@@ -83,6 +90,7 @@ impl Authority {
             policy,
             looked_at: now,
             held: Held::default(),
+            explained: Duration::ZERO,
             pace: Pace::new(),
         }
     }
@@ -109,15 +117,17 @@ impl Authority {
         let live = self.live.clone();
         let mut asked = live.registry.take_renewed();
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
+        let (old_policy, new_policy) = (self.policy.clone(), policy.clone());
         let change = Change::between(
-            (&*self.identity, &*self.policy, self.looked_at, self.next_rule),
-            (&*identity, &*policy, now),
+            (&self.identity, &old_policy, self.looked_at, self.next_rule),
+            (&identity, &new_policy, now),
         );
         asked.extend(live.registry.ended(self.looked_at, now));
         self.next_rule = policy.admission.next_change(now);
         self.identity = identity;
         self.policy = policy;
         self.looked_at = now;
+        self.explained = Duration::ZERO;
 
         let mut verified = Verified::default();
         let mut good = Vec::new();
@@ -132,8 +142,8 @@ impl Authority {
             }
         }
         self.held.admitted_again(&good);
-        for (entry, order) in self.held.overdue(Instant::now()) {
-            if entry.order_close(order) {
+        for (entry, verdict) in self.held.overdue(Instant::now()) {
+            if entry.order_close(Ending::by(verdict)) {
                 self.pace.ordered().await;
             }
         }
@@ -155,24 +165,58 @@ impl Authority {
             good.push(basis.number());
             return;
         };
+        // Once for all that rest on it.
+        let nearest = self.nearest(basis, &finding);
         for slice in live.registry.members(basis) {
             for entry in slice {
                 // One that was renewed since is asked about with its new basis.
-                if entry.basis().number() != basis.number() {
-                    continue;
-                }
-                let order = finding.ending(&entry, &self.policy);
-                match action {
-                    OnChange::Close => {
-                        if entry.order_close(order) {
-                            self.pace.ordered().await;
-                        }
-                    }
-                    OnChange::Drain(time) => self.held.drain(&entry, Instant::now() + time, order),
-                    OnChange::Log => self.held.note(&entry, order),
+                if entry.basis().number() == basis.number() {
+                    self.found(&entry, &finding, nearest.as_deref(), action).await;
                 }
             }
             self.pace.step().await;
+        }
+    }
+
+    /// The rule that comes nearest, for as many as there is time for: it is for people, and closing is not to wait.
+    fn nearest(&mut self, basis: &Basis, finding: &Finding) -> Option<Box<Nearest>> {
+        if self.explained >= TIME_TO_EXPLAIN {
+            return None;
+        }
+        let begun = std::time::Instant::now();
+        let nearest = finding.nearest(basis, &self.identity, &self.policy, self.looked_at);
+        self.explained += begun.elapsed();
+        nearest
+    }
+
+    /// Does what the settings want with a connection that would not be admitted any more, and records the verdict.
+    async fn found(
+        &mut self,
+        entry: &Arc<Entry>,
+        finding: &Finding,
+        nearest: Option<&Nearest>,
+        action: OnChange,
+    ) {
+        let (live, policy) = (&self.live, &self.policy);
+        let verdict = |enforced, line| {
+            let verdict = Arc::new(finding.verdict(entry, live, policy, nearest, enforced));
+            live.records.decision(&verdict, line);
+            verdict
+        };
+        let reason = finding.reason_for(entry, policy);
+        match action {
+            // It was told already, and that was recorded.
+            OnChange::Close if entry.order().is_some() => {}
+            OnChange::Close => {
+                entry.order_close(Ending::by(verdict(true, LogLine::OfConnection)));
+                self.pace.ordered().await;
+            }
+            OnChange::Drain(time) => {
+                let until = Instant::now() + time;
+                self.held
+                    .drain(entry, until, reason, || verdict(true, LogLine::Own));
+            }
+            OnChange::Log => self.held.note(entry, reason, || verdict(false, LogLine::Own)),
         }
     }
 }

@@ -7,20 +7,26 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::ListenerContext;
-use crate::authorize::Decision;
 use crate::forward::meter::Traffic;
-use crate::record::{ConnectionRecord, Direction, Ending, PeerAddr};
+use crate::record::{ConnectionRecord, Decision, DecisionId, Direction, Ending, PeerAddr};
 use crate::spiffe::SpiffeId;
 
 /// What is known of a connection so far.
 pub(super) struct Draft {
     pub(super) id: u64,
     pub(super) peer_addr: PeerAddr,
+    /// Who calls by a load balancer's PROXY header.
+    pub(super) source: Option<PeerAddr>,
     pub(super) since: SystemTime,
     pub(super) peer_id: Option<Arc<SpiffeId>>,
+    /// The serial number of the peer's certificate.
+    pub(super) serial: Option<Arc<str>>,
     pub(super) own_id: Option<Arc<SpiffeId>>,
     pub(super) resumed: Option<bool>,
+    /// The last verdict.
     pub(super) decision: Option<Arc<Decision>>,
+    /// The verdict that let it in.
+    pub(super) admission: Option<DecisionId>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) traffic: Option<Arc<Traffic>>,
     accepted: Instant,
@@ -33,11 +39,14 @@ impl Draft {
         Self {
             id,
             peer_addr,
+            source: None,
             since,
             peer_id: None,
+            serial: None,
             own_id: None,
             resumed: None,
             decision: None,
+            admission: None,
             upstream: None,
             traffic: None,
             accepted: Instant::now(),
@@ -46,30 +55,33 @@ impl Draft {
         }
     }
 
+    /// Who calls: the believed address where there is one.
+    pub(super) fn source(&self) -> PeerAddr {
+        self.source.unwrap_or(self.peer_addr)
+    }
+
     pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
+        let source = self.source().ip();
         let (bytes_up, bytes_down) = self.traffic.map_or((0, 0), |traffic| {
             (
                 traffic.up.load(Ordering::Relaxed),
                 traffic.down.load(Ordering::Relaxed),
             )
         });
-        let decision = self.decision.as_deref().cloned().unwrap_or_default();
         ConnectionRecord {
             id: self.id,
             time: now,
             listener: self.listener,
             direction: self.direction,
             peer_addr: self.peer_addr,
+            source,
             peer_id: self.peer_id,
             own_id: self.own_id,
             resumed: self.resumed,
-            verdict: decision.verdict,
-            rule: decision.rule,
-            audited: decision.audited,
-            outcome: ending.reason.outcome(),
+            admission: self.admission,
+            decision: ending.decision.or(self.decision),
             reason: ending.reason,
             detail: ending.detail,
-            policy_generation: decision.policy_generation,
             upstream: self.upstream,
             bytes_up,
             bytes_down,

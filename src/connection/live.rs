@@ -15,7 +15,7 @@ use super::registry::Registry;
 use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
 use crate::config::settings::{Limits, OpenConnections, PolicyMode};
-use crate::record::{Reason, RecordSink};
+use crate::record::{DecisionIds, Reason, RecordSink};
 use crate::tls::configs::Context;
 
 /// Who we are at the moment.
@@ -44,7 +44,9 @@ pub struct Live {
     pub capacity: Capacity,
     /// The time of day.
     pub clock: SharedClock,
-    /// Where finished connections are recorded.
+    /// Gives every verdict its name.
+    pub decisions: DecisionIds,
+    /// Where verdicts and finished connections are recorded.
     pub records: Arc<dyn RecordSink>,
     /// Bounds on times and numbers.
     pub limits: Limits,
@@ -75,6 +77,7 @@ impl Live {
             registry: Registry::default(),
             capacity: Capacity::new(limits.max_connections, limits.max_handshakes),
             clock,
+            decisions: DecisionIds::new(random()),
             records,
             limits,
             open_connections,
@@ -105,6 +108,16 @@ impl Live {
         self.policy.store(Arc::new(view));
         self.changed.notify_one();
     }
+}
+
+/// What tells the verdicts of this process from those of others.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        // The names of verdicts are no secret: less than perfect chance will do.
+        return fastrand::u64(..);
+    }
+    u64::from_ne_bytes(bytes)
 }
 
 impl std::fmt::Debug for Live {

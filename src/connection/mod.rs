@@ -14,20 +14,23 @@ mod inbound;
 pub mod live;
 mod open;
 mod outbound;
+mod proxy;
 pub mod registry;
+mod verdict;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::AlertDescription;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::{CertificateFacts, Permit};
 use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
-use crate::record::{Direction, Ending, HandshakeKind, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, HandshakeKind, PeerAddr, Reason};
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
@@ -101,6 +104,8 @@ struct Serving<'a> {
     draft: Draft,
     /// Given back when the handshake is over.
     handshake: Option<capacity::Place>,
+    /// The address that a load balancer's caller reached, by its PROXY header.
+    reached: Option<SocketAddr>,
 }
 
 /// A connection that may go on: what [`open::Open`] relays.
@@ -176,6 +181,7 @@ async fn admit(
         listener: &listener,
         draft,
         handshake: Some(handshake),
+        reached: None,
     };
     let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
@@ -212,26 +218,34 @@ impl Serving<'_> {
         }
     }
 
+    /// When a handshake that begins now, or what comes before it, must be over.
+    fn handshake_deadline(&self) -> Instant {
+        Instant::now() + self.worker.live.limits.handshake_timeout
+    }
+
     /// Runs a handshake within its time limit, and notes what it found.
     async fn handshake(
         &mut self,
+        deadline: Instant,
         handshake: impl Future<Output = Result<Established, Failure>>,
     ) -> Result<Established, Failure> {
         let limit = self.worker.live.limits.handshake_timeout;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         // Boxed: an async function stores what it is given once more, and this is large.
         let result = tokio::select! {
-            result = timeout(limit, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
+            result = timeout_at(deadline, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
                 reason: Reason::HandshakeTimeout,
                 detail: format!("the handshake took longer than {} ms", limit.as_millis()),
                 peer: None,
                 alerted: false,
+                check: None,
             })),
             () = self.worker.drain.forced() => Err(Failure {
                 reason: self.forced().reason,
                 detail: "during the handshake".to_owned(),
                 peer: None,
                 alerted: false,
+                check: None,
             }),
         };
         self.handshake = None;
@@ -245,8 +259,12 @@ impl Serving<'_> {
                 self.listener.metrics.handshake(kind, started.elapsed());
                 self.draft.resumed = Some(established.resumed);
                 self.draft.peer_id = Some(established.peer.id.clone());
+                self.draft.serial = Some(established.peer.serial.clone());
             }
-            Err(failure) => self.draft.peer_id = failure.peer.clone().map(Arc::new),
+            Err(failure) => {
+                self.draft.peer_id = failure.peer.clone().map(Arc::new);
+                self.handshake_failed(failure);
+            }
         }
         result
     }
@@ -257,7 +275,7 @@ impl Serving<'_> {
         self.worker.live.registry.register(Registration {
             id: self.draft.id,
             peer_addr: self.draft.peer_addr,
-            source: self.draft.peer_addr,
+            source: self.draft.source(),
             since: self.draft.since,
             listener: self.listener.settings.clone(),
             direction: self.listener.direction,
@@ -268,17 +286,20 @@ impl Serving<'_> {
     }
 
     /// Checks what changed between the handshake and the registration.
-    fn recheck(&self, registered: &Registered) -> Result<(), Ending> {
+    fn recheck(&mut self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
         let (identity, now) = (live.identity(), live.clock.now());
-        authority::recheck(&registered.entry, &live.registry, &identity, now).map_or(Ok(()), Err)
+        match authority::recheck(&registered.entry, &live.registry, &identity, now) {
+            Some(finding) => Err(self.overtaken(&registered.entry, &finding)),
+            None => Ok(()),
+        }
     }
 
-    /// Notes the terms on which the connection is open from now on.
-    fn admitted(&mut self, permit: &Permit, registered: &Registered) {
-        self.draft.decision = Some(permit.decision().clone());
+    /// Notes the verdict on which the connection is open from now on.
+    fn admitted(&mut self, decision: Arc<Decision>, registered: &Registered) {
+        self.draft.admission = Some(decision.id);
         // Nobody else sets it.
-        let _ = registered.entry.decision.set(permit.decision().clone());
+        let _ = registered.entry.decision.set(decision);
     }
 
     /// Why a connection ends that the drain did not wait for.

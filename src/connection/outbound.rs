@@ -1,12 +1,10 @@
 //! The application calls a peer: plaintext in, mutual TLS on to one of those that the listener's `peer` list names.
 
-use std::sync::Arc;
-
 use super::{Admitted, Closing, Serving, refuse};
-use crate::authorize::{self, Decision};
+use crate::authorize;
 use crate::config::settings::ListenerKind;
 use crate::forward::relay::{Ends, alert_for};
-use crate::record::{Ending, Reason, Verdict};
+use crate::record::{Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::handshake::{self, Established, Failure};
 use crate::upstream::dial;
@@ -46,12 +44,16 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
+    let deadline = serving.handshake_deadline();
     let established = match serving
-        .handshake(handshake::connect(&mut tls, client, || plain.has_data()))
+        .handshake(
+            deadline,
+            handshake::connect(&mut tls, client, || plain.has_data()),
+        )
         .await
     {
         Ok(established) => established,
-        Err(failure) => return Err(handshake_failed(serving, plain, tls, failure)),
+        Err(failure) => return Err(handshake_failed(plain, tls, failure)),
     };
     let registered = serving.register(&context, &established);
     let Established {
@@ -64,25 +66,22 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
     // May they? The authority's view, and the permit that forwarding asks for.
     let checked = serving.recheck(&registered).and_then(|()| {
         let view = serving.worker.live.policy();
-        authorize::outbound(&view, &settings.kind, &peer.id, &super::certificate(&peer)).map_err(|denial| {
-            serving.draft.decision = Some(denial.decision);
-            Ending::with(denial.reason, denial.detail)
-        })
+        let result = authorize::outbound(&view, &settings.kind, &peer.id, &super::certificate(&peer));
+        let decision = serving.expected(&result);
+        match result {
+            Ok(permit) => Ok((permit, decision)),
+            Err(_) => Err(Ending::by(decision)),
+        }
     });
-    let permit = match checked {
-        Ok(permit) => permit,
+    let (permit, decision) = match checked {
+        Ok(admitted) => admitted,
         Err(ending) => {
             plain.abort();
             let linger = refuse(session, tls, alert_for(ending.reason)).await;
             return Err(Closing { ending, linger });
         }
     };
-    let decision = permit.decision();
-    serving
-        .listener
-        .metrics
-        .decided(decision.rule.as_deref(), decision.verdict);
-    serving.admitted(&permit, &registered);
+    serving.admitted(decision, &registered);
 
     let ends = Ends {
         tls,
@@ -103,14 +102,7 @@ fn refused(plain: Stream, ending: Ending) -> Closing {
     Closing::done(ending)
 }
 
-fn handshake_failed(serving: &mut Serving<'_>, plain: Stream, tls: Stream, failure: Failure) -> Closing {
+fn handshake_failed(plain: Stream, tls: Stream, failure: Failure) -> Closing {
     plain.abort();
-    if failure.reason == Reason::PeerNotExpected {
-        serving.listener.metrics.decided(None, Verdict::Deny);
-        serving.draft.decision = Some(Arc::new(Decision {
-            verdict: Verdict::Deny,
-            ..Decision::default()
-        }));
-    }
     super::after_failure(tls, failure)
 }

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -29,11 +29,10 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 
-use crate::authorize::Decision;
 use crate::config::settings;
 use crate::forward::meter::Traffic;
 use crate::identity::material::{Bundle, Svid};
-use crate::record::{Direction, Ending, PeerAddr};
+use crate::record::{Decision, Direction, Ending, PeerAddr};
 use crate::tls::verify::VerifiedPeer;
 use shard::Shard;
 
@@ -111,11 +110,13 @@ pub struct Entry {
     pub peer_addr: PeerAddr,
     /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
     pub source: PeerAddr,
+    /// Our address of the connection to the application, which is what the application sees as its peer's.
+    pub local: OnceLock<SocketAddr>,
     /// When it was accepted.
     pub since: SystemTime,
     /// What has flowed.
     pub traffic: Arc<Traffic>,
-    /// The terms it is open on; absent until it is admitted.
+    /// The verdict that it is open on; absent until it is admitted.
     pub decision: OnceLock<Arc<Decision>>,
     /// What it rests on. Written under the shard's lock.
     basis: ArcSwap<Basis>,
@@ -276,6 +277,7 @@ impl Registry {
             id: facts.id,
             peer_addr: facts.peer_addr,
             source: facts.source,
+            local: OnceLock::new(),
             since: facts.since,
             traffic: Arc::default(),
             decision: OnceLock::new(),

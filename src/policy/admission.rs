@@ -1,13 +1,13 @@
 //! The one evaluator: everything that says who may connect, as one immutable value.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::deny_list::{DenyList, Entry};
 use super::evaluate::Policy;
+use super::explain::Nearest;
 use super::facts::Facts;
-use super::rule::Rule;
+use super::rule::{Action, Rule};
 use crate::record::Reason;
 use crate::spiffe::TrustDomain;
 
@@ -64,18 +64,20 @@ impl Admission {
     /// Decides about a connection, in this order: the deny list, the listener's trust, deny rules, allow rules. What
     /// nothing allows is denied.
     pub fn evaluate(&self, facts: &Facts<'_>, now: SystemTime) -> Outcome<'_> {
+        let decided = self.policy.decide(facts, now);
         let refused = self
             .deny_list
             .find(facts.peer, facts.certificate.as_ref())
             .map(|entry| (Reason::DenyList, Decider::Entry(entry)))
             .or_else(|| {
-                let beside_own = self.policy.not_trusted(facts)?;
+                let beside_own = decided.not_trusted?;
                 Some((Reason::TrustDomainNotAccepted, Decider::Trust(beside_own)))
             });
-        let (decided, audited) = self.policy.decide(facts, now);
-        let (allow, reason, by) = match (refused, decided) {
+        let (allow, reason, by) = match (refused, decided.rule) {
             (Some((reason, by)), _) => (false, reason, by),
-            (None, Some(rule)) if rule.is_deny() => (false, Reason::DenyRule, Decider::Rule(rule)),
+            (None, Some(rule)) if rule.action() == Action::Deny => {
+                (false, Reason::DenyRule, Decider::Rule(rule))
+            }
             (None, Some(rule)) => (true, Reason::Finished, Decider::Rule(rule)),
             (None, None) => (false, Reason::NoAllowRule, Decider::Nothing),
         };
@@ -83,8 +85,16 @@ impl Admission {
             allow,
             reason,
             by,
-            audited,
+            audited: decided.audited,
         }
+    }
+
+    /// The allow rule that failed in the fewest conditions, for a peer that nothing allowed. It is exact for up to 1024
+    /// allow rules; of more, the likely ones are judged, so that a denial costs no more however long the policy is.
+    #[must_use]
+    pub fn nearest(&self, facts: &Facts<'_>, now: SystemTime) -> Option<Nearest> {
+        let rule = self.policy.nearest(facts, now)?;
+        Some(Nearest::of(rule, facts, now))
     }
 
     /// The next instant at which a rule begins or ends, and answers may change without a new policy.
@@ -171,9 +181,4 @@ fn not_accepted(facts: &Facts<'_>, beside_own: &[TrustDomain]) -> String {
         facts.listener,
         crate::yaml::one_of(&accepted)
     )
-}
-
-/// The address that conditions are judged by: IPv4-mapped ones count as IPv4.
-pub(super) fn canonical(source: Option<IpAddr>) -> Option<IpAddr> {
-    source.map(|address| address.to_canonical())
 }

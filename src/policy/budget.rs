@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::ids::IdSet;
+
 /// A budget in force. Each SPIFFE ID that it is about has the whole of it for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -28,4 +30,20 @@ pub struct Rate {
     pub per_second: u32,
     /// The most that come at once, at least 1: `per_second` where the file does not say it.
     pub burst: u32,
+}
+
+/// A budget with whom and what it is about.
+#[derive(Debug)]
+pub(super) struct CompiledBudget {
+    pub(super) budget: Arc<Budget>,
+    /// The inbound listeners; `None` for all.
+    pub(super) listeners: Option<Box<[Arc<str>]>>,
+    pub(super) from: Option<IdSet>,
+}
+
+impl CompiledBudget {
+    pub(super) fn is_about(&self, listener: &str) -> bool {
+        let listeners = self.listeners.as_deref();
+        listeners.is_none_or(|names| names.iter().any(|name| **name == *listener))
+    }
 }

@@ -1,16 +1,17 @@
 //! Why a decision is as it is: the same conditions as in deciding, put into words for every rule.
 
-use std::fmt;
+mod display;
+mod words;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::admission::{Admission, Decider, canonical};
+use super::admission::{Admission, Decider};
 use super::facts::Facts;
-use super::rule::{Action, Rule, Unmet};
+use super::rule::{Action, Rule};
 use crate::record::{Reason, Verdict};
-use crate::yaml::counted;
 
 /// A decision and what every rule said to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,6 +28,10 @@ pub struct Explanation {
     pub rule: Option<Arc<str>>,
     /// What it says of itself.
     pub description: Option<Arc<str>>,
+    /// The file it stands in.
+    pub file: Option<Arc<str>>,
+    /// The line it begins in.
+    pub line: Option<u32>,
     /// Why the peer is denied.
     pub reason: Option<Reason>,
     /// That in words.
@@ -37,6 +42,12 @@ pub struct Explanation {
     pub audited: Vec<Arc<str>>,
     /// When the rule that admits the peer ends (RFC 3339).
     pub expires: Option<String>,
+    /// The trust domains that the listener accepts, our own first; absent when that is not known.
+    pub trust: Option<Vec<String>>,
+    /// The budgets that the peer has, in the order of the files.
+    pub budgets: Vec<BudgetExplanation>,
+    /// Every entry of the deny list, in the order of its file.
+    pub deny_list: Vec<EntryExplanation>,
     /// Every rule, in the order of the files.
     pub rules: Vec<RuleExplanation>,
 }
@@ -88,6 +99,44 @@ pub struct RuleExplanation {
     pub detail: Option<String>,
 }
 
+/// What one entry of the deny list said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EntryExplanation {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The line it begins in.
+    pub line: u32,
+    /// What it goes by: `ids`, `serials`, `keys` or `issued_before`.
+    pub by: &'static str,
+    /// Whether it hits.
+    pub hits: bool,
+}
+
+/// A budget that the peer has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BudgetExplanation {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The most connections at once.
+    pub connections: Option<u32>,
+    /// The most new connections a second.
+    pub connections_per_second: Option<u32>,
+    /// The most new connections that come at once.
+    pub burst: Option<u32>,
+    /// The most payload bytes a second.
+    pub bytes_per_second: Option<u64>,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The line it begins in.
+    pub line: u32,
+}
+
 impl Admission {
     /// Decides as [`Admission::evaluate`] does, and says for every rule what it had to do with it.
     #[must_use]
@@ -98,186 +147,111 @@ impl Admission {
             _ => None,
         };
         let rules = self.policy.rules().iter().map(|rule| {
-            let unmet = unmet(rule, facts, now);
             let decided = decided_by.is_some_and(|by| std::ptr::eq(by, rule));
-            RuleExplanation {
-                name: Arc::clone(&rule.name),
-                description: rule.description.clone(),
-                action: rule.action,
-                file: Arc::clone(&rule.file),
-                line: rule.line,
-                matches: unmet.is_empty(),
-                decided,
-                detail: unmet
-                    .is_empty()
-                    .then(|| matched(rule, facts, decided, outcome.reason))
-                    .flatten(),
-                unmet,
-            }
+            explain_rule(rule, facts, now, decided, outcome.reason)
         });
+        let entries = self.deny_list.entries().iter().map(|entry| EntryExplanation {
+            name: Arc::clone(entry.name()),
+            description: entry.description().cloned(),
+            file: Arc::clone(entry.place().0),
+            line: entry.place().1,
+            by: entry.condition(),
+            hits: entry.hits(facts.peer, facts.certificate.as_ref()),
+        });
+        let place = outcome.by.place();
         Explanation {
-            rules: rules.collect(),
             listener: facts.listener.to_owned(),
             peer: facts.peer.to_string(),
-            source: canonical(facts.source).map(|source| source.to_string()),
+            source: facts.source.map(|source| source.to_canonical().to_string()),
             verdict: if outcome.allow {
                 Verdict::Allow
             } else {
                 Verdict::Deny
             },
+            rule: outcome.by.name().cloned(),
+            description: outcome.by.description().cloned(),
+            file: place.map(|(file, _)| Arc::clone(file)),
+            line: place.map(|(_, line)| line),
             reason: (!outcome.allow).then_some(outcome.reason),
             detail: (!outcome.allow).then(|| outcome.detail(facts)),
             nearest: (outcome.reason == Reason::NoAllowRule)
                 .then(|| self.nearest(facts, now))
                 .flatten(),
-            rule: outcome.by.name().cloned(),
-            description: outcome.by.description().cloned(),
             audited: outcome
                 .audited
                 .iter()
                 .map(|rule| Arc::clone(&rule.name))
                 .collect(),
             expires: outcome.expires().map(crate::clock::rfc3339),
+            trust: self.policy.trust(facts.listener).map(|beside_own| {
+                let own = std::iter::once(facts.own_trust_domain);
+                own.chain(beside_own).map(ToString::to_string).collect()
+            }),
+            budgets: self.budgets_of(facts),
+            deny_list: entries.collect(),
+            rules: rules.collect(),
         }
     }
 
-    /// The allow rule that failed in the fewest conditions, for a peer that nothing allowed.
-    #[must_use]
-    pub fn nearest(&self, facts: &Facts<'_>, now: SystemTime) -> Option<Nearest> {
-        let allow = self
-            .policy
-            .rules()
-            .iter()
-            .filter(|rule| rule.action == Action::Allow);
-        let (unmet, rule) = allow
-            .map(|rule| (unmet(rule, facts, now), rule))
-            .min_by_key(|(unmet, _)| unmet.len())?;
-        Some(Nearest {
+    fn budgets_of(&self, facts: &Facts<'_>) -> Vec<BudgetExplanation> {
+        let budgets = self.policy.budgets(facts.listener, facts.peer);
+        budgets
+            .map(|budget| BudgetExplanation {
+                name: Arc::clone(&budget.name),
+                description: budget.description.clone(),
+                connections: budget.connections,
+                connections_per_second: budget.connections_per_second.map(|rate| rate.per_second),
+                burst: budget.connections_per_second.map(|rate| rate.burst),
+                bytes_per_second: budget.bytes_per_second,
+                file: Arc::clone(&budget.file),
+                line: budget.line,
+            })
+            .collect()
+    }
+}
+
+impl Nearest {
+    pub(super) fn of(rule: &Rule, facts: &Facts<'_>, now: SystemTime) -> Self {
+        Self {
             rule: Arc::clone(&rule.name),
             description: rule.description.clone(),
             file: Arc::clone(&rule.file),
             line: rule.line,
-            unmet,
-        })
+            unmet: unmet(rule, facts, now),
+        }
+    }
+}
+
+fn explain_rule(
+    rule: &Rule,
+    facts: &Facts<'_>,
+    now: SystemTime,
+    decided: bool,
+    reason: Reason,
+) -> RuleExplanation {
+    let unmet = unmet(rule, facts, now);
+    let detail = match unmet.as_slice() {
+        [] => words::matched(rule, facts, decided, reason),
+        _ => None,
+    };
+    RuleExplanation {
+        name: Arc::clone(&rule.name),
+        description: rule.description.clone(),
+        action: rule.action,
+        file: Arc::clone(&rule.file),
+        line: rule.line,
+        matches: unmet.is_empty(),
+        decided,
+        unmet,
+        detail,
     }
 }
 
 fn unmet(rule: &Rule, facts: &Facts<'_>, now: SystemTime) -> Vec<UnmetCondition> {
-    let unmet = rule.first_unmet(facts, now).into_iter();
-    unmet
+    rule.unmet(facts, now)
         .map(|unmet| UnmetCondition {
-            condition: unmet.condition(),
+            condition: unmet.condition().as_str(),
             detail: unmet.describe(facts),
         })
         .collect()
-}
-
-/// What to add about a rule whose conditions all hold.
-fn matched(rule: &Rule, facts: &Facts<'_>, decided: bool, reason: Reason) -> Option<String> {
-    let why = match (rule.action, decided, reason) {
-        (Action::Deny, true, _) if rule.source.is_some() && facts.source.is_none() => {
-            "the peer has no known address, which a deny rule with `source` counts as matching"
-        }
-        (_, true, _) => return None,
-        (Action::Audit, ..) => "audit rules mark and do not decide",
-        (Action::Allow, false, Reason::DenyRule) => "matches, but a deny rule wins",
-        (Action::Allow | Action::Deny, false, _) => "matches, but an earlier rule decided",
-    };
-    Some(why.to_owned())
-}
-
-impl Unmet<'_> {
-    /// The field of the rule that does not hold.
-    #[must_use]
-    pub fn condition(&self) -> &'static str {
-        match self {
-            Self::To(_) => "to",
-            Self::From(_) | Self::OwnTrustDomain => "from",
-            Self::Source(_) | Self::NoAddress(_) => "source",
-            Self::NotBefore(_) => "not_before",
-            Self::Expires(_) => "expires",
-        }
-    }
-
-    /// The condition in words, with the values on both sides.
-    #[must_use]
-    pub fn describe(&self, facts: &Facts<'_>) -> String {
-        match self {
-            Self::To(names) => format!("listener `{}` is not {}", facts.listener, any_of(names)),
-            Self::From(patterns) => format!("`{}` is not {}", facts.peer, any_of(patterns)),
-            Self::OwnTrustDomain => format!(
-                "without `from`, only our own trust domain `{}` is allowed, and the peer is of `{}`",
-                facts.own_trust_domain,
-                facts.peer.trust_domain()
-            ),
-            Self::Source(networks) => match facts.source {
-                Some(address) => format!("`{}` is not in {}", address.to_canonical(), any_of(networks)),
-                None => format!("the peer's address is unknown, so not in {}", any_of(networks)),
-            },
-            Self::NoAddress(networks) => {
-                format!(
-                    "the peer's address is unknown, so not known to be in {}",
-                    any_of(networks)
-                )
-            }
-            Self::NotBefore(at) => format!("the rule begins at {}", crate::clock::rfc3339(*at)),
-            Self::Expires(at) => format!("the rule ended at {}", crate::clock::rfc3339(*at)),
-        }
-    }
-}
-
-/// The most values of a condition that are written out.
-const MAX_SHOWN: usize = 4;
-
-fn any_of<T: fmt::Display>(values: &[T]) -> String {
-    let shown: Vec<String> = values
-        .iter()
-        .take(MAX_SHOWN)
-        .map(|value| format!("`{value}`"))
-        .collect();
-    let rest = values.len().saturating_sub(shown.len());
-    match rest {
-        0 => shown.join(" or "),
-        rest => format!("{} or one of {rest} more", shown.join(", ")),
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} to listener `{}`",
-            self.verdict, self.peer, self.listener
-        )?;
-        if let Some(source) = &self.source {
-            write!(f, " from {source}")?;
-        }
-        match &self.rule {
-            Some(rule) => write!(f, "\ndecided by rule `{rule}`")?,
-            None => write!(f, "\nno allow rule matches: what is not allowed is denied")?,
-        }
-        if let Some(expires) = &self.expires {
-            write!(f, ", until {expires}")?;
-        }
-        write!(f, "\n\n{}", counted(self.rules.len(), "rule"))?;
-        for rule in &self.rules {
-            let mark = match (rule.decided, rule.matches) {
-                (true, _) => "=>",
-                (false, true) => " +",
-                (false, false) => " -",
-            };
-            write!(
-                f,
-                "\n{mark} {} ({}, {}:{})",
-                rule.name, rule.action, rule.file, rule.line
-            )?;
-            for UnmetCondition { condition, detail } in &rule.unmet {
-                write!(f, "\n     {condition}: {detail}")?;
-            }
-            if let Some(detail) = &rule.detail {
-                write!(f, "\n     {detail}")?;
-            }
-        }
-        Ok(())
-    }
 }

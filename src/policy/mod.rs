@@ -10,24 +10,33 @@
 mod admission;
 mod budget;
 mod compile;
+mod delta;
 pub mod deny_list;
 mod evaluate;
 mod explain;
 mod facts;
 pub mod file;
 mod ids;
+mod index;
+mod lint;
 mod load;
+mod nearest;
+mod networks;
 mod rule;
+mod sets;
 #[cfg(test)]
 mod tests;
 
 pub use admission::{Admission, Decider, Outcome};
 pub use budget::{Budget, Rate};
 pub use compile::{Surroundings, compile};
+pub use delta::Delta;
 pub use deny_list::DenyList;
 pub use evaluate::Policy;
-pub use explain::{Explanation, Nearest, RuleExplanation, UnmetCondition};
+pub use explain::{
+    BudgetExplanation, EntryExplanation, Explanation, Nearest, RuleExplanation, UnmetCondition,
+};
 pub use facts::{CertificateFacts, Facts};
 pub use file::parse_text;
 pub use load::{load, load_deny_list};
-pub use rule::{Action, Rule, Unmet};
+pub use rule::{Action, Rule};

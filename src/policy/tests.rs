@@ -2,6 +2,7 @@
 
 mod files;
 mod oracle;
+mod warnings;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,24 +17,32 @@ pub(super) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
+/// `stock` accepts the trust domain `partner` beside our own, the others none.
 pub(super) fn listeners() -> Vec<ListenerName> {
-    [
-        ("orders", Direction::Inbound),
-        ("stock", Direction::Inbound),
-        ("payments", Direction::Outbound),
-    ]
-    .map(|(name, direction)| ListenerName {
+    let partner = TrustDomain::new("partner").unwrap();
+    let listener = |name: &str, direction, port, trust| ListenerName {
         name: Arc::from(name),
         direction,
-        port: None,
-        trust: None,
-    })
-    .to_vec()
+        port: Some(port),
+        trust: Some(trust),
+    };
+    vec![
+        listener("orders", Direction::Inbound, 8443, Vec::new()),
+        listener("stock", Direction::Inbound, 9443, vec![partner]),
+        listener("payments", Direction::Outbound, 9001, Vec::new()),
+    ]
+}
+
+/// As [`listeners`], of which it is not known whom they trust.
+fn trusting() -> Vec<ListenerName> {
+    let mut listeners = listeners();
+    listeners.iter_mut().for_each(|listener| listener.trust = None);
+    listeners
 }
 
 pub(super) fn compiled(text: &str) -> Admission {
     let file = file::read("p.yaml", text);
-    let (policy, _) = compile(vec![file], Surroundings::of(&listeners()), at(0)).unwrap();
+    let (policy, _) = compile(vec![file], Surroundings::of(&trusting()), at(0)).unwrap();
     Admission::new(Arc::new(policy), Arc::default())
 }
 
@@ -274,7 +283,7 @@ fn a_listener_no_rule_names_gets_the_rules_about_all() {
 }
 
 #[test]
-fn an_explanation_tells_the_first_condition_of_each_rule() {
+fn an_explanation_tells_every_condition_of_each_rule_that_does_not_hold() {
     let policy = compiled(
         "rules:
   - { name: to, action: allow, to: [stock] }
@@ -300,11 +309,12 @@ fn an_explanation_tells_the_first_condition_of_each_rule() {
     let text = policy.explain(&facts, at(5)).to_string();
     let expected = "\
 allow: spiffe://partner/x to listener `orders` from 192.0.2.1
-decided by rule `yes`
+decided by rule `yes` (p.yaml:7)
 
 8 rules
  - to (allow, p.yaml:2)
      to: listener `orders` is not `stock`
+     from: without `from`, only our own trust domain `home` is allowed, and the peer is of `partner`
  - from (allow, p.yaml:3)
      from: `spiffe://partner/x` is not `spiffe://home/a` or `spiffe://home/b/*`
  - own (allow, p.yaml:4)

@@ -456,6 +456,63 @@ mod tests {
         }
     }
 
+    fn small_pattern() -> impl Strategy<Value = IdPattern> {
+        let segments = prop::collection::vec(prop::sample::select(vec!["a", "b", "*"]), 0..4);
+        (prop::sample::select(vec!["td", "other"]), segments, any::<bool>()).prop_map(
+            |(domain, mut segments, tail)| {
+                if tail || segments.is_empty() {
+                    segments.push("**");
+                }
+                pattern(&format!("spiffe://{domain}/{}", segments.join("/")))
+            },
+        )
+    }
+
+    fn all_ids() -> Vec<SpiffeId> {
+        let mut paths = vec![String::new()];
+        for length in 0..5_usize {
+            let longest: Vec<String> = paths.iter().filter(|p| p.len() == 2 * length).cloned().collect();
+            for word in ["a", "b", "z"] {
+                paths.extend(longest.iter().map(|path| format!("{path}/{word}")));
+            }
+        }
+        let domains = ["spiffe://td", "spiffe://other"];
+        let ids = domains
+            .iter()
+            .flat_map(|domain| paths.iter().map(move |path| id(&format!("{domain}{path}"))));
+        ids.collect()
+    }
+
+    #[test]
+    fn what_is_mistyped_is_nearer_than_what_is_another_name() {
+        let table = [
+            (
+                "spiffe://td/ns/shop/sa/storefront",
+                "spiffe://td/ns/shop/sa/store-front",
+                "spiffe://td/ns/shop/sa/batch",
+            ),
+            (
+                "spiffe://td/ns/shop/sa/web",
+                "spiffe://td/ns/shop/sa/wb",
+                "spiffe://td/ns/*/sa/jobs",
+            ),
+            (
+                "spiffe://td/ns/shop/sa/web",
+                "spiffe://td/ns/shop/**",
+                "spiffe://td/ns/shop/sa/wep",
+            ),
+            ("spiffe://td/a/b", "spiffe://td/a/b/c", "spiffe://dt/a/b"),
+            ("spiffe://td/a/b/c", "spiffe://td/a/b", "spiffe://td/x/y/z"),
+        ];
+        for (id_text, near, far) in table {
+            let asked = id(id_text);
+            assert!(
+                pattern(near).distance(&asked) < pattern(far).distance(&asked),
+                "{id_text}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn agrees_with_the_plain_meaning(
@@ -474,6 +531,26 @@ mod tests {
             prop_assert_eq!(parsed.matches(&id), plainly(&segments, &path));
             if let Some(exact) = parsed.as_exact() {
                 prop_assert_eq!(exact == id, parsed.matches(&id));
+            }
+        }
+
+        /// Against every ID of up to five segments of three words, one of which no pattern has: as good as all IDs, for
+        /// patterns this short.
+        #[test]
+        fn covering_and_meeting_are_what_trying_all_ids_says(
+            set in prop::collection::vec(small_pattern(), 1..5),
+            other in small_pattern(),
+        ) {
+            let ids = all_ids();
+            let by_all = ids.iter().filter(|id| other.matches(id)).all(|id| set.iter().any(|p| p.matches(id)));
+            prop_assert_eq!(set_covers(set.iter(), &other), by_all);
+            let one = &set[0];
+            let by_one = ids.iter().filter(|id| other.matches(id)).all(|id| one.matches(id));
+            prop_assert_eq!(one.covers(&other), by_one);
+            let both = ids.iter().any(|id| one.matches(id) && other.matches(id));
+            prop_assert_eq!(one.meets(&other), both);
+            for id in ids.iter().filter(|id| id.path().len() < 8) {
+                prop_assert_eq!(one.distance(id) == 0, one.matches(id), "{} {}", one, id);
             }
         }
 

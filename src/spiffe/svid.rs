@@ -13,6 +13,7 @@ mod errors;
 #[cfg(test)]
 pub(crate) mod forge;
 mod key;
+pub mod rule;
 mod san;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -215,20 +216,24 @@ fn leaf_id(cert: &X509Certificate<'_>) -> Result<SpiffeId, LeafError> {
 /// scheme and trust domain, as section 2.4 has it; in a certificate a trust domain "MUST be lowercase" (2.1), and
 /// everything that compares IDs compares bytes, so that only the one spelling is taken.
 fn parse_id(uri: &[u8]) -> Result<SpiffeId, Defect> {
-    let bad = |problem: &str| Defect::InvalidId {
+    let bad = |problem: &str, rule| Defect::InvalidId {
         uri: shown(uri),
         problem: problem.to_owned(),
+        rule,
     };
     if uri.len() > MAX_ID_BYTES {
-        return Err(bad(&format!(
-            "it has {} bytes and may have {MAX_ID_BYTES}",
-            uri.len()
-        )));
+        let problem = format!("it has {} bytes and may have {MAX_ID_BYTES}", uri.len());
+        return Err(bad(&problem, rule::ID_LENGTH));
     }
-    let text = std::str::from_utf8(uri).map_err(|_| bad("it is not ASCII"))?;
-    let id = SpiffeId::new(text).map_err(|e| bad(&e.to_string()))?;
+    let text = std::str::from_utf8(uri).map_err(|_| bad("it is not ASCII", rule::ID_PATH_CHARACTERS))?;
+    let id = SpiffeId::new(text).map_err(|e| bad(&e.to_string(), rule::of_id(&e)))?;
     if id.to_string() != text {
-        return Err(bad("scheme and trust domain must be lowercase"));
+        let rule = if text.starts_with("spiffe:") {
+            rule::ID_LOWERCASE
+        } else {
+            rule::ID_SCHEME
+        };
+        return Err(bad("scheme and trust domain must be lowercase", rule));
     }
     Ok(id)
 }

@@ -60,7 +60,7 @@ fn closed_sets_are_documented_whole_and_in_order() {
 
 #[test]
 fn fields_of_a_record_are_documented_whole_and_in_order() {
-    assert_eq!(words("### Connections"), super::log::RECORD_FIELDS);
+    assert_eq!(words("### Connections"), super::log::CONNECTION_FIELDS);
 }
 
 #[test]

@@ -1,26 +1,32 @@
 //! Log lines: what svidecar tells a person or a collector while it runs.
 //!
 //! Everything goes to standard error, one line an event, in one of two forms: text for people, one JSON object for
-//! machines. Two sources share the form and the queue: `tracing` events, and [`ConnectionRecord`]s, which do not
+//! machines. Two sources share the form and the queue: `tracing` events, and records of connections and verdicts, which do not
 //! pass through tracing's field machinery. Promises: writing never waits (a full queue drops the line and counts
 //! it), and no text from a peer can start a line, end one, or command a terminal.
 
+mod fields;
 mod layer;
 mod line;
 
 use std::io::{BufWriter, IsTerminal as _, Write};
+use std::sync::Arc;
 
-use serde_json::Value;
 use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::record::{ConnectionRecord, Outcome, RecordSink, Verdict};
+use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, RecordSink, Verdict};
+#[cfg(test)]
+pub(super) use fields::CONNECTION_FIELDS;
 use line::{Line, Style};
 
 /// The target of connection records, for filters such as `info,svidecar::connection=warn`.
 pub const CONNECTION_TARGET: &str = "svidecar::connection";
+
+/// The target of verdicts that have a line of their own.
+pub const DECISION_TARGET: &str = "svidecar::decision";
 
 /// Lines that wait for a slow reader before more are dropped; some megabytes at most.
 const QUEUE_LINES: usize = 8192;
@@ -88,6 +94,17 @@ pub fn parse_filter(level: &str) -> Result<EnvFilter, LogError> {
         .map_err(|e| LogError::Filter(format!("`{level}`: {e}")))
 }
 
+/// `INFO` for what is good and `WARN` for what is not, where the filter lets a line of this target and level through.
+macro_rules! enabled {
+    ($target:expr, $good:expr) => {
+        if $good {
+            tracing::enabled!(target: $target, Level::INFO).then_some(Level::INFO)
+        } else {
+            tracing::enabled!(target: $target, Level::WARN).then_some(Level::WARN)
+        }
+    };
+}
+
 /// Writes connection records as log lines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogSink(Output);
@@ -102,21 +119,12 @@ impl LogSink {
 
 impl RecordSink for LogSink {
     fn record(&self, record: &ConnectionRecord) {
-        let (level, enabled) = match record.outcome {
-            // A denial that was only reported (`policy.mode: audit`) is what its operator looks for.
-            Outcome::Ok if record.verdict != Verdict::Deny => (
-                Level::INFO,
-                tracing::enabled!(target: CONNECTION_TARGET, Level::INFO),
-            ),
-            _ => (
-                Level::WARN,
-                tracing::enabled!(target: CONNECTION_TARGET, Level::WARN),
-            ),
-        };
-        if !enabled {
+        // A denial that was only reported (`policy.mode: audit`) is what its operator looks for.
+        let good = record.outcome() == Outcome::Ok && record.verdict() != Verdict::Deny;
+        let Some(level) = enabled!(CONNECTION_TARGET, good) else {
             return;
-        }
-        let message = match record.outcome {
+        };
+        let message = match record.outcome() {
             Outcome::Ok => "connection ok",
             Outcome::Denied => "connection denied",
             Outcome::Refused => "connection refused",
@@ -128,7 +136,32 @@ impl RecordSink for LogSink {
             level,
             target: CONNECTION_TARGET,
             message,
-            fields: record_fields(record),
+            fields: fields::of_connection(record),
+        });
+    }
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        if line == LogLine::OfConnection {
+            return;
+        }
+        let Some(level) = enabled!(DECISION_TARGET, decision.verdict != Verdict::Deny) else {
+            return;
+        };
+        let message = match (decision.verdict, decision.enforced) {
+            (Verdict::Deny, true) => {
+                "an open connection would not be admitted any more; it has some time to end by itself"
+            }
+            (Verdict::Deny, false) => {
+                "an open connection would not be admitted any more; it lives on as the settings say"
+            }
+            _ => "a verdict about an open connection",
+        };
+        self.0.write(&Line {
+            time: decision.time,
+            level,
+            target: DECISION_TARGET,
+            message,
+            fields: fields::of_decision(decision),
         });
     }
 }
@@ -183,64 +216,6 @@ fn build(
         .with(filter)
         .with(layer::LineLayer::new(output.clone()));
     (subscriber, LogSink(output), LogGuard { _worker: worker })
-}
-
-/// The names of a record's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
-pub(super) const RECORD_FIELDS: [&str; 18] = [
-    "id",
-    "listener",
-    "direction",
-    "peer_addr",
-    "peer_id",
-    "own_id",
-    "resumed",
-    "verdict",
-    "rule",
-    "audited",
-    "result",
-    "reason",
-    "detail",
-    "policy_generation",
-    "upstream",
-    "bytes_up",
-    "bytes_down",
-    "duration_ms",
-];
-
-fn record_fields(record: &ConnectionRecord) -> Vec<(&'static str, Value)> {
-    fn text<T: ToString>(value: &Option<T>) -> Value {
-        value.as_ref().map_or(Value::Null, |v| Value::from(v.to_string()))
-    }
-    let values: [Value; 18] = [
-        record.id.into(),
-        (&*record.listener).into(),
-        record.direction.as_str().into(),
-        record.peer_addr.to_string().into(),
-        text(&record.peer_id),
-        text(&record.own_id),
-        record.resumed.into(),
-        record.verdict.as_str().into(),
-        text(&record.rule),
-        record.audited.iter().map(|rule| Value::from(&**rule)).collect(),
-        record.outcome.as_str().into(),
-        record.reason.as_str().into(),
-        text(&record.detail),
-        record.policy_generation.into(),
-        text(&record.upstream),
-        record.bytes_up.into(),
-        record.bytes_down.into(),
-        milliseconds(record.duration),
-    ];
-    RECORD_FIELDS.into_iter().zip(values).collect()
-}
-
-/// Milliseconds with three decimals, as the record serializes them.
-fn milliseconds(duration: std::time::Duration) -> Value {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "micro-seconds of a connection stay far below 2^52"
-    )]
-    Value::from(duration.as_micros() as f64 / 1000.0)
 }
 
 #[cfg(test)]

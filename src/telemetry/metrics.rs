@@ -25,7 +25,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::log::DroppedLines;
-use crate::record::{ConnectionRecord, Direction, RecordSink};
+use crate::record::{ConnectionRecord, Direction};
 use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
 use documents::{Documents, Reloads};
 use labels::{Families, ReloadLabels};
@@ -179,12 +179,6 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self, exposition: Exposition) -> String {
         exposition::encode(&self.registry, exposition)
-    }
-}
-
-impl RecordSink for Metrics {
-    fn record(&self, record: &ConnectionRecord) {
-        Self::record(self, record);
     }
 }
 

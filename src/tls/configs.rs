@@ -8,12 +8,12 @@ use std::sync::Arc;
 use rustls::client::{Resumption, Tls12Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::present::Presenting;
+use super::present::{Listening, Presenting};
 use super::resumption::Time;
 use super::resumption::sessions::Sessions;
 use super::resumption::tickets::Ticketer;
@@ -166,9 +166,21 @@ impl Builder<'_> {
         let builder = ServerConfig::builder_with_details(self.provider.clone(), self.time())
             .with_protocol_versions(&[&TLS13])
             .map_err(ContextError::OwnSvid)?;
+        let tells = matches!(
+            listener.kind,
+            ListenerKind::Inbound {
+                proxy_protocol: Some(_),
+                ..
+            }
+        );
+        let resolver: Arc<dyn ResolvesServerCert> = if tells {
+            Arc::new(Listening(self.certified.clone()))
+        } else {
+            self.certified.clone()
+        };
         let mut config = builder
             .with_client_cert_verifier(verifier.clone())
-            .with_cert_resolver(self.certified.clone());
+            .with_cert_resolver(resolver);
         config.alpn_protocols.clone_from(&listener.alpn);
         config.enable_secret_extraction = true;
         config.key_log = collector();

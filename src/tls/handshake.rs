@@ -13,18 +13,21 @@ use std::sync::Arc;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, Error as TlsError, ExtractedSecrets, HandshakeKind};
+use rustls::{
+    AlertDescription, CertificateError, CipherSuite, Error as TlsError, ExtractedSecrets, HandshakeKind,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::alert;
 use super::configs::{Client, Server};
-use super::present::take_presented;
+use super::present::{take_called, take_presented};
 use super::record::{HEADER, MAX_RECORD};
 use super::session::{Session, Side, TicketTaker};
 use super::traffic::{TrafficSecrets, take_secrets};
 use super::verify::{Outcome, PeerSide, PeerVerifier, Refusal, VerifiedPeer, lend_outcome, take_outcome};
-use crate::record::Reason;
+use crate::record::{Certificate, Check, Reason};
 use crate::spiffe::SpiffeId;
+use crate::spiffe::svid::rule;
 use crate::sys::stream::Stream;
 
 /// The most that may be unread or half-understood at once: a handshake message of 64 KiB, which rustls takes at
@@ -46,6 +49,19 @@ pub struct Established {
     pub unread: Vec<u8>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// What the two ends agreed on.
+    pub agreed: Agreed,
+}
+
+/// What the two ends of a connection agreed on, for who tells others of it.
+#[derive(Debug, Default)]
+pub struct Agreed {
+    /// The cipher suite, by its name in RFC 8446.
+    pub suite: &'static str,
+    /// The application protocol.
+    pub alpn: Option<Box<[u8]>>,
+    /// The name that the client asked for, where the server was configured to note it.
+    pub server_name: Option<Box<str>>,
 }
 
 /// A handshake that did not succeed.
@@ -59,6 +75,8 @@ pub struct Failure {
     pub peer: Option<SpiffeId>,
     /// Whether the peer was sent an alert, so that the socket must be closed with care.
     pub alerted: bool,
+    /// The check of the peer's certificates that failed, where it was one.
+    pub check: Option<Box<Check>>,
 }
 
 impl Failure {
@@ -68,21 +86,22 @@ impl Failure {
             detail: detail.into(),
             peer: None,
             alerted: false,
+            check: None,
         }
     }
 }
 
-/// Does the server's side of the handshake.
+/// Does the server's side of the handshake. What the caller has read of it already comes as `read`.
 ///
 /// # Errors
 /// See [`Failure`]. The stream is left open so that the caller can close it as the failure asks.
-pub async fn accept(stream: &mut Stream, server: Server) -> Result<Established, Failure> {
+pub async fn accept(stream: &mut Stream, server: Server, read: Vec<u8>) -> Result<Established, Failure> {
     let connection = UnbufferedServerConnection::new(server.config)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
     // What a server has to send at its end are tickets. They can wait for its first data.
-    Driver::new(Connection::Server(Box::new(connection)), server.verifier, false)
-        .run(stream, || true)
-        .await
+    let mut driver = Driver::new(Connection::Server(Box::new(connection)), server.verifier, false);
+    driver.incoming = read;
+    driver.run(stream, || true).await
 }
 
 /// Does the client's side of the handshake. When `more` says that data will be sent at once, the session sends our last
@@ -138,6 +157,8 @@ struct Driver {
     presented: bool,
     /// What the keys of the connection are made from, once rustls has made it.
     secrets: Option<TrafficSecrets>,
+    /// What a server was called, if its configuration notes it.
+    called: Option<Box<str>>,
 }
 
 impl Driver {
@@ -153,6 +174,7 @@ impl Driver {
             verified: None,
             presented: false,
             secrets: None,
+            called: None,
         }
     }
 
@@ -182,7 +204,7 @@ impl Driver {
     fn step(&mut self) -> Result<Step, TlsError> {
         lend_outcome(self.verified.take());
         take_presented();
-        drop(take_secrets());
+        drop((take_called(), take_secrets()));
         let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
         let (discard, step) = match &mut self.connection {
             Connection::Client(c) => {
@@ -194,6 +216,7 @@ impl Driver {
         };
         self.verified = take_outcome();
         self.presented |= take_presented();
+        self.called = take_called().or(self.called.take());
         self.secrets = take_secrets().or(self.secrets.take());
         if self.verified.is_none() && self.resumed() {
             self.verified = Some(self.verify_kept());
@@ -327,6 +350,7 @@ impl Driver {
         // A session is only kept of a handshake in which we presented our certificate; it is not asked for again.
         let mutual = self.presented || resumed || matches!(self.connection, Connection::Server(_));
         self.outgoing.shrink_to_fit();
+        let agreed = self.connection.agreed(self.called);
         let peer = verified.as_ref().ok().filter(|_| self.keep_tickets).cloned();
         let (keys, side) = self
             .connection
@@ -351,6 +375,7 @@ impl Driver {
             peer,
             unread,
             resumed,
+            agreed,
         })
     }
 
@@ -367,6 +392,7 @@ impl Driver {
         }
         let alerted = self.outgoing.len() > unsent && stream.write_all(&self.outgoing).await.is_ok();
         let (reason, detail) = explain(error, verified.as_ref());
+        let check = failed_check(error, verified.as_ref());
         let peer = match verified {
             Some(Err(Refusal::NotExpected { id })) => Some(id),
             Some(Ok(peer)) => Some(SpiffeId::clone(&peer.id)),
@@ -377,6 +403,7 @@ impl Driver {
             detail,
             peer,
             alerted,
+            check,
         }
     }
 
@@ -402,6 +429,18 @@ impl Driver {
 }
 
 impl Connection {
+    fn agreed(&self, server_name: Option<Box<str>>) -> Agreed {
+        let (suite, alpn) = match self {
+            Self::Client(c) => (c.negotiated_cipher_suite(), c.alpn_protocol()),
+            Self::Server(c) => (c.negotiated_cipher_suite(), c.alpn_protocol()),
+        };
+        Agreed {
+            suite: suite.map_or("", |suite| suite_name(suite.suite())),
+            alpn: alpn.map(Box::from),
+            server_name,
+        }
+    }
+
     /// The keys, and what takes tickets, which are `peer`'s if a client wants them.
     fn into_keys(self, peer: Option<Arc<VerifiedPeer>>) -> Result<(ExtractedSecrets, Side), TlsError> {
         match self {
@@ -418,6 +457,16 @@ impl Connection {
     }
 }
 
+/// The names of RFC 8446 appendix B.4, which OpenSSL and HAProxy use too; rustls has its own.
+const fn suite_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        _ => "",
+    }
+}
+
 /// Refuses a server that did not want to know who we are.
 async fn not_mutual(stream: &mut Stream, session: &mut Session, peer: &VerifiedPeer) -> Failure {
     Failure {
@@ -425,6 +474,7 @@ async fn not_mutual(stream: &mut Stream, session: &mut Session, peer: &VerifiedP
         detail: "the server did not ask for our certificate: this is no mutual TLS".to_owned(),
         peer: Some(SpiffeId::clone(&peer.id)),
         alerted: tell(stream, session, AlertDescription::HandshakeFailure).await,
+        check: None,
     }
 }
 
@@ -435,6 +485,7 @@ async fn not_resumed(stream: &mut Stream, session: &mut Session, refusal: &Refus
         detail: format!("in a resumed session: {refusal}"),
         peer: refusal.verified_id().cloned(),
         alerted: tell(stream, session, refusal.alert()).await,
+        check: refusal.check().map(Box::new),
     }
 }
 
@@ -518,6 +569,21 @@ fn explain(error: &TlsError, verified: Option<&Outcome>) -> (Reason, String) {
         ) => (Reason::ProtocolError, error.to_string()),
         _ => (Reason::Internal, error.to_string()),
     }
+}
+
+/// The check that failed, where the peer's certificates are what the error is about.
+fn failed_check(error: &TlsError, verified: Option<&Outcome>) -> Option<Box<Check>> {
+    let check = match (error, verified) {
+        (TlsError::InvalidCertificate(_), Some(Err(refusal))) => refusal.check()?,
+        (TlsError::InvalidCertificate(_), _) => Check {
+            certificate: Certificate::Leaf,
+            standard: rule::POSSESSION.standard,
+            rule: rule::POSSESSION.words,
+        },
+        (TlsError::NoCertificatesPresented, _) => Refusal::NoCertificate.check()?,
+        _ => return None,
+    };
+    Some(Box::new(check))
 }
 
 #[cfg(test)]

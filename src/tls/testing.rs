@@ -250,7 +250,7 @@ pub(crate) async fn accept_as(
     context: &Context,
     stream: &mut Stream,
 ) -> Result<Established, handshake::Failure> {
-    handshake::accept(stream, context.server("in").unwrap()).await
+    handshake::accept(stream, context.server("in").unwrap(), Vec::new()).await
 }
 
 pub(crate) async fn connect_as(

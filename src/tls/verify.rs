@@ -90,7 +90,7 @@ pub struct VerifiedPeer {
     /// back.
     pub issued: SystemTime,
     /// The leaf's serial number in lower-case hexadecimal.
-    pub serial: String,
+    pub serial: Arc<str>,
     /// SHA-256 over the leaf's SubjectPublicKeyInfo in DER (RFC 5280 section 4.1.2.7).
     pub key_hash: [u8; 32],
     /// The leaf's key, such as `EC P-256`.
@@ -172,7 +172,7 @@ fn verify_anew(
         not_before,
         not_after,
         issued: leaf.not_before,
-        serial: leaf.serial,
+        serial: leaf.serial.into(),
         key_hash: leaf.key_hash,
         key_type: leaf.key_type,
     })

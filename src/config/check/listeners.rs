@@ -1,5 +1,7 @@
 //! The `inbound` and `outbound` sections.
 
+mod proxy;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use crate::config::settings::{Address, Listener, ListenerKind, Target};
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, TrustDomain};
 use crate::yaml::{Fields, Findings, Node, Place, Value};
+#[cfg(test)]
+pub(super) use proxy::PROXY_PROTOCOL;
 
 /// More than this in one file is a mistake of a template.
 const MAX_LISTENERS: usize = 1000;
@@ -172,7 +176,7 @@ fn listener(
     let alpn = alpn(&fields, findings);
     refuse_later_fields(&fields, findings);
     let kind = match direction {
-        Direction::Inbound => inbound(&fields, findings),
+        Direction::Inbound => inbound(&fields, listen.as_ref().map(|(address, _)| address), findings),
         Direction::Outbound => outbound(&fields, findings),
     };
     let ((name, name_place), (listen, listen_place)) = (name?, listen?);
@@ -251,12 +255,16 @@ pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> 
     }
 }
 
-fn inbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
+fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Findings) -> Option<ListenerKind> {
     let upstream = target(fields, "upstream", "127.0.0.1:8080", findings);
     let trust = trust(fields, findings);
+    let proxy_protocol = proxy::protocol(fields, listen, findings);
+    let accept_proxy_from = proxy::accept_from(fields, listen, findings);
     Some(ListenerKind::Inbound {
         upstream: upstream?,
         trust,
+        proxy_protocol,
+        accept_proxy_from,
     })
 }
 
@@ -372,11 +380,5 @@ fn refuse_later_fields(fields: &Fields<'_>, findings: &mut Findings) {
     if let (Some(true), Some((_, place))) = (http, fields.text("protocol", findings)) {
         let help = "take the line out: HTTP passes as bytes with `tcp`, without http rules";
         findings.error_with_help(place, "`protocol: http` is not in this version", help);
-    }
-    for later in ["proxy_protocol", "accept_proxy_from"] {
-        if let Some(place) = fields.key_place(later) {
-            let message = format!("`{}` is not in this version", fields.name_of(later));
-            findings.error_with_help(place, message, "take the line out");
-        }
     }
 }

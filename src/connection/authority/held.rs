@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 use crate::connection::registry::Entry;
-use crate::record::{Ending, Reason};
+use crate::record::{Decision, Reason};
 
 /// The connections that are let live, by number.
 #[derive(Debug, Default)]
@@ -17,32 +17,57 @@ struct One {
     entry: Weak<Entry>,
     /// Until when it may end by itself; `None` for ever.
     until: Option<Instant>,
-    order: Ending,
-    /// What was logged of it last, so that it is said once.
-    said: Option<Reason>,
+    /// What was recorded of it last, so that it is said once.
+    verdict: Arc<Decision>,
 }
 
 impl Held {
-    /// Gives a connection time until `until`. What was given before is not made longer.
-    pub(super) fn drain(&mut self, entry: &Arc<Entry>, until: Instant, order: Ending) {
-        let one = self.one(entry, &order);
-        one.until = Some(one.until.map_or(until, |begun| begun.min(until)));
-        one.order = order;
+    /// Gives a connection time until `until`. What was given before is not made longer. `verdict` records why, where that
+    /// was not said yet.
+    pub(super) fn drain(
+        &mut self,
+        entry: &Arc<Entry>,
+        until: Instant,
+        reason: Reason,
+        verdict: impl FnOnce() -> Arc<Decision>,
+    ) {
+        let begun = self.0.get(&entry.id).and_then(|one| one.until);
+        self.hold(
+            entry,
+            Some(begun.map_or(until, |begun| begun.min(until))),
+            reason,
+            verdict,
+        );
     }
 
-    /// Lets a connection live, and says so.
-    pub(super) fn note(&mut self, entry: &Arc<Entry>, order: Ending) {
-        let one = self.one(entry, &order);
-        one.until = None;
-        if one.said.replace(order.reason) != Some(order.reason) {
-            let basis = entry.basis();
-            tracing::warn!(
-                id = entry.id, listener = %basis.listener.name, peer_id = %basis.peer.id,
-                reason = %order.reason, detail = order.detail,
-                "an open connection would not be admitted any more; it lives on as the settings say"
-            );
-        }
-        one.order = order;
+    /// Lets a connection live. `verdict` records that, where it was not said yet.
+    pub(super) fn note(
+        &mut self,
+        entry: &Arc<Entry>,
+        reason: Reason,
+        verdict: impl FnOnce() -> Arc<Decision>,
+    ) {
+        self.hold(entry, None, reason, verdict);
+    }
+
+    fn hold(
+        &mut self,
+        entry: &Arc<Entry>,
+        until: Option<Instant>,
+        reason: Reason,
+        verdict: impl FnOnce() -> Arc<Decision>,
+    ) {
+        let said = self
+            .0
+            .get(&entry.id)
+            .filter(|one| one.verdict.reason == Some(reason) && one.verdict.enforced == until.is_some())
+            .map(|one| one.verdict.clone());
+        let one = One {
+            entry: Arc::downgrade(entry),
+            until,
+            verdict: said.unwrap_or_else(verdict),
+        };
+        self.0.insert(entry.id, one);
     }
 
     /// Takes those out that rest on a basis of these, and those that have ended.
@@ -58,12 +83,12 @@ impl Held {
         });
     }
 
-    /// Those whose time is over, with their orders.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(Arc<Entry>, Ending)> {
+    /// Those whose time is over, with what was found.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(Arc<Entry>, Arc<Decision>)> {
         let over = |one: &One| one.until.is_some_and(|until| until <= now);
         self.0
             .extract_if(|_, one| over(one))
-            .filter_map(|(_, one)| Some((one.entry.upgrade()?, one.order)))
+            .filter_map(|(_, one)| Some((one.entry.upgrade()?, one.verdict)))
             .collect()
     }
 
@@ -75,15 +100,7 @@ impl Held {
     /// What was only logged of a connection.
     #[cfg(test)]
     pub(super) fn said(&self, entry: &Entry) -> Option<Reason> {
-        self.0.get(&entry.id).and_then(|one| one.said)
-    }
-
-    fn one(&mut self, entry: &Arc<Entry>, order: &Ending) -> &mut One {
-        self.0.entry(entry.id).or_insert_with(|| One {
-            entry: Arc::downgrade(entry),
-            until: None,
-            order: order.clone(),
-            said: None,
-        })
+        let one = self.0.get(&entry.id)?;
+        one.verdict.reason.filter(|_| !one.verdict.enforced)
     }
 }

@@ -10,37 +10,62 @@ use crate::connection::certificate;
 use crate::connection::live::IdentityView;
 use crate::connection::registry::{Basis, Entry, Registry, Trust};
 use crate::identity::material::Bundle;
-use crate::record::{Direction, Ending, Reason};
+use crate::record::{Check, Direction, Nearest, Reason};
 use crate::tls::configs::Context;
 use crate::tls::verify::{PeerSide, Refusal, VerifiedPeer, verify_chain};
 
 /// Why a connection would not be admitted now.
 #[derive(Clone, Debug)]
-pub(super) struct Finding {
-    pub(super) reason: Reason,
-    detail: String,
+pub(in crate::connection) struct Finding {
+    /// The cause.
+    pub(in crate::connection) reason: Reason,
+    /// What a person needs beyond it.
+    pub(in crate::connection) detail: Arc<str>,
     /// For a verdict of policy: what to say of a connection that this very policy had admitted, so that it was time
     /// alone that changed it.
     by_time: Option<Reason>,
+    /// What authorization said, where it was that.
+    pub(in crate::connection) terms: Option<Arc<authorize::Decision>>,
+    /// A check that the peer's chain does not pass any more.
+    pub(in crate::connection) check: Option<Box<Check>>,
 }
 
 impl Finding {
-    const fn new(reason: Reason, detail: String) -> Self {
+    fn new(reason: Reason, detail: impl Into<Arc<str>>) -> Self {
         Self {
             reason,
-            detail,
+            detail: detail.into(),
             by_time: None,
+            terms: None,
+            check: None,
         }
     }
 
-    /// As it is told to one of the connections.
-    pub(super) fn ending(&self, entry: &Entry, policy: &PolicyView) -> Ending {
+    fn by_terms(reason: Reason, terms: authorize::Decision) -> Self {
+        Self {
+            terms: Some(Arc::new(terms.clone())),
+            ..Self::new(reason, terms.detail.unwrap_or_default())
+        }
+    }
+
+    /// The cause, as it is told to one of the connections.
+    pub(in crate::connection) fn reason_for(&self, entry: &Entry, policy: &PolicyView) -> Reason {
         let admitted_by = entry.decision.get().map(|decision| decision.policy_generation);
-        let reason = match self.by_time {
+        match self.by_time {
             Some(by_time) if admitted_by == Some(policy.generation) => by_time,
             _ => self.reason,
-        };
-        Ending::with(reason, self.detail.clone())
+        }
+    }
+
+    /// For a connection that no rule allows any more: the rule that comes nearest.
+    pub(super) fn nearest(
+        &self,
+        basis: &Basis,
+        identity: &IdentityView,
+        policy: &PolicyView,
+        now: SystemTime,
+    ) -> Option<Box<Nearest>> {
+        authorize::nearest(policy, &facts(basis, identity), self.terms.as_ref()?, now)
     }
 }
 
@@ -65,15 +90,13 @@ pub(super) fn judge(
 
 /// Checks a connection that has just registered against an identity that is newer than the one its handshake used.
 #[must_use]
-pub fn recheck(
+pub(in crate::connection) fn recheck(
     entry: &Entry,
     registry: &Registry,
     identity: &IdentityView,
     now: SystemTime,
-) -> Option<Ending> {
-    judge_trust(&entry.basis(), registry, identity, now, &mut Verified::default())
-        .next()
-        .map(|finding| Ending::with(finding.reason, finding.detail))
+) -> Option<Finding> {
+    judge_trust(&entry.basis(), registry, identity, now, &mut Verified::default()).next()
 }
 
 /// All but policy.
@@ -167,7 +190,10 @@ fn judge_bundle(
             registry.verified(basis, Trust::new(current.cloned(), peer));
             None
         }
-        Err(refusal) => Some(Finding::new(Reason::BundleChange, refusal.to_string())),
+        Err(refusal) => Some(Finding {
+            check: refusal.check().map(Box::new),
+            ..Finding::new(Reason::BundleChange, refusal.to_string())
+        }),
     }
 }
 
@@ -187,12 +213,11 @@ fn judge_policy(
     if basis.direction == Direction::Outbound {
         // Its `peer` list is in the config, which the connection keeps as it was.
         let listed = authorize::listed(policy, &basis.peer.id, &certificate(&basis.peer))?;
-        let detail = listed.detail.unwrap_or_default();
-        return Some(Finding::new(Reason::DenyListChange, detail));
+        return Some(Finding::by_terms(Reason::DenyListChange, listed));
     }
     let facts = facts(basis, identity);
     let refusal = authorize::refusal(policy, &facts, now)?;
-    let (reason, by_time) = match refusal.reason {
+    let (reason, by_time) = match refusal.reason.unwrap_or(Reason::Internal) {
         Reason::DenyList => (Reason::DenyListChange, None),
         // What a listener trusts stands in the config; it is our own trust domain that is another one.
         Reason::TrustDomainNotAccepted => (Reason::IdentityChange, None),
@@ -211,9 +236,8 @@ fn judge_policy(
         }
     };
     Some(Finding {
-        reason,
-        detail: refusal.detail.unwrap_or_default(),
         by_time,
+        ..Finding::by_terms(reason, refusal)
     })
 }
 

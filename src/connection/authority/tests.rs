@@ -11,7 +11,7 @@ use crate::config::settings::{Limits, Listener, ListenerKind, PolicyMode, SvidSe
 use crate::connection::registry::{Registered, Registration};
 use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
-use crate::record::{ConnectionRecord, Direction, PeerAddr, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Direction, PeerAddr, RecordSink};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::tls::configs::{Context, provider};
 use crate::tls::verify::{PeerSide, VerifiedPeer, verify_chain};
@@ -24,14 +24,21 @@ const PARTNER: &str = "spiffe://partner.example/web";
 const ALLOW_BOTH: &str =
     "rules: [{name: both, action: allow, from: ['spiffe://example.org/**', 'spiffe://partner.example/**']}]";
 
-struct Nowhere;
+/// The verdicts, and whether each had a line of its own.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Arc<Decision>, LogLine)>>);
 
-impl RecordSink for Nowhere {
+impl RecordSink for Told {
     fn record(&self, _: &ConnectionRecord) {}
+
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        self.0.lock().unwrap().push((decision.clone(), line));
+    }
 }
 
 struct World {
     clock: Arc<ManualClock>,
+    told: Arc<Told>,
     live: Arc<Live>,
     own: Ca,
     partner: Ca,
@@ -50,15 +57,17 @@ impl World {
             alpn: Vec::new(),
             kind: ListenerKind::inbound(Target::Ip("127.0.0.1:2".parse().unwrap())),
         });
+        let told = Arc::new(Told::default());
         let live = Live::new(
             clock.clone(),
-            Arc::new(Nowhere),
+            told.clone(),
             Limits::default(),
             actions,
             PolicyMode::Enforce,
         );
         let world = Self {
             clock,
+            told,
             live: Arc::new(live),
             own: ca("example.org"),
             partner: ca("partner.example"),
@@ -191,12 +200,25 @@ impl World {
         };
         match authorize::inbound(&self.live.policy(), &facts, self.now()) {
             Ok(permit) => {
-                registered.entry.decision.set(permit.decision().clone()).unwrap();
+                let admission = Decision {
+                    policy_generation: permit.decision().policy_generation,
+                    ..crate::record::decision::tests::bare()
+                };
+                registered.entry.decision.set(Arc::new(admission)).unwrap();
                 None
             }
             Err(denial) => Some(denial.reason),
         }
     }
+}
+
+/// What was recorded since this was last asked: reason, whether it has its effect, whether in a line of its own.
+fn recorded(world: &World) -> Vec<(Option<Reason>, bool, bool)> {
+    let taken = std::mem::take(&mut *world.told.0.lock().unwrap());
+    taken
+        .iter()
+        .map(|(verdict, line)| (verdict.reason, verdict.enforced, *line == LogLine::Own))
+        .collect()
 }
 
 /// Why a connection was told to end, if it was.
@@ -382,6 +404,11 @@ async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     tokio::time::advance(Duration::from_secs(29)).await;
     authority.look().await;
     assert_eq!(told(&web), None);
+    assert_eq!(
+        recorded(&world),
+        [(Some(Reason::PolicyChange), true, true)],
+        "once"
+    );
     // Admitted again: the time starts anew at the next change.
     world.policy(ALLOW_BOTH);
     authority.look().await;
@@ -390,9 +417,17 @@ async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     tokio::time::advance(Duration::from_secs(29)).await;
     authority.look().await;
     assert_eq!(told(&web), None);
+    assert_eq!(
+        recorded(&world),
+        [(Some(Reason::PolicyChange), true, true)],
+        "once more"
+    );
     tokio::time::advance(Duration::from_secs(1)).await;
     authority.look().await;
     assert_eq!(told(&web), Some(Reason::PolicyChange));
+    // That verdict has its effect now; it is no other one.
+    assert_eq!(recorded(&world), []);
+    assert!(web.entry.order().unwrap().decision.is_some());
 }
 
 #[tokio::test]
@@ -408,9 +443,14 @@ async fn logging_leaves_the_connection_alone() {
     world.policy("rules: []");
     authority.look().await;
     assert_eq!(authority.held.said(&web.entry), Some(Reason::PolicyChange));
+    assert_eq!(recorded(&world), [(Some(Reason::PolicyChange), false, true)]);
+    world.policy("rules: [{name: others, action: allow, from: ['spiffe://example.org/others']}]");
+    authority.look().await;
+    assert_eq!(recorded(&world), [], "said once");
     world.pass(2 * HOUR);
     authority.look().await;
     assert_eq!(told(&web), None);
+    assert_eq!(recorded(&world), [(Some(Reason::OwnExpired), false, true)]);
     assert_eq!(authority.held.said(&web.entry), Some(Reason::OwnExpired));
 }
 

@@ -21,7 +21,7 @@ fn peer(id: &str, end: u64) -> Arc<VerifiedPeer> {
         not_before: at(0),
         not_after: at(end),
         issued: at(0),
-        serial: String::new(),
+        serial: "".into(),
         key_hash: [0; 32],
         key_type: String::new(),
     })
@@ -35,7 +35,7 @@ fn own(id: &str, end: u64) -> Arc<Svid> {
         key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(Vec::new())),
         not_before: at(0),
         not_after: at(end),
-        serial: String::new(),
+        serial: "".into(),
         key_type: String::new(),
     })
 }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::{DenyList, Entry, What};
 use crate::policy::compile::content_hash;
-use crate::policy::file::{description, moment, name, patterns};
-use crate::policy::ids::IdSet;
+use crate::policy::file::values::{description, moment, name, patterns};
+use crate::policy::ids::{IdSet, Ids};
 use crate::spiffe::IdPattern;
 use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value, one_of};
 
@@ -135,15 +135,23 @@ fn translate(entry: WrittenEntry, file: Arc<str>) -> Entry {
         name: entry.name.0,
         description: entry.description,
         what: match entry.what {
-            WrittenWhat::Ids(ids) => What::Ids(IdSet::new(ids)),
+            WrittenWhat::Ids(ids) => What::Ids(id_set(ids)),
             WrittenWhat::Serials(serials) => What::Serials(serials.into()),
             WrittenWhat::Keys(keys) => What::Keys(keys.into()),
             WrittenWhat::IssuedBefore(at, _) => What::IssuedBefore(at),
         },
-        from: entry.from.map(IdSet::new),
+        from: entry.from.map(id_set),
         file,
         line: entry.name.1.line,
     }
+}
+
+fn id_set(patterns: Vec<IdPattern>) -> IdSet {
+    let written = patterns
+        .iter()
+        .map(|pattern| Arc::clone(pattern.text()))
+        .collect();
+    IdSet::new(vec![Arc::new(Ids::new(patterns))], written)
 }
 
 fn entries(text: &str, findings: &mut Findings) -> Option<Vec<WrittenEntry>> {

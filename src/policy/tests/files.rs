@@ -26,7 +26,7 @@ fn refusals() {
         (String::new(), "p.yaml: the file is empty"),
         ("# only a comment\n".to_owned(), "p.yaml: the file is empty"),
         ("[]".to_owned(), "must be a mapping"),
-        ("{}".to_owned(), "`rules` is missing"),
+        ("{}".to_owned(), "p.yaml: the file says nothing"),
         ("rules:\n".to_owned(), "1:1: `rules` has no value"),
         ("rules: {}".to_owned(), "`rules` must be a list, not a mapping"),
         (
@@ -184,12 +184,15 @@ fn the_hash_tells_contents_and_names_apart() {
 fn a_folder_is_read_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    put("20.yml", "rules: [{name: second, action: deny}]");
+    put(
+        "20.yml",
+        "rules: [{name: second, action: deny, from: ['spiffe://home/a']}]",
+    );
     put("10.yaml", "rules: [{name: first, action: allow}]");
     put("notes.txt", "not a policy");
     put(".hidden.yaml", "not: a policy");
     fs::create_dir(folder.path().join("..data")).unwrap();
-    put("..data/30.yaml", "rules: [{name: third, action: allow}]");
+    put("..data/30.yaml", "rules: [{name: third, action: audit}]");
     std::os::unix::fs::symlink("..data/30.yaml", folder.path().join("30.yaml")).unwrap();
     let (policy, warnings) = load(folder.path(), Surroundings::of(&listeners()), at(0)).unwrap();
     let names: Vec<&str> = policy.rules().iter().map(|rule| &**rule.name()).collect();

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::rule::{self, Rule};
+
 /// What is wrong with a certificate whatever its part in a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Defect {
@@ -24,36 +26,25 @@ pub enum Defect {
         found: usize,
     },
     /// It cannot have extensions (RFC 5280 section 4.1.2.1).
-    #[error(
-        "\"when extensions are used … version MUST be 3\" (RFC 5280 4.1.2.1): this certificate has version {found}"
-    )]
+    #[error("{}: this certificate has version {found}", rule::VERSION_3)]
     NotVersion3 {
         /// Its version as people count, from 1.
         found: u64,
     },
     /// One extension is there twice (RFC 5280 section 4.2).
-    #[error(
-        "\"a certificate MUST NOT include more than one instance of a particular extension\" (RFC 5280 4.2)"
-    )]
+    #[error("{}", rule::EXTENSION_ONCE)]
     RepeatedExtension,
     /// The signed and the unsigned signature algorithm differ (RFC 5280 section 4.1.1.2).
-    #[error(
-        "\"this field MUST contain the same algorithm identifier as the signature field in the sequence tbsCertificate\" \
-         (RFC 5280 4.1.1.2)"
-    )]
+    #[error("{}", rule::ALGORITHMS_AGREE)]
     SignatureAlgorithmsDiffer,
     /// It is signed with an algorithm that is broken or that we do not know.
-    #[error(
-        "signed with {found}: only SHA-256, SHA-384 or SHA-512 with RSA or ECDSA, and Ed25519, are accepted"
-    )]
+    #[error("signed with {found}: {}", rule::SIGNATURES)]
     UnsupportedSignature {
         /// The algorithm's name, or its object identifier.
         found: String,
     },
     /// Its key is too weak or of a kind that we do not take.
-    #[error(
-        "its key is {found}: only EC P-256, P-384 and P-521, Ed25519, and RSA of 2048 to 8192 bits are accepted"
-    )]
+    #[error("its key is {found}: {}", rule::KEYS)]
     UnsupportedKey {
         /// The key's kind and size.
         found: String,
@@ -62,12 +53,14 @@ pub enum Defect {
     #[error("the subject alternative name does not parse: {0}")]
     MalformedSan(&'static str),
     /// The URI SAN is no SPIFFE ID (SPIFFE-ID section 2, X509-SVID section 5.2).
-    #[error("the URI SAN `{uri}` is no SPIFFE ID: {problem}")]
+    #[error("the URI SAN `{uri}` is no SPIFFE ID: {problem}; {rule}")]
     InvalidId {
         /// The URI, escaped and cut.
         uri: String,
-        /// The rule of the SPIFFE-ID standard that it breaks.
+        /// What is wrong with it.
         problem: String,
+        /// The rule of the SPIFFE-ID standard that it breaks.
+        rule: Rule,
     },
 }
 
@@ -78,55 +71,40 @@ pub enum LeafError {
     #[error(transparent)]
     Defect(#[from] Defect),
     /// It has no URI SAN (X509-SVID section 2).
-    #[error("\"an X.509 SVID MUST contain exactly one URI SAN\" (X509-SVID 2): this certificate has none")]
+    #[error("{}: this certificate has none", rule::ONE_URI_SAN)]
     NoUriSan,
     /// It has several URI SANs (X509-SVID sections 2 and 5.2).
-    #[error(
-        "\"SVIDs containing more than one URI SAN MUST be rejected\" (X509-SVID 5.2): this certificate has {found}"
-    )]
+    #[error("{}: this certificate has {found}", rule::SEVERAL_URI_SANS)]
     SeveralUriSans {
         /// How many.
         found: usize,
     },
     /// Its ID names a trust domain, not a workload (X509-SVID sections 3.1 and 5.2).
-    #[error(
-        "\"leaf certificate SPIFFE IDs MUST have a non-root path component\" (X509-SVID 3.1): this one is `{id}`"
-    )]
+    #[error("{}: this one is `{id}`", rule::LEAF_HAS_PATH)]
     NoPath {
         /// The ID.
         id: String,
     },
     /// It has neither a subject nor a critical SAN (X509-SVID section 3.1).
-    #[error(
-        "\"the URI SAN extension MUST be marked as critical if Subject is omitted\" (X509-SVID 3.1): there is no subject \
-         and it is not"
-    )]
+    #[error("{}: there is no subject and it is not", rule::SAN_CRITICAL)]
     SanNotCritical,
     /// It is a CA (X509-SVID sections 4.1 and 5.2).
-    #[error("\"leaf certificates MUST set the `cA` field to `false`\" (X509-SVID 4.1): this one is a CA")]
+    #[error("{}: this one is a CA", rule::LEAF_IS_NO_CA)]
     IsCa,
     /// It has no key usage (X509-SVID section 4.3).
-    #[error(
-        "\"the key usage extension MUST be set on all SVIDs\" (X509-SVID 4.3): this certificate has none"
-    )]
+    #[error("{}: this certificate has none", rule::KEY_USAGE_SET)]
     NoKeyUsage,
     /// Its key usage is not critical (X509-SVID section 4.3).
-    #[error(
-        "the key usage extension \"MUST be marked critical\" (X509-SVID 4.3): in this certificate it is not"
-    )]
+    #[error("{}: in this certificate it is not", rule::KEY_USAGE_CRITICAL)]
     KeyUsageNotCritical,
     /// Its key is not for signatures (X509-SVID section 4.3).
-    #[error("\"leaf SVIDs MUST set `digitalSignature`\" (X509-SVID 4.3): this one does not")]
+    #[error("{}: this one does not", rule::LEAF_SIGNS_DATA)]
     NoDigitalSignature,
     /// Its key may sign certificates (X509-SVID sections 4.3 and 5.2).
-    #[error(
-        "\"leaf SVIDs MUST NOT set `keyCertSign` or `cRLSign`\" (X509-SVID 4.3): this one sets `keyCertSign`"
-    )]
+    #[error("{}: this one sets `keyCertSign`", rule::LEAF_SIGNS_NO_CERTIFICATES)]
     KeyCertSign,
     /// Its key may sign revocation lists (X509-SVID sections 4.3 and 5.2).
-    #[error(
-        "\"leaf SVIDs MUST NOT set `keyCertSign` or `cRLSign`\" (X509-SVID 4.3): this one sets `cRLSign`"
-    )]
+    #[error("{}: this one sets `cRLSign`", rule::LEAF_SIGNS_NO_CERTIFICATES)]
     CrlSign,
 }
 
@@ -137,30 +115,76 @@ pub enum CaError {
     #[error(transparent)]
     Defect(#[from] Defect),
     /// It is no CA (X509-SVID section 4.1).
-    #[error("\"signing certificates MUST set the `cA` field to `true`\" (X509-SVID 4.1): this one does not")]
+    #[error("{}: this one does not", rule::CA_IS_CA)]
     NotCa,
     /// It has no key usage (X509-SVID section 4.3).
-    #[error(
-        "\"the key usage extension MUST be set on all SVIDs\" (X509-SVID 4.3): this certificate has none"
-    )]
+    #[error("{}: this certificate has none", rule::KEY_USAGE_SET)]
     NoKeyUsage,
     /// Its key usage does not hold `keyCertSign` (X509-SVID section 4.3).
-    #[error("\"SVID signing certificates MUST set `keyCertSign`\" (X509-SVID 4.3): this one does not")]
+    #[error("{}: this one does not", rule::CA_SIGNS)]
     NoKeyCertSign,
     /// It has a SPIFFE ID and further URIs (X509-SVID section 2).
-    #[error(
-        "\"an X.509 SVID MUST contain exactly one URI SAN\" (X509-SVID 2): this signing certificate has {found}"
-    )]
+    #[error("{}: this signing certificate has {found}", rule::ONE_URI_SAN)]
     SeveralUriSans {
         /// How many.
         found: usize,
     },
     /// Its ID names a workload (X509-SVID section 3.2).
-    #[error(
-        "\"the SPIFFE ID of a signing certificate MUST NOT have a path component\" (X509-SVID 3.2): this one is `{id}`"
-    )]
+    #[error("{}: this one is `{id}`", rule::CA_HAS_NO_PATH)]
     IdWithPath {
         /// The ID.
         id: String,
     },
+}
+
+impl Defect {
+    /// The rule that is broken.
+    #[must_use]
+    pub const fn rule(&self) -> Rule {
+        match self {
+            Self::TooLarge { .. } => rule::CERTIFICATE_SIZE,
+            Self::Malformed(_) | Self::TrailingBytes { .. } => rule::DER,
+            Self::NotVersion3 { .. } => rule::VERSION_3,
+            Self::RepeatedExtension => rule::EXTENSION_ONCE,
+            Self::SignatureAlgorithmsDiffer => rule::ALGORITHMS_AGREE,
+            Self::UnsupportedSignature { .. } => rule::SIGNATURES,
+            Self::UnsupportedKey { .. } => rule::KEYS,
+            Self::MalformedSan(_) => rule::GENERAL_NAMES,
+            Self::InvalidId { rule, .. } => *rule,
+        }
+    }
+}
+
+impl LeafError {
+    /// The rule that is broken.
+    #[must_use]
+    pub const fn rule(&self) -> Rule {
+        match self {
+            Self::Defect(defect) => defect.rule(),
+            Self::NoUriSan => rule::ONE_URI_SAN,
+            Self::SeveralUriSans { .. } => rule::SEVERAL_URI_SANS,
+            Self::NoPath { .. } => rule::LEAF_HAS_PATH,
+            Self::SanNotCritical => rule::SAN_CRITICAL,
+            Self::IsCa => rule::LEAF_IS_NO_CA,
+            Self::NoKeyUsage => rule::KEY_USAGE_SET,
+            Self::KeyUsageNotCritical => rule::KEY_USAGE_CRITICAL,
+            Self::NoDigitalSignature => rule::LEAF_SIGNS_DATA,
+            Self::KeyCertSign | Self::CrlSign => rule::LEAF_SIGNS_NO_CERTIFICATES,
+        }
+    }
+}
+
+impl CaError {
+    /// The rule that is broken.
+    #[must_use]
+    pub const fn rule(&self) -> Rule {
+        match self {
+            Self::Defect(defect) => defect.rule(),
+            Self::NotCa => rule::CA_IS_CA,
+            Self::NoKeyUsage => rule::KEY_USAGE_SET,
+            Self::NoKeyCertSign => rule::CA_SIGNS,
+            Self::SeveralUriSans { .. } => rule::ONE_URI_SAN,
+            Self::IdWithPath { .. } => rule::CA_HAS_NO_PATH,
+        }
+    }
 }

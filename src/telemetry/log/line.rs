@@ -49,18 +49,7 @@ impl Line<'_> {
         // Serializing strings and numbers into a string cannot fail; were it to, an empty line would be honest.
         let plain = serde_json::to_string(self).unwrap_or_default();
         let mut out = String::with_capacity(plain.len() + 1);
-        // serde_json escapes what JSON asks for. What else a terminal or a viewer obeys can stand only inside a
-        // string here, so that escaping it needs no look at the grammar.
-        for c in plain.chars() {
-            if is_harmful(c) {
-                let mut units = [0; 2];
-                for unit in c.encode_utf16(&mut units) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            } else {
-                out.push(c);
-            }
-        }
+        escape_json_into(&mut out, &plain);
         out.push('\n');
         out
     }
@@ -85,9 +74,8 @@ impl Line<'_> {
                 Value::Null => out.push('-'),
                 Value::Array(list) if list.is_empty() => out.push('-'),
                 Value::String(text) => quote_into(&mut out, &cut(text)),
-                other => {
-                    let _ = write!(out, "{other}");
-                }
+                // As JSON, which says itself where it ends.
+                other => escape_json_into(&mut out, &other.to_string()),
             }
         }
         out.push('\n');
@@ -141,6 +129,21 @@ fn quote_into(out: &mut String, text: &str) {
         out.push('"');
         escape_into(out, text, true);
         out.push('"');
+    }
+}
+
+/// serde_json escapes what JSON asks for. What else a terminal or a viewer obeys can stand only inside a string there, so
+/// that escaping it needs no look at the grammar.
+fn escape_json_into(out: &mut String, json: &str) {
+    for c in json.chars() {
+        if is_harmful(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
     }
 }
 

@@ -3,8 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
+
 use super::*;
-use crate::record::{Direction, PeerAddr, Reason, Verdict};
+use crate::record::decision::FIELDS;
+use crate::record::decision::tests::{bare, denial};
+use crate::record::{Direction, Nearest, PeerAddr, Reason};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -37,20 +41,18 @@ fn record(reason: Reason) -> ConnectionRecord {
         listener: "orders".into(),
         direction: Direction::Inbound,
         peer_addr: PeerAddr::Ip([10, 1, 2, 3].into(), 99),
+        source: None,
         peer_id: Some(Arc::new("spiffe://example.org/web".parse().unwrap())),
         own_id: None,
         resumed: Some(false),
-        verdict: if reason == Reason::Finished {
-            Verdict::Allow
+        decision: Some(Arc::new(if reason == Reason::Finished {
+            bare()
         } else {
-            Verdict::Deny
-        },
-        rule: Some("no-web".into()),
-        audited: Vec::new(),
-        outcome: reason.outcome(),
+            denial()
+        })),
+        admission: None,
         reason,
         detail: Some("two words".to_owned()),
-        policy_generation: 3,
         upstream: None,
         bytes_up: 10,
         bytes_down: 20,
@@ -66,32 +68,74 @@ fn a_record_is_one_readable_line() {
     assert_eq!(
         text,
         "1970-01-01T00:00:01.500000Z WARN  svidecar::connection: connection denied id=7 listener=orders \
-         direction=inbound peer_addr=10.1.2.3:99 peer_id=spiffe://example.org/web own_id=- resumed=false verdict=deny \
-         rule=no-web audited=- result=denied reason=deny_rule detail=\"two words\" policy_generation=3 upstream=- bytes_up=10 \
+         direction=inbound peer_addr=10.1.2.3:99 source=10.1.2.3 peer_id=spiffe://example.org/web own_id=- serial=0a1b \
+         resumed=false decision_id=4f2a90c1d3e7-1 admission_id=- kind=admission verdict=deny enforced=true rule=no-web \
+         description=\"web must not\" audited=[\"watch\"] \
+         nearest={\"rule\":\"storefront\",\"unmet\":[{\"condition\":\"from\",\"detail\":\"`a` is not `b`\"}]} \
+         check={\"certificate\":\"intermediate 2\",\"rule\":\"SVID signing certificates MUST set `keyCertSign`\",\
+         \"standard\":\"X509-SVID 4.3\"} candidate={\"rule\":\"next\",\"verdict\":\"allow\"} budget=batch result=denied \
+         reason=deny_rule detail=\"two words\" policy_generation=3 policy_hash=00ff00ff00ff upstream=- bytes_up=10 \
          bytes_down=20 duration_ms=1.234\n"
     );
 }
 
+/// A line says what the verdict's own record says, under the same names.
 #[test]
-fn a_record_is_one_flat_object_with_every_field() {
-    let text = logged(Style::Json, "info", |sink| sink.record(&record(Reason::Finished)));
+fn a_line_holds_the_fields_of_its_verdict() {
+    let text = logged(Style::Json, "info", |sink| sink.record(&record(Reason::DenyRule)));
     let line: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
-    let mut expected = match serde_json::to_value(record(Reason::Finished)).unwrap() {
-        Value::Object(map) => map,
-        other => panic!("{other}"),
-    };
-    // The record's `time` is the line's `timestamp`; the rest is the record, field for field.
-    let time = expected.remove("time").unwrap();
-    for (key, value) in [
-        ("timestamp", time),
-        ("level", "INFO".into()),
-        ("target", "svidecar::connection".into()),
-        ("message", "connection ok".into()),
-    ] {
-        expected.insert(key.to_owned(), value);
+    let told = serde_json::to_value(denial()).unwrap();
+    // The connection's own number and time have other names in the verdict; its end has its own reason.
+    let elsewhere = ["id", "version", "time", "connection", "own_id", "reason"];
+    for field in FIELDS.iter().filter(|field| !elsewhere.contains(field)) {
+        assert_eq!(line[*field], told[*field], "{field}");
     }
-    assert_eq!(line, expected);
+    assert_eq!(
+        (&line["id"], &line["decision_id"]),
+        (&told["connection"], &told["id"])
+    );
+    assert_eq!(line["reason"], "deny_rule");
     assert_eq!(text.matches('\n').count(), 1);
+
+    let own = logged(Style::Json, "info", |sink| {
+        sink.decision(&Arc::new(denial()), LogLine::OfConnection);
+        sink.decision(&Arc::new(denial()), LogLine::Own);
+    });
+    let line: serde_json::Map<String, Value> = serde_json::from_str(&own).unwrap();
+    let elsewhere = ["id", "version", "time", "connection"];
+    for field in FIELDS.iter().filter(|field| !elsewhere.contains(field)) {
+        assert_eq!(line[*field], told[*field], "{field}");
+    }
+    assert_eq!(line["target"], "svidecar::decision");
+    assert_eq!(line["timestamp"], told["time"]);
+}
+
+#[test]
+fn a_connection_without_a_verdict_has_the_same_fields() {
+    let mut unjudged = record(Reason::NotTls);
+    unjudged.decision = None;
+    let text = logged(Style::Json, "info", |sink| sink.record(&unjudged));
+    let line: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+    for field in CONNECTION_FIELDS {
+        assert!(line.contains_key(field), "{field}");
+    }
+    assert_eq!(line.len(), CONNECTION_FIELDS.len() + 4);
+    assert_eq!(line["verdict"], "none");
+}
+
+#[test]
+fn what_a_stranger_put_into_an_object_is_harmless_in_text() {
+    let mut evil = denial();
+    evil.nearest = Some(Box::new(Nearest {
+        rule: "a\u{202e}b".into(),
+        unmet: Vec::new(),
+    }));
+    let mut record = record(Reason::DenyRule);
+    record.decision = Some(Arc::new(evil));
+    for style in [Style::Plain, Style::Json] {
+        let text = logged(style, "info", |sink| sink.record(&record));
+        assert!(!text.contains('\u{202e}') && text.contains("\\u202e"), "{text}");
+    }
 }
 
 #[test]
@@ -133,8 +177,7 @@ fn levels_follow_the_outcome() {
 #[test]
 fn a_denial_that_is_only_audited_is_a_warning() {
     let mut audited = record(Reason::Finished);
-    audited.verdict = Verdict::Deny;
-    audited.audited = vec!["watch".into()];
+    audited.decision = Some(Arc::new(denial()));
     let text = logged(Style::Json, "warn", |sink| sink.record(&audited));
     let line: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(

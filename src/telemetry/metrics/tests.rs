@@ -12,16 +12,14 @@ fn record(listener: &str, reason: Reason) -> ConnectionRecord {
         listener: listener.into(),
         direction: Direction::Inbound,
         peer_addr: PeerAddr::Unix,
+        source: None,
         peer_id: None,
         own_id: None,
         resumed: None,
-        verdict: Verdict::None,
-        rule: None,
-        audited: Vec::new(),
-        outcome: reason.outcome(),
+        decision: None,
+        admission: None,
         reason,
         detail: None,
-        policy_generation: 0,
         upstream: None,
         bytes_up: 0,
         bytes_down: 0,
@@ -308,7 +306,7 @@ fn label_values_cannot_break_a_line() {
 fn outcomes_of_the_record_are_those_of_its_reason() {
     // `connections_total` derives `result` from `reason`: the record must not be able to say otherwise.
     for reason in Reason::ALL {
-        assert_eq!(record("x", *reason).outcome, reason.outcome());
+        assert_eq!(record("x", *reason).outcome(), reason.outcome());
         assert!(Outcome::ALL.contains(&reason.outcome()));
     }
     for (place, reason) in Reason::ALL.iter().enumerate() {

@@ -207,7 +207,7 @@ mod tests {
             not_before: at(10),
             not_after: at(20),
             issued: at(10),
-            serial: String::new(),
+            serial: "".into(),
             key_hash: [0; 32],
             key_type: String::new(),
         })

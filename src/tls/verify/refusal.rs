@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use super::{MAX_CHAIN_BYTES, MAX_CHAIN_CERTIFICATES, PeerSide};
 use crate::clock::rfc3339;
-use crate::record::Reason;
+use crate::record::{Certificate, Check, Reason};
 use crate::spiffe::SpiffeId;
+use crate::spiffe::svid::rule::{self, Rule};
 use crate::spiffe::svid::{CaError, Defect, LeafError, Validity};
 
 /// Why a peer's certificates are refused. The text is for the operator; the peer gets [`Refusal::certificate_error`]
@@ -165,6 +166,39 @@ impl Refusal {
         }
     }
 
+    /// Which certificate is at fault, and the rule it breaks, in the standard's own words. None for a peer that is who it
+    /// says.
+    #[must_use]
+    pub fn check(&self) -> Option<Check> {
+        let (certificate, rule) = match self {
+            Self::NoCertificate => (Certificate::None, rule::CERTIFICATE_SENT),
+            Self::ChainTooLong { .. } => (Certificate::Chain, rule::CHAIN_LENGTH),
+            Self::ChainTooLarge { .. } => (Certificate::Chain, rule::CHAIN_SIZE),
+            Self::Leaf { error, .. } => (Certificate::Leaf, error.rule()),
+            Self::WrongUsage { .. } => (Certificate::Leaf, rule::USAGES),
+            Self::UnknownTrustDomain { .. } => (Certificate::Leaf, rule::TRUST_ROOT),
+            Self::Expired { link, .. } | Self::NotYetValid { link, .. } => {
+                (link.certificate(), rule::VALID_NOW)
+            }
+            // Where a certificate is missing from the path, the one that was left out is the likely one.
+            Self::Path {
+                problem: PathProblem::NoPath,
+                ignored: Some(ignored),
+                ..
+            } => (
+                Certificate::Intermediate(Some(ignored.position)),
+                ignored.error.rule(),
+            ),
+            Self::Path { problem, .. } => (Certificate::Chain, problem.rule()),
+            Self::NotExpected { .. } => return None,
+        };
+        Some(Check {
+            certificate,
+            standard: rule.standard,
+            rule: rule.words,
+        })
+    }
+
     /// The peer's ID where its chain was verified: only for [`Refusal::NotExpected`]. An ID that is merely claimed is
     /// in the text, and nowhere else.
     #[must_use]
@@ -185,6 +219,16 @@ pub enum Link {
     Intermediate,
     /// The authority in our bundle.
     Authority,
+}
+
+impl Link {
+    const fn certificate(self) -> Certificate {
+        match self {
+            Self::Leaf => Certificate::Leaf,
+            Self::Intermediate => Certificate::Intermediate(None),
+            Self::Authority => Certificate::Authority,
+        }
+    }
 }
 
 impl std::fmt::Display for Link {
@@ -245,6 +289,19 @@ pub enum PathProblem {
 }
 
 impl PathProblem {
+    const fn rule(&self) -> Rule {
+        match self {
+            Self::NoPath | Self::BadSignature => rule::AUTHORITY_OF_THE_TRUST_DOMAIN,
+            Self::NameConstraints => rule::NAME_CONSTRAINTS,
+            Self::PathLen => rule::PATH_LENGTH,
+            Self::Usage => rule::PURPOSES,
+            Self::Algorithm => rule::SIGNATURES,
+            Self::CriticalExtension => rule::CRITICAL_EXTENSION,
+            Self::TooComplex => rule::PATHS,
+            Self::Invalid(_) => rule::PATH_VALIDATION,
+        }
+    }
+
     const fn reason(&self) -> Reason {
         match self {
             Self::CriticalExtension | Self::Invalid(_) => Reason::BadCertificate,

@@ -120,7 +120,7 @@ fn what_was_verified_is_told() {
     let peer = verify_chain(&world.store, &chain, PeerSide::Client, now()).unwrap();
     assert_eq!(peer.id.to_string(), ID);
     assert_eq!(*peer.chain, chain);
-    assert_eq!(peer.serial, "8f01");
+    assert_eq!(&*peer.serial, "8f01");
     assert_eq!(peer.key_type, "EC P-256");
     // The same answer later, from what is kept.
     let again = verify_chain(&world.store, &peer.chain, PeerSide::Client, now() + HOUR / 2).unwrap();
