@@ -12,7 +12,7 @@ use std::time::SystemTime;
 pub use self::candidate::{Candidate, Diverged, Diverging, Listing};
 use crate::config::settings::{ListenerKind, PolicyMode};
 use crate::policy::Outcome;
-pub use crate::policy::{Admission, CertificateFacts, DenyList, Facts, Policy};
+pub use crate::policy::{Admission, CertificateFacts, Delta, DenyList, Facts, Policy};
 use crate::record::{Nearest, Reason, Unmet, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId};
 

@@ -145,6 +145,7 @@ impl Control {
         if !found.iter().any(|found| found.document == Document::Policy) {
             // Nothing inbound: nobody is admitted, and nothing is there to be read again.
             self.put(Loaded::Policy(Policy::deny_all()));
+            self.show(Document::Policy, &[]);
         }
         for found in found {
             match found.loaded {

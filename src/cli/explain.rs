@@ -13,7 +13,7 @@ use crate::config::{self, Environment};
 use crate::policy::{self, Admission, CertificateFacts, DenyList, Explanation, Facts, Policy, Surroundings};
 use crate::record::{Direction, Verdict};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::yaml::{Diagnostic, closest, one_of};
+use crate::yaml::{Diagnostic, Severity, closest, one_of};
 
 /// Tell whether a peer would be admitted to a listener, and why
 #[derive(Clone, Debug, clap::Args)]
@@ -110,7 +110,7 @@ pub fn explain(
     environment: &Environment,
     now: SystemTime,
 ) -> Result<(Explanation, Vec<Diagnostic>), ExplainError> {
-    let (settings, policy, warnings) = files(&args.config, environment, now)?;
+    let (settings, policy, mut warnings) = files(&args.config, environment, now)?;
     let peer = SpiffeId::new(&args.from)
         .map_err(|error| ExplainError::From(args.from.clone(), error.to_string()))?;
     if peer.path().is_empty() {
@@ -119,6 +119,17 @@ pub fn explain(
     }
     check_listener(&args.to, &config::listener_names(&settings.listeners))?;
     let own = own_trust_domain(args, &settings, &policy, &peer)?;
+    let said = args.trust_domain.is_some() || settings.identity.trust_domain.is_some();
+    let federated = policy
+        .trust(&args.to)
+        .is_none_or(|trust| trust.contains(peer.trust_domain()));
+    if !said && !federated {
+        let message = format!("`{own}` is taken for our own trust domain, which the config does not say");
+        let mut warning = Diagnostic::of_file(&args.config.display().to_string(), message)
+            .with_help("set `identity.trust_domain`, or give --trust-domain");
+        warning.severity = Severity::Warning;
+        warnings.push(warning);
+    }
     let facts = Facts {
         listener: &args.to,
         peer: &peer,
@@ -126,7 +137,15 @@ pub fn explain(
         own_trust_domain: &own,
         certificate: Some(CertificateFacts::unlisted(now)),
     };
-    let admission = Admission::new(Arc::new(policy), Arc::new(DenyList::empty()));
+    let deny_list = match &settings.policy.deny_list {
+        Some(path) => {
+            let (list, more) = policy::load_deny_list(path, now).map_err(ExplainError::Files)?;
+            warnings.extend(more);
+            list
+        }
+        None => DenyList::empty(),
+    };
+    let admission = Admission::new(Arc::new(policy), Arc::new(deny_list));
     Ok((admission.explain(&facts, now), warnings))
 }
 
@@ -193,11 +212,11 @@ fn own_trust_domain(
     if let Some(domain) = &settings.identity.trust_domain {
         return Ok(domain.clone());
     }
-    match policy
+    let rule = policy
         .rules()
         .iter()
-        .find(|rule| rule.depends_on_own_trust_domain(&args.to))
-    {
+        .find(|rule| rule.depends_on_own_trust_domain(&args.to));
+    match rule {
         Some(rule) => Err(ExplainError::OwnTrustDomain(rule.name().to_string())),
         None => Ok(peer.trust_domain().clone()),
     }

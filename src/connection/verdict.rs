@@ -137,6 +137,10 @@ impl Serving<'_> {
         };
         let mut decision = self.verdict(policy, Kind::Admission, terms.verdict);
         decision.set_terms(terms);
+        if let Some(candidate) = &terms.candidate {
+            let (rule, other) = (terms.rule.as_ref(), candidate.rule.as_ref());
+            self.listener.metrics.diverged(candidate.change, rule, other);
+        }
         if let Some(reason) = terms.reason {
             decision.enforced = result.is_err();
             let nearest = authorize::nearest(policy, who, terms, now);
