@@ -8,6 +8,7 @@ mod last_words;
 pub mod meter;
 mod outgoing;
 pub mod relay;
+pub mod renewing;
 pub mod stream;
 #[cfg(test)]
 mod testing;

@@ -66,6 +66,12 @@ impl Relay {
             OpeningState::Done => return Poll::Ready(Ok(false)),
         }
         let fill = ready!(self.incoming.poll_fill(cx, &self.tls, &mut self.session));
+        if self.session.has_heard_renewal() {
+            self.hear_renewals()?;
+            if matches!(fill, Fill::Moved) {
+                return Poll::Ready(Ok(true));
+            }
+        }
         self.moved += 1;
         match fill {
             Fill::Payload => {
