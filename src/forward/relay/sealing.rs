@@ -44,7 +44,11 @@ impl Relay {
         if self.say_renewals()? {
             return self.poll_write_sealed(cx, turn);
         }
-        match ready!(self.outgoing.poll_read_from(cx, &self.plain, &mut self.session)) {
+        let pace = self.meter.pace();
+        match ready!(
+            self.outgoing
+                .poll_read_from(cx, &self.plain, &mut self.session, pace)
+        ) {
             Ok(Read::Payload) => {
                 self.moved += 1;
                 self.poll_write_sealed(cx, turn)
