@@ -85,12 +85,11 @@ pub fn check(
     }
 }
 
+/// A document with what one wonders about, or all findings.
+type Read<T> = Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>;
+
 /// What was read, its findings added to those of the rest.
-fn keep<T>(
-    read: Option<Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>>,
-    found: &mut Vec<Diagnostic>,
-    good: &mut bool,
-) -> Option<T> {
+fn keep<T>(read: Option<Read<T>>, found: &mut Vec<Diagnostic>, good: &mut bool) -> Option<T> {
     match read? {
         Ok((document, warnings)) => {
             found.extend(warnings);

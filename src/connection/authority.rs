@@ -65,7 +65,9 @@ pub async fn count_refused(live: &Live, admission: &Admission) -> usize {
     refused
 }
 
-struct Authority {
+/// What watches over the open connections: `watch` is this in a loop.
+#[derive(Debug)]
+pub struct Authority {
     live: Arc<Live>,
     identity: Arc<IdentityView>,
     policy: Arc<PolicyView>,
@@ -81,7 +83,9 @@ struct Authority {
 }
 
 impl Authority {
-    fn new(live: Arc<Live>) -> Self {
+    /// Sees what changes from now on.
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
         Self {
             next_rule: policy.admission.next_change(now),
@@ -112,7 +116,7 @@ impl Authority {
     }
 
     /// Asks again about those that something may have changed for.
-    async fn look(&mut self) {
+    pub async fn look(&mut self) {
         // Before the snapshots: who is renewed afterwards is judged by them or by the next ones.
         let live = self.live.clone();
         let mut asked = live.registry.take_renewed();
@@ -222,6 +226,7 @@ impl Authority {
 }
 
 /// Leaves the thread, and the workers, time for others.
+#[derive(Debug)]
 struct Pace {
     turn: std::time::Instant,
     ordered: usize,

@@ -27,6 +27,7 @@ use rustls::AlertDescription;
 use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::{CertificateFacts, Permit};
+use crate::clock::rfc3339;
 use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
@@ -208,10 +209,16 @@ impl Serving<'_> {
     /// Who we are, or why the connection must be refused.
     fn identity(&mut self) -> Result<Arc<Context>, Ending> {
         let live = &self.worker.live;
+        let now = live.clock.now();
         match &*live.identity() {
-            IdentityView::Held(context) if context.material.svid.not_after > live.clock.now() => {
+            IdentityView::Held(context) if context.material.svid.is_valid(now) => {
                 self.draft.own_id = Some(context.material.svid.id.clone());
                 Ok(context.clone())
+            }
+            IdentityView::Held(context) if now < context.material.svid.not_before => {
+                let (begin, now) = (rfc3339(context.material.svid.not_before), rfc3339(now));
+                let detail = format!("our SVID is valid from {begin} on, and our clock shows {now}");
+                Err(Ending::with(Reason::NoIdentity, detail))
             }
             // The identity task is about to say so; nobody is let in meanwhile.
             IdentityView::Held(_) => Err(Ending::with(Reason::IdentityExpired, "our SVID ran out")),
