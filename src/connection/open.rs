@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::budget::InUse;
 use super::capacity::Place;
 use super::draft::Draft;
 use super::live::Live;
@@ -21,6 +22,8 @@ pub(super) struct Open {
     place: Place,
     /// Out of the registry when the relay has ended.
     registered: Registered,
+    /// Given back then, too.
+    in_use: Option<Box<InUse>>,
     counted: OpenConnection,
 }
 
@@ -37,10 +40,12 @@ impl Open {
             permit,
             ends,
             registered,
+            in_use,
         } = admitted;
         let traffic = registered.entry.traffic.clone();
         draft.traffic = Some(traffic.clone());
-        let meter = Meter::new(listener.direction, traffic, listener.metrics.clone());
+        let meter = Meter::new(listener.direction, traffic, listener.metrics.clone())
+            .paced(in_use.as_ref().map(|in_use| Box::new(in_use.pace())));
         let idle = worker.live.limits.idle_timeout;
         let relay = relay::run(&permit, ends, meter, idle, registered.told_to_end());
         Box::new(Self {
@@ -49,6 +54,7 @@ impl Open {
             live: worker.live.clone(),
             place,
             registered,
+            in_use,
             counted,
         })
     }
@@ -61,10 +67,11 @@ impl Open {
             live,
             place,
             registered,
+            in_use,
             counted,
             ..
         } = *self;
-        drop(registered);
+        drop((registered, in_use));
         live.records.record(&draft.finish(ending, live.clock.now()));
         drop(counted);
         Left {
