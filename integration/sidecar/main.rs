@@ -30,4 +30,5 @@ mod limits;
 mod open_connections;
 mod policy;
 mod proxy_protocol;
+mod renewal;
 mod resumption;

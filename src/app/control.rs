@@ -14,7 +14,7 @@ use super::{AppError, Started, identity, policy};
 use crate::admin;
 use crate::config::settings::{Address, Limits, LogFormat};
 use crate::connection::live::Live;
-use crate::connection::{ListenerContext, authority};
+use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
@@ -180,6 +180,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut tasks = JoinSet::new();
     let authority = tokio::spawn(authority::watch(control.live.clone()));
     tasks.spawn(named("the authority over open connections", authority));
+    let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
+    tasks.spawn(named("the renewal of open connections", pace));
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [

@@ -132,7 +132,7 @@ fn read(
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
-    let resumption = general::resumption(&top, findings);
+    let (resumption, renewal) = general::tls(&top, findings);
     let log = general::log(&top, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
@@ -143,6 +143,7 @@ fn read(
         open_connections,
         workers,
         resumption,
+        renewal,
         admin: admin.map(|admin| admin.settings),
         log,
     })

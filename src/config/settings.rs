@@ -30,6 +30,8 @@ pub struct Settings {
     pub workers: usize,
     /// Whether TLS sessions are resumed; without, no tickets are given or taken.
     pub resumption: bool,
+    /// Whether connections between svidecars are renewed when an SVID rotates.
+    pub renewal: bool,
     /// The admin endpoint; absent when the file has none.
     pub admin: Option<Admin>,
     /// What is logged, and how.

@@ -547,6 +547,7 @@ fn accepted_without_a_word() {
         "sandbox: best-effort",
         "tls: { resumption: false }",
         "tls: { resumption: true }",
+        "tls: { renewal: false }",
         "telemetry: { log: { level: debug } }",
     ] {
         good(&format!("{}{extra}\n", with(IN)));
@@ -573,6 +574,20 @@ fn sessions_are_resumed_unless_the_file_says_otherwise() {
     ] {
         let settings = good(&format!("{}{extra}\n", with(IN)));
         assert_eq!(settings.resumption, resumption, "{extra}");
+    }
+}
+
+#[test]
+fn connections_are_renewed_unless_the_file_says_otherwise() {
+    for (extra, renewal) in [
+        ("", true),
+        ("tls: {}", true),
+        ("tls: { resumption: false }", true),
+        ("tls: { renewal: false }", false),
+        ("tls: { resumption: true, renewal: true }", true),
+    ] {
+        let settings = good(&format!("{}{extra}\n", with(IN)));
+        assert_eq!(settings.renewal, renewal, "{extra}");
     }
 }
 

@@ -17,6 +17,7 @@ mod open;
 mod outbound;
 mod proxy;
 pub mod registry;
+pub mod renewal;
 mod verdict;
 
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ use super::capacity::Place;
 use super::draft::Draft;
 use super::live::Live;
 use super::registry::Registered;
+use super::renewal::Renewals;
 use super::{Admitted, Left, ListenerContext, Worker};
 use crate::forward::meter::Meter;
 use crate::forward::relay::{self, Ended};
@@ -38,7 +39,7 @@ impl Open {
     ) -> Box<Self> {
         let Admitted {
             permit,
-            ends,
+            mut ends,
             registered,
             in_use,
         } = admitted;
@@ -47,7 +48,9 @@ impl Open {
         let meter = Meter::new(listener.direction, traffic, listener.metrics.clone())
             .paced(in_use.as_ref().map(|in_use| Box::new(in_use.pace())));
         let idle = worker.live.limits.idle_timeout;
-        let relay = relay::run(&permit, ends, meter, idle, registered.told_to_end());
+        let (live, entry) = (&worker.live, &registered.entry);
+        let renewing = Renewals::new(live, entry, &listener.metrics, &mut ends.session);
+        let relay = relay::run(&permit, ends, meter, idle, renewing, registered.told_to_end());
         Box::new(Self {
             relay: Box::pin(relay),
             draft,

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
@@ -122,6 +122,10 @@ pub struct Entry {
     basis: ArcSwap<Basis>,
     /// That it must end, and why.
     order: OnceLock<Ending>,
+    /// Whether both ends are known to understand renewal.
+    pub can_renew: AtomicBool,
+    /// That our newer SVID is to be told now.
+    renewal_due: AtomicBool,
     /// Its task.
     waker: AtomicWaker,
 }
@@ -131,6 +135,23 @@ impl Entry {
     #[must_use]
     pub fn basis(&self) -> Arc<Basis> {
         self.basis.load_full()
+    }
+
+    /// Has the connection's task tell the peer of our newer SVID.
+    pub fn order_renewal(&self) {
+        self.renewal_due.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether that is to be done.
+    #[must_use]
+    pub fn renewal_is_due(&self) -> bool {
+        self.renewal_due.load(Ordering::Acquire)
+    }
+
+    /// Takes the order.
+    pub fn take_renewal_order(&self) -> bool {
+        self.renewal_due.swap(false, Ordering::AcqRel)
     }
 
     /// Tells the connection to end. Returns false when it was told before.
@@ -283,6 +304,8 @@ impl Registry {
             decision: OnceLock::new(),
             basis: ArcSwap::new(basis),
             order: OnceLock::new(),
+            can_renew: AtomicBool::new(false),
+            renewal_due: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
         // After the entry is visible: who ends all either finds it or has said so before.

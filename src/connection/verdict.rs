@@ -8,6 +8,7 @@ use super::Serving;
 use super::authority::Finding;
 use super::live::Live;
 use super::registry::Entry;
+use super::renewal;
 use crate::authorize::{self, Denial, Permit, PolicyView};
 use crate::record::decision::{VERSION, bounded};
 use crate::record::{
@@ -215,6 +216,39 @@ impl Finding {
         decision.set_denial(self.reason_for(entry, policy), &self.detail, nearest);
         decision.check.clone_from(&self.check);
         decision.enforced = enforced;
+        decision
+    }
+}
+
+impl renewal::Found {
+    /// The record of the verdict about a peer's renewal: refused for `refused`, not taken, or taken.
+    pub(super) fn verdict(&self, entry: &Entry, live: &Live, refused: Option<&str>) -> Decision {
+        let basis = entry.basis();
+        let about = About {
+            connection: entry.id,
+            listener: &basis.listener.name,
+            direction: basis.direction,
+            peer_addr: entry.peer_addr,
+            source: entry.source.ip(),
+            peer_id: Some(&basis.peer.id),
+            own_id: Some(&basis.own.id),
+            serial: Some(&self.peer.as_ref().unwrap_or(&basis.peer).serial),
+        };
+        let why = refused.or(self.kept.as_deref());
+        let verdict = if why.is_some() {
+            Verdict::Deny
+        } else {
+            Verdict::Allow
+        };
+        let mut decision = about.verdict(live, &live.policy(), Kind::Renewal, verdict);
+        if let Some(terms) = &self.terms {
+            decision.set_terms(terms);
+        }
+        if let Some(why) = why {
+            decision.set_denial(Reason::RenewalRefused, why, None);
+        }
+        decision.check.clone_from(&self.check);
+        decision.enforced = self.kept.is_none();
         decision
     }
 }

@@ -9,6 +9,7 @@ pub mod meter;
 mod outgoing;
 pub mod pace;
 pub mod relay;
+pub mod renewing;
 pub mod stream;
 #[cfg(test)]
 mod testing;

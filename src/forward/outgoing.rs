@@ -56,6 +56,11 @@ impl Outgoing {
         self.control.is_empty() && self.sealed.is_empty()
     }
 
+    /// Whether payload was sealed that is not written yet.
+    pub(super) fn has_payload(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
     /// Where to append control records that are to go out.
     pub(super) const fn control(&mut self) -> &mut Vec<u8> {
         &mut self.control

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::metrics::{Document, Exposition, Flow, InForce, Metrics, ReloadResult};
-use crate::record::{Direction, Divergence, HandshakeKind, Outcome, Reason, Verdict};
+use crate::record::{Direction, Divergence, HandshakeKind, Outcome, Reason, RenewalResult, Verdict};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
 
@@ -46,6 +46,10 @@ fn closed_sets_are_documented_whole_and_in_order() {
     assert_eq!(words("### result"), list(Outcome::ALL, Outcome::as_str));
     assert_eq!(words("### reason"), list(Reason::ALL, Reason::as_str));
     assert_eq!(words("### kind"), list(HandshakeKind::ALL, HandshakeKind::as_str));
+    assert_eq!(
+        words("### renewal result"),
+        list(RenewalResult::ALL, RenewalResult::as_str)
+    );
     assert_eq!(words("### flow"), list(Flow::ALL, Flow::as_str));
     assert_eq!(words("### document"), list(Document::ALL, Document::as_str));
     assert_eq!(words("### change"), list(Divergence::ALL, Divergence::as_str));

@@ -120,7 +120,7 @@ impl World {
             std::slice::from_ref(&self.listener),
             &provider(),
             &clock,
-            true,
+            crate::tls::testing::features(true),
         )
         .unwrap();
         self.live.set_identity(IdentityView::Held(Arc::new(context)));

@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::divergences::Divergences;
 use super::listener::Flow;
-use crate::record::{HandshakeKind, Reason, Verdict};
+use crate::record::{HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The families that have one series for each listener.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub(super) struct Families {
     pub(super) bytes: Family<BytesLabels, Counter>,
     pub(super) handshake: Family<ListenerLabels, Histogram>,
     pub(super) handshakes: Family<HandshakeLabels, Counter>,
+    pub(super) renewals: Family<RenewalLabels, Counter>,
     pub(super) decisions: Family<DecisionLabels, Counter>,
     pub(super) divergences: Divergences,
 }
@@ -33,6 +34,7 @@ impl Families {
             bytes: Family::default(),
             handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             handshakes: Family::default(),
+            renewals: Family::default(),
             decisions: Family::default(),
             divergences: Divergences::register(registry),
         };
@@ -57,6 +59,11 @@ impl Families {
             "handshakes",
             "TLS handshakes that completed, by kind",
             families.handshakes.clone(),
+        );
+        registry.register(
+            "renewals",
+            "Renewals of open connections, by whose SVID it was and what became of it",
+            families.renewals.clone(),
         );
         registry.register(
             "authorization_decisions",
@@ -102,6 +109,14 @@ impl ListenerLabels {
         }
     }
 
+    pub(super) fn renewal(&self, result: RenewalResult) -> RenewalLabels {
+        RenewalLabels {
+            listener: Arc::clone(&self.listener),
+            direction: self.direction,
+            result: result.as_str(),
+        }
+    }
+
     pub(super) fn decision(&self, rule: &str, verdict: Verdict) -> DecisionLabels {
         DecisionLabels {
             listener: Arc::clone(&self.listener),
@@ -131,6 +146,13 @@ pub(super) struct HandshakeLabels {
     pub(super) listener: Arc<str>,
     pub(super) direction: &'static str,
     pub(super) kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RenewalLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+    pub(super) result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
