@@ -20,6 +20,7 @@ mod plain;
 mod world;
 
 mod admin;
+mod budgets;
 mod documents;
 mod forwarding;
 mod handshake_inbound;

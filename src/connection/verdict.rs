@@ -70,6 +70,10 @@ impl Decision {
         self.rule = terms.rule.clone();
         self.description = terms.description.clone();
         self.audited.clone_from(&terms.audited);
+        self.budget = terms
+            .rule
+            .clone()
+            .filter(|_| terms.reason == Some(Reason::OverBudget));
         self.candidate = terms.candidate.as_deref().map(|said| {
             Box::new(Candidate {
                 verdict: said.verdict,
