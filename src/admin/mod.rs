@@ -1,17 +1,21 @@
 //! The admin endpoint: health, metrics and state over HTTP/1.1, read-only.
 //!
 //! Routes: `GET` and `HEAD` of `/livez /readyz /startupz /health`, `/metrics`,
-//! `/api/v1/{identity,policy,connections}`, and `/`, a page for people. Owns HTTP and who may ask; what it shows
-//! comes through [`AdminState`]. Promises bounded work: so many connections, so long a request, one request each.
+//! `/api/v1/{identity,policy,connections,decisions}`, and `/`, a page for people. Owns HTTP and who may ask; what it
+//! shows comes through [`AdminState`]. Promises bounded work: so many connections, so long a request, one request each.
+//! Only the live stream of verdicts lasts, and only for somebody who takes what it sends.
 //!
 //! Who may ask: whoever reaches the socket, except a web page. A browser on the same machine can be made to ask
 //! for loopback addresses, under a foreign name (DNS rebinding) or from a foreign origin; both are refused.
 
+mod events;
 mod page;
+mod query;
 mod routes;
 mod server;
 
 use crate::lifecycle::readiness::Snapshot;
+use crate::telemetry::decisions::Decisions;
 
 pub use server::{Kind, serve};
 
@@ -27,6 +31,8 @@ pub trait AdminState: Send + Sync {
     fn policy(&self) -> serde_json::Value;
     /// `/api/v1/connections`: open connections, `limit` of them at most.
     fn connections(&self, limit: usize) -> serde_json::Value;
+    /// `/api/v1/decisions`: the verdicts that are kept.
+    fn decisions(&self) -> &Decisions;
 }
 
 #[cfg(test)]

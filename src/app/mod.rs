@@ -21,6 +21,7 @@ use crate::config::{self, Environment};
 use crate::policy::Policy;
 use crate::reload::{self, Fingerprint};
 use crate::sys::bind::{self, BindError, Listening};
+use crate::telemetry::decisions::{DecisionFile, DecisionFileOptions, OpenError, OpenedDecisionFile};
 use crate::yaml::Diagnostic;
 
 /// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
@@ -41,6 +42,9 @@ pub enum AppError {
     /// The admin socket could not be bound.
     #[error("admin endpoint: {0}")]
     Admin(BindError),
+    /// The verdicts' file cannot be written.
+    #[error("telemetry.decisions.file: {0}")]
+    Decisions(#[from] OpenError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -66,6 +70,7 @@ pub struct Started {
     listeners: Vec<(Arc<Listener>, Listening)>,
     admin: Option<Listening>,
     probes: Option<Listening>,
+    decisions: Option<OpenedDecisionFile>,
     clock: SharedClock,
 }
 
@@ -104,6 +109,17 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         .map(bind::tcp)
         .transpose()
         .map_err(AppError::Admin)?;
+    let decisions = settings
+        .decisions
+        .as_ref()
+        .map(|file| {
+            DecisionFile::open(DecisionFileOptions {
+                path: file.path.clone(),
+                max_size: file.max_size,
+                keep: file.keep,
+            })
+        })
+        .transpose()?;
     Ok(Started {
         settings,
         policy,
@@ -112,6 +128,7 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         listeners,
         admin,
         probes,
+        decisions,
         clock,
     })
 }

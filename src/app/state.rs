@@ -16,6 +16,7 @@ use crate::identity::material::{Bundle, Svid};
 use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{Exposition, Metrics};
 
 /// How the last reading of the policy went.
@@ -31,6 +32,7 @@ pub(super) struct View {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,
+    pub(super) decisions: Arc<Decisions>,
     pub(super) identity: watch::Receiver<Arc<State>>,
     pub(super) policy_path: Option<String>,
     pub(super) last_reload: Mutex<Option<LastReload>>,
@@ -94,6 +96,10 @@ impl AdminState for View {
             "in_handshake_or_closing": self.live.capacity.connections().saturating_sub(total),
             "connections": entries.iter().map(|entry| connection(entry)).collect::<Vec<_>>(),
         })
+    }
+
+    fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 }
 

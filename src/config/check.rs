@@ -36,6 +36,8 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::LIMITS,
     general::OPEN_CONNECTIONS,
     general::TLS,
+    general::TELEMETRY,
+    general::DECISIONS,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -130,7 +132,7 @@ fn read(
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let resumption = general::resumption(&top, findings);
-    let log = general::log(&top, findings);
+    let (log, decisions) = general::telemetry(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         identity: identity?,
@@ -142,6 +144,7 @@ fn read(
         resumption,
         admin: admin.map(|admin| admin.settings),
         log,
+        decisions,
     })
 }
 

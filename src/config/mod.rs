@@ -10,6 +10,7 @@ mod check;
 pub mod duration;
 mod file;
 pub mod settings;
+pub mod size;
 #[cfg(test)]
 mod tests;
 

@@ -41,6 +41,8 @@ pub struct Metrics {
     expiries: Arc<Expiries>,
     /// SVIDs published after the first one.
     pub svid_rotations: Counter,
+    /// Verdicts that did not reach their file.
+    pub decisions_dropped: Counter,
     workload_api_connected: Gauge,
     policy_reload_success: Counter,
     policy_reload_failure: Counter,
@@ -84,6 +86,12 @@ impl Metrics {
             "SVIDs taken into use after the first one",
             svid_rotations.clone(),
         );
+        let decisions_dropped = Counter::default();
+        registry.register(
+            "decisions_dropped",
+            "Verdicts that did not reach `telemetry.decisions.file`",
+            decisions_dropped.clone(),
+        );
         let workload_api_connected = Gauge::default();
         registry.register(
             "workload_api_connected",
@@ -121,6 +129,7 @@ impl Metrics {
             listeners_change: Mutex::new(()),
             expiries,
             svid_rotations,
+            decisions_dropped,
             workload_api_connected,
             policy_reload_success: reload_counter(ReloadResult::Success),
             policy_reload_failure: reload_counter(ReloadResult::Failure),
