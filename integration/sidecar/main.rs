@@ -20,6 +20,7 @@ mod plain;
 mod world;
 
 mod admin;
+mod decisions;
 mod forwarding;
 mod handshake_inbound;
 mod handshake_outbound;

@@ -36,7 +36,6 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::LIMITS,
     general::OPEN_CONNECTIONS,
     general::TLS,
-    general::TELEMETRY,
     general::DECISIONS,
 ];
 

@@ -26,7 +26,7 @@ pub(super) const OPEN_CONNECTIONS: &[&str] = &[
     "on_expiry",
 ];
 pub(super) const TLS: &[&str] = &["resumption"];
-pub(super) const TELEMETRY: &[&str] = &["log", "decisions"];
+const TELEMETRY: &[&str] = &["log", "decisions"];
 pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
