@@ -8,6 +8,7 @@
 //! | path | [`worker`] | the threads that move bytes, each with its own runtime; the set of listeners |
 //! | path | [`listener`] | accepts |
 //! | path | [`connection`] | one connection from acceptance to its record; the registry of the open ones and the authority over them |
+//! | path | [`proxy_protocol`] | what a load balancer says before TLS, and what an application is told after it |
 //! | path | [`tls`] | who is it? handshake, verification, records |
 //! | path | [`authorize`] | may it? the only maker of permits |
 //! | path | [`upstream`] | to whom? names and dialling |
@@ -39,6 +40,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod listener;
 pub mod policy;
+pub mod proxy_protocol;
 pub mod record;
 pub mod reload;
 pub mod spiffe;

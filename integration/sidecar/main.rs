@@ -29,4 +29,6 @@ mod lifecycle;
 mod limits;
 mod open_connections;
 mod policy;
+mod proxy_protocol;
+mod renewal;
 mod resumption;

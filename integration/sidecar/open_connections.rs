@@ -169,7 +169,7 @@ fn a_hangup_signal_reads_the_policy_again_and_disturbs_nobody() {
     first.must_flow();
     second.must_flow();
     assert_eq!(scene.sidecar.metric("svidecar_policy_generation"), Some(1.0));
-    let reloads = "svidecar_policy_reload_total{result=\"success\"}";
+    let reloads = "svidecar_policy_reload_total{document=\"policy\",result=\"success\"}";
     assert_eq!(scene.sidecar.metric(reloads), Some(2.0));
 }
 
@@ -190,7 +190,7 @@ fn a_bad_new_policy_leaves_the_old_one_in_force_and_says_so() {
     });
     // The sidecar does its work: the old policy is as good as it was.
     assert_eq!(ready.status, 200, "{}", ready.body);
-    let failures = "svidecar_policy_reload_total{result=\"failure\"}";
+    let failures = "svidecar_policy_reload_total{document=\"policy\",result=\"failure\"}";
     assert_eq!(scene.sidecar.metric(failures), Some(1.0));
     let policy = scene.sidecar.get("/api/v1/policy").unwrap().json();
     assert_eq!(policy["generation"], 1, "{policy}");

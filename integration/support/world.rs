@@ -19,7 +19,7 @@ use svidecar::config::settings::{Address, Listener, ListenerKind, Target};
 use svidecar::identity::material::{Authority as BundleAuthority, Bundle, Material, Svid};
 use svidecar::spiffe::svid::{check_authority, check_leaf};
 use svidecar::spiffe::{SpiffeId, TrustDomain};
-use svidecar::tls::configs::{Context, provider};
+use svidecar::tls::configs::{Context, Features, provider};
 use svidecar::tls::verify::{PeerVerifier, TrustStore};
 use svidecar::workload_api::authority::{Authority, Issued, leaf_params};
 
@@ -75,7 +75,11 @@ impl World {
     /// What our listeners shake hands with; whether they resume sessions.
     pub(crate) fn context(&self, resumption: bool) -> Context {
         let material = self.material.clone();
-        Context::new(material, &listeners(), &provider(), &self.clock, resumption).unwrap()
+        let features = Features {
+            resumption,
+            renewal: true,
+        };
+        Context::new(material, &listeners(), &provider(), &self.clock, features).unwrap()
     }
 
     /// A trust store that has verified nobody yet.
@@ -153,7 +157,7 @@ fn listeners() -> [Arc<Listener>; 2] {
     };
     let peer = vec!["spiffe://example.org/**".parse().unwrap()];
     [
-        listener("in", ListenerKind::Inbound { upstream: nowhere() }),
+        listener("in", ListenerKind::inbound(nowhere())),
         listener(
             "out",
             ListenerKind::Outbound {

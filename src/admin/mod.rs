@@ -14,6 +14,8 @@ mod query;
 mod routes;
 mod server;
 
+use std::net::SocketAddr;
+
 use crate::lifecycle::readiness::Snapshot;
 use crate::telemetry::decisions::Decisions;
 
@@ -29,8 +31,9 @@ pub trait AdminState: Send + Sync {
     fn identity(&self) -> serde_json::Value;
     /// `/api/v1/policy`: the policy in force and what became of the last reload.
     fn policy(&self) -> serde_json::Value;
-    /// `/api/v1/connections`: open connections, `limit` of them at most.
-    fn connections(&self, limit: usize) -> serde_json::Value;
+    /// `/api/v1/connections`: open connections, `limit` of them at most; of `local`, those whose connection to the
+    /// application has this address at our end.
+    fn connections(&self, limit: usize, local: Option<SocketAddr>) -> serde_json::Value;
     /// `/api/v1/decisions`: the verdicts that are kept.
     fn decisions(&self) -> &Decisions;
 }

@@ -1,6 +1,7 @@
 //! The parameters of a request, read strictly: what is not known or makes no sense is an answer that says what to write.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use super::routes::Problem;
 use crate::record::{Kind, Verdict};
@@ -39,6 +40,14 @@ pub(super) fn limit(value: &str, most: usize) -> Result<usize, Problem> {
             &format!("`limit` is a number from 1 to {most}"),
         )),
     }
+}
+
+/// `IP:port`, with IPv4-mapped addresses as IPv4.
+pub(super) fn address(value: &str) -> Result<SocketAddr, Problem> {
+    let hint = "`local` is what the application sees as its peer: `127.0.0.1:40312`";
+    let address: Result<SocketAddr, _> = value.parse();
+    let address = address.map_err(|_| Problem::bad(&format!("`{value}` is no address"), hint))?;
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 /// Which verdicts are asked for, and how many of them at most; `None` where the request leaves that open.

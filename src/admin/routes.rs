@@ -169,16 +169,22 @@ fn metrics(headers: &HeaderMap, state: &dyn AdminState) -> Response<AnswerBody> 
 
 fn connections(query: Option<&str>, state: &dyn AdminState) -> Result<Response<AnswerBody>, Problem> {
     let mut limit = DEFAULT_LIMIT;
+    let mut local = None;
     for (key, value) in query::parameters(query)? {
         match &*key {
             "limit" => limit = query::limit(&value, MAX_LIMIT)?,
+            "local" => local = Some(query::address(&value)?),
             _ => {
                 let error = format!("there is no parameter `{key}`");
-                return Err(Problem::bad(&error, "use `limit`"));
+                return Err(Problem::bad(&error, "use `limit` or `local`"));
             }
         }
     }
-    Ok(reply(StatusCode::OK, JSON, json_text(&state.connections(limit))))
+    Ok(reply(
+        StatusCode::OK,
+        JSON,
+        json_text(&state.connections(limit, local)),
+    ))
 }
 
 /// The last verdicts, or those to come.

@@ -1,5 +1,6 @@
 //! The endpoint over real sockets, and the rules of who may ask as a table.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +38,8 @@ impl AdminState for Fake {
         json!({ "what": "policy" })
     }
 
-    fn connections(&self, limit: usize) -> Value {
-        json!({ "what": "connections", "limit": limit })
+    fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
+        json!({ "what": "connections", "limit": limit, "local": local })
     }
 
     fn decisions(&self) -> &Decisions {
@@ -162,6 +163,21 @@ async fn every_route_answers_with_its_content_and_its_headers() {
         ("/api/v1/connections", "application/json", "\"limit\": 100"),
         ("/api/v1/connections?limit=7", "application/json", "\"limit\": 7"),
         (
+            "/api/v1/connections?local=127.0.0.1:80",
+            "application/json",
+            "\"local\": \"127.0.0.1:80\"",
+        ),
+        (
+            "/api/v1/connections?local=[::ffff:127.0.0.1]:80&limit=7",
+            "application/json",
+            "\"local\": \"127.0.0.1:80\"",
+        ),
+        (
+            "/api/v1/connections?local=%5B::1%5D%3A80",
+            "application/json",
+            "\"local\": \"[::1]:80\"",
+        ),
+        (
             "/metrics",
             "text/plain; version=0.0.4; charset=utf-8",
             "openmetrics false",
@@ -210,7 +226,16 @@ async fn wrong_requests_get_helpful_answers() {
         head.contains("allow: get, head") && body.contains("does not take POST"),
         "{head}{body}"
     );
-    for query in ["limit=0", "limit=1001", "limit=x", "limit", "color=red"] {
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit",
+        "color=red",
+        "local=80",
+        "local=",
+        "local=127.0.0.1",
+    ] {
         let (status, _, body) = running.get(&format!("/api/v1/connections?{query}"), LOCAL).await;
         assert_eq!(status, 400, "{query}: {body}");
     }

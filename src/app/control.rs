@@ -1,11 +1,11 @@
 //! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
 //! and the signals live. Bytes move on the workers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::shared::Control;
@@ -14,7 +14,7 @@ use super::{AppError, Started, identity, policy};
 use crate::admin;
 use crate::config::settings::{Address, Limits, LogFormat};
 use crate::connection::live::Live;
-use crate::connection::{ListenerContext, authority};
+use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
@@ -24,7 +24,7 @@ use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::{self, LogSink};
-use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
@@ -156,12 +156,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         readiness: readiness.clone(),
         decisions,
         identity: source.state.clone(),
-        policy_path: settings
-            .policy
-            .path
-            .as_ref()
-            .map(|path| path.display().to_string()),
-        last_reload: Mutex::new(None),
+        settings: settings.policy.clone(),
+        reloads: policy::Reloads::default(),
     });
     let control = Arc::new(Control {
         clock: started.clock,
@@ -169,14 +165,16 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics,
         readiness,
         listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
-        reload_asked: Notify::new(),
+        reload_asked: watch::Sender::new(()),
         view,
         settings,
     });
-    control.set_policy(started.policy, 1);
-    if started.policy_seen.is_some() {
-        control.metrics.policy_reloaded(ReloadResult::Success);
-    }
+    let documents: Vec<_> = started
+        .documents
+        .iter()
+        .map(|found| (found.document, found.path.clone(), found.fingerprint))
+        .collect();
+    control.begin(started.documents);
 
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
@@ -194,6 +192,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut tasks = JoinSet::new();
     let authority = tokio::spawn(authority::watch(control.live.clone()));
     tasks.spawn(named("the authority over open connections", authority));
+    let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
+    tasks.spawn(named("the renewal of open connections", pace));
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [
@@ -210,8 +210,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
-    if let Some((path, seen)) = started.policy_seen {
-        let following = tokio::spawn(policy::follow(control.clone(), path, seen));
+    for (document, path, seen) in documents {
+        let following = tokio::spawn(policy::follow(control.clone(), document, path, seen));
         tasks.spawn(named("the watch over the policy's files", following));
     }
 
@@ -258,7 +258,9 @@ async fn until_terminated(control: &Control, signals: &mut Signals) {
     loop {
         match signals.next().await {
             Signal::Terminate { .. } => return,
-            Signal::Reload => control.reload_asked.notify_one(),
+            Signal::Reload => {
+                control.reload_asked.send_replace(());
+            }
         }
     }
 }

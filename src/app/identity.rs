@@ -11,7 +11,7 @@ use crate::connection::live::IdentityView;
 use crate::identity::source::{State, Status};
 use crate::lifecycle::readiness::Condition;
 use crate::record::Reason;
-use crate::tls::configs::{self, Context};
+use crate::tls::configs::{self, Context, Features};
 
 /// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
 /// we hold nothing.
@@ -20,6 +20,10 @@ pub(super) async fn follow(
     mut states: watch::Receiver<Arc<State>>,
 ) -> Result<(), AppError> {
     let provider = configs::provider();
+    let features = Features {
+        resumption: control.settings.resumption,
+        renewal: control.settings.renewal,
+    };
     let mut published: Option<u64> = None;
     let mut rotations = 0;
     loop {
@@ -42,7 +46,7 @@ pub(super) async fn follow(
                     &control.settings.listeners,
                     &provider,
                     &control.clock,
-                    control.settings.resumption,
+                    features,
                 ) {
                     Ok(context) => {
                         for authority in context.store.unusable() {

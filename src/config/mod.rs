@@ -9,6 +9,7 @@ pub mod address;
 mod check;
 pub mod duration;
 mod file;
+pub mod network;
 pub mod settings;
 pub mod size;
 #[cfg(test)]

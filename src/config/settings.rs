@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
@@ -28,6 +30,8 @@ pub struct Settings {
     pub workers: usize,
     /// Whether TLS sessions are resumed; without, no tickets are given or taken.
     pub resumption: bool,
+    /// Whether connections between svidecars are renewed when an SVID rotates.
+    pub renewal: bool,
     /// The admin endpoint; absent when the file has none.
     pub admin: Option<Admin>,
     /// What is logged, and how.
@@ -90,19 +94,24 @@ pub enum OnDenied {
 }
 
 /// Where the policy is, and how it is applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// A file, or a folder of `*.yaml` and `*.yml`. Always there when a listener is inbound; without one there is
     /// nothing for a policy to decide.
     pub path: Option<PathBuf>,
     /// Enforce it or only report.
     pub mode: PolicyMode,
+    /// The file that names whom to refuse whatever the policy says.
+    pub deny_list: Option<PathBuf>,
+    /// A policy that is asked beside the one in force, and decides nothing.
+    pub candidate: Option<PathBuf>,
 }
 
 /// How inbound policy is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PolicyMode {
     /// Denied peers are refused.
+    #[default]
     Enforce,
     /// Denied peers are reported and let through. Authentication and `peer` patterns still refuse.
     Audit,
@@ -128,6 +137,13 @@ pub enum ListenerKind {
     Inbound {
         /// The application.
         upstream: Target,
+        /// The federated trust domains whose peers are accepted beside those of our own.
+        trust: Vec<TrustDomain>,
+        /// Whether and how the application is told who calls.
+        proxy_protocol: Option<ProxyProtocol>,
+        /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
+        /// are compared as [`crate::record::PeerAddr`] has them: IPv4-mapped ones are IPv4.
+        accept_proxy_from: Vec<IpNet>,
     },
     /// Plaintext in, mutual TLS to `connect`.
     Outbound {
@@ -137,6 +153,31 @@ pub enum ListenerKind {
         peer: Vec<IdPattern>,
         /// The server name to send; none for an IP address unless the file says one.
         sni: Option<String>,
+    },
+}
+
+impl ListenerKind {
+    /// Mutual TLS in, plaintext to `upstream`, and nothing beside it.
+    #[must_use]
+    pub const fn inbound(upstream: Target) -> Self {
+        Self::Inbound {
+            upstream,
+            trust: Vec::new(),
+            proxy_protocol: None,
+            accept_proxy_from: Vec::new(),
+        }
+    }
+}
+
+/// The PROXY header that an application is sent before the caller's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line with addresses.
+    V1,
+    /// Addresses, and what else is known of the caller.
+    V2 {
+        /// The type of the field that holds the caller's SPIFFE ID.
+        spiffe_id_tlv: u8,
     },
 }
 
@@ -158,6 +199,10 @@ pub struct ListenerName {
     pub name: Arc<str>,
     /// Which way it faces: policies decide about inbound ones.
     pub direction: Direction,
+    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one.
+    pub port: Option<u16>,
+    /// The trust domains accepted beside our own; `None` when that is not known, and any is accepted.
+    pub trust: Option<Vec<TrustDomain>>,
 }
 
 /// The names that a policy is compiled for.
@@ -168,6 +213,14 @@ pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
         .map(|l| ListenerName {
             name: Arc::clone(&l.name),
             direction: l.direction(),
+            port: match &l.listen {
+                Address::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
+                Address::Unix(_) => None,
+            },
+            trust: match &l.kind {
+                ListenerKind::Inbound { trust, .. } => Some(trust.clone()),
+                ListenerKind::Outbound { .. } => None,
+            },
         })
         .collect()
 }

@@ -1,3 +1,5 @@
+mod policy;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,7 +107,8 @@ fn every_example_in_the_repository_is_good() {
             let names = listener_names(&settings.listeners);
             let now = std::time::SystemTime::UNIX_EPOCH;
             let (policy, warnings) =
-                crate::policy::load(policy, &names, now).unwrap_or_else(|f| panic!("{f:#?}"));
+                crate::policy::load(policy, crate::policy::Surroundings::of(&names), now)
+                    .unwrap_or_else(|f| panic!("{f:#?}"));
             assert_eq!(warnings, []);
             assert!(!policy.rules().is_empty());
         }
@@ -126,6 +129,11 @@ fn blocks(page: &str) -> Vec<&str> {
 fn the_examples_in_the_documentation_are_good() {
     let configs = blocks(include_str!("../../docs/config.md"));
     assert_eq!(configs.len(), 1);
+    configs.into_iter().for_each(|text| {
+        good(text);
+    });
+    let configs = blocks(include_str!("../../docs/proxy-protocol.md"));
+    assert_eq!(configs.len(), 2);
     configs.into_iter().for_each(|text| {
         good(text);
     });
@@ -289,14 +297,6 @@ fn refusals() {
             "`protocol: http` is not in this version",
         ),
         (inbound("protocol: htp"), "did you mean `http`?"),
-        (
-            inbound("proxy_protocol: v2"),
-            "`inbound[0].proxy_protocol` is not in this version",
-        ),
-        (
-            inbound("accept_proxy_from: [10.0.0.0/8]"),
-            "`inbound[0].accept_proxy_from` is not in this version",
-        ),
         (
             format!("{}audit: {{ file: x }}\n", with(IN)),
             "`audit` is not in this version",
@@ -579,6 +579,7 @@ fn accepted_without_a_word() {
         "sandbox: best-effort",
         "tls: { resumption: false }",
         "tls: { resumption: true }",
+        "tls: { renewal: false }",
         "telemetry: { log: { level: debug } }",
     ] {
         good(&format!("{}{extra}\n", with(IN)));
@@ -605,6 +606,20 @@ fn sessions_are_resumed_unless_the_file_says_otherwise() {
     ] {
         let settings = good(&format!("{}{extra}\n", with(IN)));
         assert_eq!(settings.resumption, resumption, "{extra}");
+    }
+}
+
+#[test]
+fn connections_are_renewed_unless_the_file_says_otherwise() {
+    for (extra, renewal) in [
+        ("", true),
+        ("tls: {}", true),
+        ("tls: { resumption: false }", true),
+        ("tls: { renewal: false }", false),
+        ("tls: { resumption: true, renewal: true }", true),
+    ] {
+        let settings = good(&format!("{}{extra}\n", with(IN)));
+        assert_eq!(settings.renewal, renewal, "{extra}");
     }
 }
 
@@ -751,7 +766,7 @@ fn a_bad_config_still_says_where_its_policy_is() {
         &environment(),
     );
     assert!(found.settings.is_none());
-    assert_eq!(found.policy_path.as_deref(), Some(Path::new("/x/p")));
+    assert_eq!(found.policy.path.as_deref(), Some(Path::new("/x/p")));
     assert_eq!(found.listeners.unwrap().len(), 1);
     let found = check::examine(
         &with("inbound: [{ name: a }]"),
@@ -818,3 +833,5 @@ fn verdicts_are_written_to_a_file_where_one_is_named() {
     let decisions = good(&text).decisions.unwrap();
     assert_eq!((decisions.max_size, decisions.keep), (2 << 30, 0));
 }
+
+mod proxy;

@@ -15,6 +15,8 @@ use crate::spiffe::SpiffeId;
 pub(super) struct Draft {
     pub(super) id: u64,
     pub(super) peer_addr: PeerAddr,
+    /// Who calls by a load balancer's PROXY header.
+    pub(super) source: Option<PeerAddr>,
     pub(super) since: SystemTime,
     pub(super) peer_id: Option<Arc<SpiffeId>>,
     /// The serial number of the peer's certificate.
@@ -37,6 +39,7 @@ impl Draft {
         Self {
             id,
             peer_addr,
+            source: None,
             since,
             peer_id: None,
             serial: None,
@@ -52,7 +55,13 @@ impl Draft {
         }
     }
 
+    /// Who calls: the believed address where there is one.
+    pub(super) fn source(&self) -> PeerAddr {
+        self.source.unwrap_or(self.peer_addr)
+    }
+
     pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
+        let source = self.source().ip();
         let (bytes_up, bytes_down) = self.traffic.map_or((0, 0), |traffic| {
             (
                 traffic.up.load(Ordering::Relaxed),
@@ -65,6 +74,7 @@ impl Draft {
             listener: self.listener,
             direction: self.direction,
             peer_addr: self.peer_addr,
+            source,
             peer_id: self.peer_id,
             own_id: self.own_id,
             resumed: self.resumed,

@@ -1,23 +1,28 @@
 //! A peer calls the application: mutual TLS in, then policy, then plaintext on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::AlertDescription;
 
-use super::{Admitted, Closing, Serving, after_failure, refuse};
+use super::registry::Registered;
+use super::{Admitted, Closing, Serving, after_failure, proxy, refuse};
 use crate::authorize::{self, Permit};
-use crate::config::settings::{ListenerKind, Target};
+use crate::config::settings::ListenerKind;
 use crate::forward::relay::{Ends, alert_for};
 use crate::record::{Decision, Ending, Reason};
 use crate::sys::stream::Stream;
 use crate::tls::configs::Context;
-use crate::tls::handshake::{self, Established};
+use crate::tls::handshake::{self, Agreed, Established};
 use crate::tls::{alert, verify::VerifiedPeer};
 use crate::upstream::dial;
 
 pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<Admitted, Closing> {
     let settings = serving.listener.settings.clone();
-    let ListenerKind::Inbound { upstream } = &settings.kind else {
+    let ListenerKind::Inbound {
+        accept_proxy_from, ..
+    } = &settings.kind
+    else {
         return Err(Closing::done(Ending::with(
             Reason::Internal,
             "an outbound listener served as inbound",
@@ -34,12 +39,28 @@ pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<
         return Err(without_identity(tls, ending).await);
     };
 
+    // For whom does a load balancer call?
+    let deadline = serving.handshake_deadline();
+    let balancer = |ip: IpAddr| accept_proxy_from.iter().any(|network| network.contains(&ip));
+    let read = if serving.draft.peer_addr.ip().is_some_and(balancer) {
+        match Box::pin(proxy::read_header(serving, &mut tls, deadline)).await {
+            Ok(beyond) => beyond,
+            Err(ending) => {
+                tls.abort();
+                return Err(Closing::done(ending));
+            }
+        }
+    } else {
+        Vec::new()
+    };
+
     // Who are they?
-    let established = match serving.handshake(handshake::accept(&mut tls, server)).await {
+    let handshake = handshake::accept(&mut tls, server, read);
+    let established = match serving.handshake(deadline, handshake).await {
         Ok(established) => established,
         Err(failure) => return Err(after_failure(tls, failure)),
     };
-    admitted_or_not(serving, &context, established, tls, upstream).await
+    admitted_or_not(serving, &context, established, tls, &settings.kind).await
 }
 
 /// From here on the peer is known and can be told in TLS.
@@ -48,13 +69,14 @@ async fn admitted_or_not(
     context: &Arc<Context>,
     established: Established,
     tls: Stream,
-    upstream: &Target,
+    kind: &ListenerKind,
 ) -> Result<Admitted, Closing> {
     let registered = serving.register(context, &established);
     let Established {
         session,
         peer,
         unread,
+        agreed,
         ..
     } = established;
 
@@ -73,15 +95,7 @@ async fn admitted_or_not(
     serving.admitted(decision, &registered);
 
     // To whom?
-    serving.draft.upstream = Some(serving.listener.upstream.clone());
-    let limit = serving.worker.live.limits.connect_timeout;
-    let dialled = tokio::select! {
-        dialled = Box::pin(dial::application(&permit, upstream, &serving.worker.resolver, limit)) => {
-            dialled.map_err(|e| Ending::with(e.reason, e.detail))
-        }
-        ending = serving.told_to_close(&registered) => Err(ending),
-    };
-    let plain = match dialled {
+    let plain = match connect(serving, &permit, &registered, &agreed, &tls, kind).await {
         Ok(plain) => plain,
         Err(ending) => {
             let linger = refuse(session, tls, alert_for(ending.reason)).await;
@@ -101,6 +115,44 @@ async fn admitted_or_not(
     })
 }
 
+/// Connects to the application and tells it who calls, where it wants to know.
+async fn connect(
+    serving: &mut Serving<'_>,
+    permit: &Permit,
+    registered: &Registered,
+    agreed: &Agreed,
+    tls: &Stream,
+    kind: &ListenerKind,
+) -> Result<Stream, Ending> {
+    let ListenerKind::Inbound {
+        upstream,
+        proxy_protocol,
+        ..
+    } = kind
+    else {
+        return Err(Ending::with(
+            Reason::Internal,
+            "an outbound listener served as inbound",
+        ));
+    };
+    // Before anything is dialled: an application is not even connected to for a caller that it cannot be told of.
+    let header = proxy::header_for_application(*proxy_protocol, serving, tls, agreed)?;
+    serving.draft.upstream = Some(serving.listener.upstream.clone());
+    let limit = serving.worker.live.limits.connect_timeout;
+    let resolver = &serving.worker.resolver;
+    let plain = tokio::select! {
+        dialled = Box::pin(dial::application(permit, upstream, &header, resolver, limit)) => {
+            dialled.map_err(|e| Ending::with(e.reason, e.detail))
+        }
+        ending = serving.told_to_close(registered) => Err(ending),
+    }?;
+    if let Some(local) = plain.local_addr() {
+        // Nobody else sets it.
+        let _ = registered.entry.local.set(local);
+    }
+    Ok(plain)
+}
+
 fn authorize(
     serving: &mut Serving<'_>,
     context: &Context,
@@ -108,15 +160,16 @@ fn authorize(
 ) -> Result<(Permit, Arc<Decision>), Ending> {
     let live = &serving.worker.live;
     let listener = serving.listener.settings.clone();
-    let who = authorize::Inbound {
+    let facts = authorize::Facts {
         listener: &listener.name,
         peer: &peer.id,
-        source: serving.draft.peer_addr.ip(),
+        source: serving.draft.source().ip(),
         own_trust_domain: context.material.svid.id.trust_domain(),
+        certificate: Some(super::certificate(peer)),
     };
     let (policy, now) = (live.policy(), live.clock.now());
-    let result = authorize::inbound(&policy, &who, now);
-    let decision = serving.authorized(&policy, &who, now, &result);
+    let result = authorize::inbound(&policy, &facts, now);
+    let decision = serving.authorized(&policy, &facts, now, &result);
     match result {
         Ok(permit) => Ok((permit, decision)),
         Err(_) => Err(Ending::by(decision)),

@@ -38,6 +38,8 @@ pub struct Live {
     policy: ArcSwap<PolicyView>,
     /// Told after every change of the two.
     pub changed: Notify,
+    /// Told after every change of our identity: connections may have to be renewed.
+    pub rotated: Notify,
     /// The connections that are open.
     pub registry: Registry,
     /// How many more may be.
@@ -74,6 +76,7 @@ impl Live {
             }),
             policy: ArcSwap::from_pointee(PolicyView::deny_all(mode, now)),
             changed: Notify::new(),
+            rotated: Notify::new(),
             registry: Registry::default(),
             capacity: Capacity::new(limits.max_connections, limits.max_handshakes),
             clock,
@@ -101,6 +104,7 @@ impl Live {
     pub fn set_identity(&self, view: IdentityView) {
         self.identity.store(Arc::new(view));
         self.changed.notify_one();
+        self.rotated.notify_one();
     }
 
     /// Publishes the policy that is in force from now on.

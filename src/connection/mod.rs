@@ -14,16 +14,19 @@ mod inbound;
 pub mod live;
 mod open;
 mod outbound;
+mod proxy;
 pub mod registry;
+pub mod renewal;
 mod verdict;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::AlertDescription;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use crate::authorize::Permit;
+use crate::authorize::{CertificateFacts, Permit};
 use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
@@ -34,6 +37,7 @@ use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
 use crate::tls::handshake::{Established, Failure};
 use crate::tls::session::Session;
+use crate::tls::verify::VerifiedPeer;
 use crate::upstream::resolve::Resolver;
 use draft::Draft;
 use live::{IdentityView, Live};
@@ -58,7 +62,7 @@ impl ListenerContext {
     #[must_use]
     pub fn new(settings: Arc<settings::Listener>, metrics: Arc<ListenerMetrics>) -> Self {
         let upstream = match &settings.kind {
-            ListenerKind::Inbound { upstream } => upstream.to_string(),
+            ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
             ListenerKind::Outbound { connect, .. } => connect.to_string(),
         };
         Self {
@@ -101,6 +105,8 @@ struct Serving<'a> {
     draft: Draft,
     /// Given back when the handshake is over.
     handshake: Option<capacity::Place>,
+    /// The address that a load balancer's caller reached, by its PROXY header.
+    reached: Option<SocketAddr>,
 }
 
 /// A connection that may go on: what [`open::Open`] relays.
@@ -140,6 +146,15 @@ struct Left {
     place: Option<capacity::Place>,
 }
 
+/// What authorization asks of a peer's certificate.
+fn certificate(peer: &VerifiedPeer) -> CertificateFacts<'_> {
+    CertificateFacts {
+        serial: &peer.serial,
+        key_hash: &peer.key_hash,
+        issued: peer.issued,
+    }
+}
+
 /// All that comes before the relay.
 async fn admit(
     worker: Arc<Worker>,
@@ -167,6 +182,7 @@ async fn admit(
         listener: &listener,
         draft,
         handshake: Some(handshake),
+        reached: None,
     };
     let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
@@ -203,16 +219,22 @@ impl Serving<'_> {
         }
     }
 
+    /// When a handshake that begins now, or what comes before it, must be over.
+    fn handshake_deadline(&self) -> Instant {
+        Instant::now() + self.worker.live.limits.handshake_timeout
+    }
+
     /// Runs a handshake within its time limit, and notes what it found.
     async fn handshake(
         &mut self,
+        deadline: Instant,
         handshake: impl Future<Output = Result<Established, Failure>>,
     ) -> Result<Established, Failure> {
         let limit = self.worker.live.limits.handshake_timeout;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         // Boxed: an async function stores what it is given once more, and this is large.
         let result = tokio::select! {
-            result = timeout(limit, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
+            result = timeout_at(deadline, Box::pin(handshake)) => result.unwrap_or_else(|_| Err(Failure {
                 reason: Reason::HandshakeTimeout,
                 detail: format!("the handshake took longer than {} ms", limit.as_millis()),
                 peer: None,
@@ -253,21 +275,23 @@ impl Serving<'_> {
         let peer = established.peer.clone();
         self.worker.live.registry.register(Registration {
             id: self.draft.id,
+            peer_addr: self.draft.peer_addr,
+            source: self.draft.source(),
+            since: self.draft.since,
             listener: self.listener.settings.clone(),
             direction: self.listener.direction,
-            peer_addr: self.draft.peer_addr,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: Arc::<Svid>::clone(&context.material.svid),
-            since: self.draft.since,
         })
     }
 
     /// Checks what changed between the handshake and the registration.
     fn recheck(&mut self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
-        match authority::recheck(&registered.entry, &live.identity(), live.clock.now()) {
-            Some(finding) => Err(self.overtaken(&registered.entry, finding)),
+        let (identity, now) = (live.identity(), live.clock.now());
+        match authority::recheck(&registered.entry, &live.registry, &identity, now) {
+            Some(finding) => Err(self.overtaken(&registered.entry, &finding)),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use super::capacity::Place;
 use super::draft::Draft;
 use super::live::Live;
 use super::registry::Registered;
+use super::renewal::Renewals;
 use super::{Admitted, Left, ListenerContext, Worker};
 use crate::forward::meter::Meter;
 use crate::forward::relay::{self, Ended};
@@ -35,14 +36,16 @@ impl Open {
     ) -> Box<Self> {
         let Admitted {
             permit,
-            ends,
+            mut ends,
             registered,
         } = admitted;
         let traffic = registered.entry.traffic.clone();
         draft.traffic = Some(traffic.clone());
         let meter = Meter::new(listener.direction, traffic, listener.metrics.clone());
         let idle = worker.live.limits.idle_timeout;
-        let relay = relay::run(&permit, ends, meter, idle, registered.told_to_end());
+        let (live, entry) = (&worker.live, &registered.entry);
+        let renewing = Renewals::new(live, entry, &listener.metrics, &mut ends.session);
+        let relay = relay::run(&permit, ends, meter, idle, renewing, registered.told_to_end());
         Box::new(Self {
             relay: Box::pin(relay),
             draft,

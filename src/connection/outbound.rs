@@ -44,8 +44,12 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
 
     // Who are they? The handshake itself refuses a server that the `peer` list does not name, before it has seen
     // our certificate.
+    let deadline = serving.handshake_deadline();
     let established = match serving
-        .handshake(handshake::connect(&mut tls, client, || plain.has_data()))
+        .handshake(
+            deadline,
+            handshake::connect(&mut tls, client, || plain.has_data()),
+        )
         .await
     {
         Ok(established) => established,
@@ -61,7 +65,8 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
 
     // May they? The authority's view, and the permit that forwarding asks for.
     let checked = serving.recheck(&registered).and_then(|()| {
-        let result = authorize::outbound(&settings.kind, &peer.id);
+        let view = serving.worker.live.policy();
+        let result = authorize::outbound(&view, &settings.kind, &peer.id, &super::certificate(&peer));
         let decision = serving.expected(&result);
         match result {
             Ok(permit) => Ok((permit, decision)),

@@ -1,143 +1,180 @@
-//! Deciding: one function of a policy, the facts of a connection, and the time.
+//! A compiled policy: rules, budgets, and what each listener trusts, found by listener and peer.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::rule::{Action, Rule};
-use crate::record::Reason;
+use super::budget::{Budget, CompiledBudget};
+use super::facts::Facts;
+use super::ids::IdIndex;
+use super::index::{Order, RuleIndex, Search};
+use super::nearest::{self, Neighbours};
+use super::rule::Rule;
+use crate::config::ListenerName;
+use crate::record::Direction;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
-/// What is known of a connection when it asks to be admitted. The peer's ID is one that TLS has verified.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// The inbound listener that it reached.
-    pub listener: &'a str,
-    /// Who it is.
-    pub peer: &'a SpiffeId,
-    /// Where it comes from; `None` on a unix socket.
-    pub source: Option<IpAddr>,
-    /// The trust domain of our own SVID.
-    pub own_trust_domain: &'a TrustDomain,
-}
-
-/// The answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Decision {
-    /// Whether the peer is admitted.
-    pub allow: bool,
-    /// The rule that decided: the first matching deny rule, else the first matching allow rule.
-    pub rule: Option<Arc<str>>,
-    /// Why not, when `allow` is false: [`Reason::DenyRule`] or [`Reason::NoAllowRule`]. [`Reason::Finished`] otherwise.
-    pub reason: Reason,
-    /// The audit rules that match. Usually empty, which allocates nothing.
-    pub audited: Vec<Arc<str>>,
-    /// When the rule that admitted the peer ends. Ask again then: another may admit it still.
-    pub expires: Option<SystemTime>,
-}
-
 /// A compiled policy. Immutable: a change makes a new one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Policy {
     /// In the order of the files.
     rules: Box<[Rule]>,
-    by_listener: HashMap<Arc<str>, Index>,
-    /// For a listener that no rule names: the rules that are about all.
-    any_listener: Index,
+    order: Order,
+    /// The rules about all listeners.
+    everywhere: RuleIndex,
+    /// What is said of one listener.
+    listeners: HashMap<Arc<str>, Here>,
+    /// Whether `listeners` holds all inbound ones that there are.
+    knows_listeners: bool,
+    neighbours: Neighbours,
+    budgets: Budgets,
     content_hash: Box<str>,
 }
 
-/// The rules that may match at one listener, as ascending positions in `Policy::rules`.
+/// What is said of one listener.
 #[derive(Debug, Default)]
-struct Index {
-    /// Rules whose `from` holds nothing but exact IDs, under each of these.
-    exact: HashMap<SpiffeId, Vec<usize>>,
-    /// All others.
-    scan: Vec<usize>,
+struct Here {
+    /// The rules that name it.
+    rules: RuleIndex,
+    /// The trust domains it accepts beside our own; `None` when that is not known.
+    trust: Option<Box<[TrustDomain]>>,
+}
+
+#[derive(Debug, Default)]
+struct Budgets {
+    /// In the order of the files.
+    list: Box<[CompiledBudget]>,
+    /// By `from`, as ascending positions in `list`.
+    by_id: IdIndex<Vec<u32>>,
+    /// Without `from`.
+    anybody: Vec<u32>,
+}
+
+/// What a policy says to some facts.
+#[derive(Debug)]
+pub(super) struct Decided<'p> {
+    /// What the listener accepts beside our own trust domain, when the peer's is neither.
+    pub(super) not_trusted: Option<&'p [TrustDomain]>,
+    /// The first matching deny rule, else the first matching allow rule.
+    pub(super) rule: Option<&'p Rule>,
+    /// The audit rules that match.
+    pub(super) audited: Vec<&'p Rule>,
 }
 
 impl Policy {
     /// The policy that stands in until one is loaded: nothing is admitted.
     #[must_use]
     pub fn deny_all() -> Self {
-        Self::new(Vec::new(), String::new())
+        Self::default()
     }
 
-    /// Indexes rules that were checked.
-    pub(super) fn new(rules: Vec<Rule>, content_hash: String) -> Self {
-        let mut by_listener: HashMap<Arc<str>, Index> = HashMap::new();
-        for name in rules.iter().filter_map(|rule| rule.to.as_deref()).flatten() {
-            by_listener.entry(Arc::clone(name)).or_default();
+    /// Indexes rules and budgets that were checked.
+    pub(super) fn new(
+        rules: Vec<Rule>,
+        budgets: Vec<CompiledBudget>,
+        listeners: Option<&[ListenerName]>,
+        content_hash: String,
+    ) -> Self {
+        let order = Order::of(&rules);
+        let mut here: HashMap<Arc<str>, Here> = HashMap::new();
+        for listener in listeners.into_iter().flatten() {
+            if listener.direction == Direction::Inbound {
+                here.entry(Arc::clone(&listener.name)).or_default().trust =
+                    listener.trust.as_deref().map(Box::from);
+            }
         }
-        let mut any_listener = Index::default();
-        for (position, rule) in rules.iter().enumerate() {
-            match &rule.to {
-                None => {
-                    any_listener.add(position, rule);
-                    by_listener
-                        .values_mut()
-                        .for_each(|index| index.add(position, rule));
-                }
+        let mut everywhere = RuleIndex::default();
+        for (rank, rule) in order.ranked(&rules) {
+            match rule.listeners() {
+                None => everywhere.add(rank, rule),
                 Some(names) => {
                     for name in names {
-                        if let Some(index) = by_listener.get_mut(name) {
-                            index.add(position, rule);
-                        }
+                        here.entry(Arc::clone(name)).or_default().rules.add(rank, rule);
                     }
                 }
             }
         }
+        everywhere.finish(&order, &rules);
+        here.values_mut()
+            .for_each(|here| here.rules.finish(&order, &rules));
+        let neighbours = Neighbours::of(order.allow(&rules));
         Self {
             rules: rules.into(),
-            by_listener,
-            any_listener,
+            order,
+            neighbours,
+            everywhere,
+            listeners: here,
+            knows_listeners: listeners.is_some(),
+            budgets: Budgets::new(budgets),
             content_hash: content_hash.into(),
         }
     }
 
-    /// Decides about a connection: denied unless an allow rule matches and no deny rule does.
-    pub fn evaluate(&self, facts: &Facts<'_>, now: SystemTime) -> Decision {
-        let mut allowed: Option<&Rule> = None;
-        let mut denied: Option<&Rule> = None;
-        let mut audited = Vec::new();
-        for rule in self.candidates(facts) {
-            let earlier = match rule.action {
-                Action::Allow => &mut allowed,
-                Action::Deny => &mut denied,
-                Action::Audit => {
-                    if rule.first_unmet(facts, now).is_none() {
-                        audited.push(Arc::clone(&rule.name));
-                    }
-                    continue;
-                }
-            };
-            if earlier.is_none() && rule.first_unmet(facts, now).is_none() {
-                *earlier = Some(rule);
-            }
+    /// What the policy says. Allocates nothing unless an audit rule matches.
+    pub(super) fn decide(&self, facts: &Facts<'_>, now: SystemTime) -> Decided<'_> {
+        let here = self.listeners.get(facts.listener);
+        let mut search = Search::new(&self.order, &self.rules, facts, now);
+        self.everywhere.search(&mut search);
+        if let Some(here) = here {
+            here.rules.search(&mut search);
         }
-        let (allow, rule, reason) = match (denied, allowed) {
-            (Some(rule), _) => (false, Some(rule), Reason::DenyRule),
-            (None, Some(rule)) => (true, Some(rule), Reason::Finished),
-            (None, None) => (false, None, Reason::NoAllowRule),
-        };
-        Decision {
-            allow,
-            rule: rule.map(|rule| Arc::clone(&rule.name)),
-            reason,
+        let (rule, audited) = search.finish();
+        let domain = facts.peer.trust_domain();
+        let not_trusted = (domain != facts.own_trust_domain)
+            .then(|| self.accepted(here).filter(|accepted| !accepted.contains(domain)))
+            .flatten();
+        Decided {
+            not_trusted,
+            rule,
             audited,
-            expires: rule.filter(|_| allow).and_then(|rule| rule.expires),
         }
     }
 
-    /// The next instant at which a rule ends, and decisions may change without a new policy.
+    /// The allow rule that came nearest to matching.
+    pub(super) fn nearest(&self, facts: &Facts<'_>, now: SystemTime) -> Option<&Rule> {
+        nearest::find(&self.order, &self.rules, &self.neighbours, facts, now, |visit| {
+            let here = self.listeners.get(facts.listener).map(|here| &here.rules);
+            for index in here.into_iter().chain([&self.everywhere]) {
+                index.visit_ranks(facts, visit)?;
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The trust domains that a listener accepts beside our own; `None` when that is not known, and any is accepted.
     #[must_use]
-    pub fn next_expiry(&self, now: SystemTime) -> Option<SystemTime> {
+    pub fn trust(&self, listener: &str) -> Option<&[TrustDomain]> {
+        self.accepted(self.listeners.get(listener))
+    }
+
+    fn accepted<'p>(&'p self, here: Option<&'p Here>) -> Option<&'p [TrustDomain]> {
+        match here {
+            Some(here) => here.trust.as_deref(),
+            // No listener that the policy was compiled for: it accepts nobody in particular.
+            None if self.knows_listeners => Some(&[]),
+            None => None,
+        }
+    }
+
+    /// The budgets of a peer at a listener, in the order of the files.
+    pub fn budgets(&self, listener: &str, peer: &SpiffeId) -> impl Iterator<Item = &Arc<Budget>> {
+        self.budgets.of(listener, peer).into_iter()
+    }
+
+    /// All budgets, in the order of the files.
+    pub fn all_budgets(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.budgets.list.iter().map(|compiled| &compiled.budget)
+    }
+
+    /// The next instant at which a rule begins or ends, and decisions may change without a new policy.
+    #[must_use]
+    pub fn next_change(&self, now: SystemTime) -> Option<SystemTime> {
         self.rules
             .iter()
-            .filter_map(|rule| rule.expires)
-            .filter(|expires| *expires > now)
+            .flat_map(|rule| [rule.not_before, rule.expires])
+            .flatten()
+            .filter(|at| *at > now)
             .min()
     }
 
@@ -152,37 +189,42 @@ impl Policy {
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
-
-    /// The rules that may match, in the order of the files. Leaving out the others is all the index does: each
-    /// candidate's conditions are judged in full.
-    fn candidates<'p>(&'p self, facts: &Facts<'_>) -> impl Iterator<Item = &'p Rule> {
-        let index = self.by_listener.get(facts.listener).unwrap_or(&self.any_listener);
-        let mut exact = index
-            .exact
-            .get(facts.peer)
-            .into_iter()
-            .flatten()
-            .copied()
-            .peekable();
-        let mut scan = index.scan.iter().copied().peekable();
-        std::iter::from_fn(move || match (exact.peek(), scan.peek()) {
-            (Some(a), Some(b)) if a < b => exact.next(),
-            (Some(_), None) => exact.next(),
-            _ => scan.next(),
-        })
-        .filter_map(|position| self.rules.get(position))
-    }
 }
 
-impl Index {
-    fn add(&mut self, position: usize, rule: &Rule) {
-        match &rule.from {
-            Some(from) if from.patterns.is_empty() => {
-                for id in &from.exact {
-                    self.exact.entry(id.clone()).or_default().push(position);
+impl Budgets {
+    fn new(list: Vec<CompiledBudget>) -> Self {
+        let mut by_id: IdIndex<Vec<u32>> = IdIndex::default();
+        let mut anybody = Vec::new();
+        for (at, budget) in (0..).zip(&list) {
+            match &budget.from {
+                Some(from) => {
+                    for pattern in from.patterns() {
+                        by_id.entry(pattern).push(at);
+                    }
                 }
+                None => anybody.push(at),
             }
-            _ => self.scan.push(position),
         }
+        Self {
+            list: list.into(),
+            by_id,
+            anybody,
+        }
+    }
+
+    fn of(&self, listener: &str, peer: &SpiffeId) -> Vec<&Arc<Budget>> {
+        let mut found = self.anybody.clone();
+        let _: ControlFlow<()> = self.by_id.visit(peer, &mut |positions: &Vec<u32>| {
+            found.extend(positions);
+            ControlFlow::Continue(())
+        });
+        found.sort_unstable();
+        found.dedup();
+        found
+            .into_iter()
+            .filter_map(|at| self.list.get(at as usize))
+            .filter(|compiled| compiled.is_about(listener))
+            .map(|compiled| &compiled.budget)
+            .collect()
     }
 }

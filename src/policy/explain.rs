@@ -1,15 +1,17 @@
 //! Why a decision is as it is: the same conditions as in deciding, put into words for every rule.
 
-use std::fmt;
+mod display;
+mod words;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::evaluate::{Facts, Policy};
-use super::rule::{Action, Rule, Unmet};
+use super::admission::{Admission, Decider};
+use super::facts::Facts;
+use super::rule::{Action, Rule};
 use crate::record::{Reason, Verdict};
-use crate::yaml::counted;
 
 /// A decision and what every rule said to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,16 +24,56 @@ pub struct Explanation {
     pub source: Option<String>,
     /// What authorization says.
     pub verdict: Verdict,
-    /// The rule that decided.
+    /// The rule or the entry of the deny list that decided.
     pub rule: Option<Arc<str>>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The file it stands in.
+    pub file: Option<Arc<str>>,
+    /// The line it begins in.
+    pub line: Option<u32>,
     /// Why the peer is denied.
     pub reason: Option<Reason>,
+    /// That in words.
+    pub detail: Option<String>,
+    /// Where nothing allowed the peer: the allow rule that came nearest.
+    pub nearest: Option<Nearest>,
     /// The audit rules that match.
     pub audited: Vec<Arc<str>>,
     /// When the rule that admits the peer ends (RFC 3339).
     pub expires: Option<String>,
+    /// The trust domains that the listener accepts, our own first; absent when that is not known.
+    pub trust: Option<Vec<String>>,
+    /// The budgets that the peer has, in the order of the files.
+    pub budgets: Vec<BudgetExplanation>,
+    /// Every entry of the deny list, in the order of its file.
+    pub deny_list: Vec<EntryExplanation>,
     /// Every rule, in the order of the files.
     pub rules: Vec<RuleExplanation>,
+}
+
+/// The allow rule that failed in the fewest conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Nearest {
+    /// Its name.
+    pub rule: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The line it begins in.
+    pub line: u32,
+    /// Every condition that does not hold.
+    pub unmet: Vec<UnmetCondition>,
+}
+
+/// A condition of a rule that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnmetCondition {
+    /// The field of the rule.
+    pub condition: &'static str,
+    /// The values on both sides, in words.
+    pub detail: String,
 }
 
 /// What one rule said.
@@ -39,6 +81,8 @@ pub struct Explanation {
 pub struct RuleExplanation {
     /// Its name.
     pub name: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
     /// What it does with what it matches.
     pub action: Action,
     /// The file it stands in.
@@ -49,159 +93,165 @@ pub struct RuleExplanation {
     pub matches: bool,
     /// Whether it decided.
     pub decided: bool,
-    /// The first condition that does not hold: `to`, `from`, `source` or `expires`.
-    pub condition: Option<&'static str>,
-    /// That condition with the values on both sides, or why a matching rule did not decide.
+    /// Every condition that does not hold, in the order of the documentation.
+    pub unmet: Vec<UnmetCondition>,
+    /// Of a rule that matches: why it did not decide, or what is to be known of its deciding.
     pub detail: Option<String>,
 }
 
-impl Policy {
-    /// Decides as [`Policy::evaluate`] does, and says for every rule what it had to do with it.
+/// What one entry of the deny list said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EntryExplanation {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The line it begins in.
+    pub line: u32,
+    /// What it goes by: `ids`, `serials`, `keys` or `issued_before`.
+    pub by: &'static str,
+    /// Whether it hits.
+    pub hits: bool,
+}
+
+/// A budget that the peer has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BudgetExplanation {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The most connections at once.
+    pub connections: Option<u32>,
+    /// The most new connections a second.
+    pub connections_per_second: Option<u32>,
+    /// The most new connections that come at once.
+    pub burst: Option<u32>,
+    /// The most payload bytes a second.
+    pub bytes_per_second: Option<u64>,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The line it begins in.
+    pub line: u32,
+}
+
+impl Admission {
+    /// Decides as [`Admission::evaluate`] does, and says for every rule what it had to do with it.
     #[must_use]
     pub fn explain(&self, facts: &Facts<'_>, now: SystemTime) -> Explanation {
-        let decision = self.evaluate(facts, now);
-        let rules = self.rules().iter().map(|rule| {
-            let unmet = rule.first_unmet(facts, now);
-            let decided = decision.rule.as_ref() == Some(&rule.name);
-            let (condition, detail) = match unmet {
-                Some(unmet) => (Some(unmet.condition()), Some(unmet.describe(facts))),
-                None => (None, matched(rule, facts, decided, decision.reason)),
-            };
-            RuleExplanation {
-                name: Arc::clone(&rule.name),
-                action: rule.action,
-                file: Arc::clone(&rule.file),
-                line: rule.line,
-                matches: condition.is_none(),
-                decided,
-                condition,
-                detail,
-            }
+        let outcome = self.evaluate(facts, now);
+        let decided_by = match outcome.by {
+            Decider::Rule(rule) => Some(rule),
+            _ => None,
+        };
+        let rules = self.policy.rules().iter().map(|rule| {
+            let decided = decided_by.is_some_and(|by| std::ptr::eq(by, rule));
+            explain_rule(rule, facts, now, decided, outcome.reason)
         });
+        let entries = self.deny_list.entries().iter().map(|entry| EntryExplanation {
+            name: Arc::clone(entry.name()),
+            description: entry.description().cloned(),
+            file: Arc::clone(entry.place().0),
+            line: entry.place().1,
+            by: entry.condition(),
+            hits: entry.hits(facts.peer, facts.certificate.as_ref()),
+        });
+        let place = outcome.by.place();
         Explanation {
-            rules: rules.collect(),
             listener: facts.listener.to_owned(),
             peer: facts.peer.to_string(),
             source: facts.source.map(|source| source.to_canonical().to_string()),
-            verdict: if decision.allow {
+            verdict: if outcome.allow {
                 Verdict::Allow
             } else {
                 Verdict::Deny
             },
-            reason: (!decision.allow).then_some(decision.reason),
-            rule: decision.rule,
-            audited: decision.audited,
-            expires: decision.expires.map(crate::clock::rfc3339),
+            rule: outcome.by.name().cloned(),
+            description: outcome.by.description().cloned(),
+            file: place.map(|(file, _)| Arc::clone(file)),
+            line: place.map(|(_, line)| line),
+            reason: (!outcome.allow).then_some(outcome.reason),
+            detail: (!outcome.allow).then(|| outcome.detail(facts)),
+            nearest: (outcome.reason == Reason::NoAllowRule)
+                .then(|| self.nearest(facts, now))
+                .flatten(),
+            audited: outcome
+                .audited
+                .iter()
+                .map(|rule| Arc::clone(&rule.name))
+                .collect(),
+            expires: outcome.expires().map(crate::clock::rfc3339),
+            trust: self.policy.trust(facts.listener).map(|beside_own| {
+                let own = std::iter::once(facts.own_trust_domain);
+                own.chain(beside_own).map(ToString::to_string).collect()
+            }),
+            budgets: self.budgets_of(facts),
+            deny_list: entries.collect(),
+            rules: rules.collect(),
+        }
+    }
+
+    fn budgets_of(&self, facts: &Facts<'_>) -> Vec<BudgetExplanation> {
+        let budgets = self.policy.budgets(facts.listener, facts.peer);
+        budgets
+            .map(|budget| BudgetExplanation {
+                name: Arc::clone(&budget.name),
+                description: budget.description.clone(),
+                connections: budget.connections,
+                connections_per_second: budget.connections_per_second.map(|rate| rate.per_second),
+                burst: budget.connections_per_second.map(|rate| rate.burst),
+                bytes_per_second: budget.bytes_per_second,
+                file: Arc::clone(&budget.file),
+                line: budget.line,
+            })
+            .collect()
+    }
+}
+
+impl Nearest {
+    pub(super) fn of(rule: &Rule, facts: &Facts<'_>, now: SystemTime) -> Self {
+        Self {
+            rule: Arc::clone(&rule.name),
+            description: rule.description.clone(),
+            file: Arc::clone(&rule.file),
+            line: rule.line,
+            unmet: unmet(rule, facts, now),
         }
     }
 }
 
-/// What to add about a rule whose conditions all hold.
-fn matched(rule: &Rule, facts: &Facts<'_>, decided: bool, reason: Reason) -> Option<String> {
-    let why = match (rule.action, decided, reason) {
-        (Action::Deny, true, _) if rule.source.is_some() && facts.source.is_none() => {
-            "the peer has no known address, which a deny rule with `source` counts as matching"
-        }
-        (_, true, _) => return None,
-        (Action::Audit, ..) => "audit rules mark and do not decide",
-        (Action::Allow, false, Reason::DenyRule) => "matches, but a deny rule wins",
-        (Action::Allow | Action::Deny, false, _) => "matches, but an earlier rule decided",
+fn explain_rule(
+    rule: &Rule,
+    facts: &Facts<'_>,
+    now: SystemTime,
+    decided: bool,
+    reason: Reason,
+) -> RuleExplanation {
+    let unmet = unmet(rule, facts, now);
+    let detail = match unmet.as_slice() {
+        [] => words::matched(rule, facts, decided, reason),
+        _ => None,
     };
-    Some(why.to_owned())
-}
-
-impl Unmet<'_> {
-    /// The field of the rule that does not hold.
-    #[must_use]
-    pub fn condition(&self) -> &'static str {
-        match self {
-            Self::To(_) => "to",
-            Self::From(_) | Self::OwnTrustDomain => "from",
-            Self::Source(_) | Self::NoAddress(_) => "source",
-            Self::Expires(_) => "expires",
-        }
-    }
-
-    /// The condition in words, with the values on both sides.
-    #[must_use]
-    pub fn describe(&self, facts: &Facts<'_>) -> String {
-        match self {
-            Self::To(names) => format!("listener `{}` is not {}", facts.listener, any_of(names)),
-            Self::From(patterns) => format!("`{}` is not {}", facts.peer, any_of(patterns)),
-            Self::OwnTrustDomain => format!(
-                "without `from`, only our own trust domain `{}` is allowed, and the peer is of `{}`",
-                facts.own_trust_domain,
-                facts.peer.trust_domain()
-            ),
-            Self::Source(networks) => match facts.source {
-                Some(address) => format!("`{}` is not in {}", address.to_canonical(), any_of(networks)),
-                None => format!("the peer's address is unknown, so not in {}", any_of(networks)),
-            },
-            Self::NoAddress(networks) => {
-                format!(
-                    "the peer's address is unknown, so not known to be in {}",
-                    any_of(networks)
-                )
-            }
-            Self::Expires(at) => format!("the rule ended at {}", crate::clock::rfc3339(*at)),
-        }
+    RuleExplanation {
+        name: Arc::clone(&rule.name),
+        description: rule.description.clone(),
+        action: rule.action,
+        file: Arc::clone(&rule.file),
+        line: rule.line,
+        matches: unmet.is_empty(),
+        decided,
+        unmet,
+        detail,
     }
 }
 
-/// The most values of a condition that are written out.
-const MAX_SHOWN: usize = 4;
-
-fn any_of<T: fmt::Display>(values: &[T]) -> String {
-    let shown: Vec<String> = values
-        .iter()
-        .take(MAX_SHOWN)
-        .map(|value| format!("`{value}`"))
-        .collect();
-    let rest = values.len().saturating_sub(shown.len());
-    match rest {
-        0 => shown.join(" or "),
-        rest => format!("{} or one of {rest} more", shown.join(", ")),
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} to listener `{}`",
-            self.verdict, self.peer, self.listener
-        )?;
-        if let Some(source) = &self.source {
-            write!(f, " from {source}")?;
-        }
-        match &self.rule {
-            Some(rule) => write!(f, "\ndecided by rule `{rule}`")?,
-            None => write!(f, "\nno allow rule matches: what is not allowed is denied")?,
-        }
-        if let Some(expires) = &self.expires {
-            write!(f, ", until {expires}")?;
-        }
-        write!(f, "\n\n{}", counted(self.rules.len(), "rule"))?;
-        for rule in &self.rules {
-            let mark = match (rule.decided, rule.matches) {
-                (true, _) => "=>",
-                (false, true) => " +",
-                (false, false) => " -",
-            };
-            write!(
-                f,
-                "\n{mark} {} ({}, {}:{})",
-                rule.name, rule.action, rule.file, rule.line
-            )?;
-            if let Some(condition) = rule.condition {
-                write!(f, "\n     {condition}:")?;
-            } else if rule.detail.is_some() {
-                f.write_str("\n    ")?;
-            }
-            if let Some(detail) = &rule.detail {
-                write!(f, " {detail}")?;
-            }
-        }
-        Ok(())
-    }
+fn unmet(rule: &Rule, facts: &Facts<'_>, now: SystemTime) -> Vec<UnmetCondition> {
+    rule.unmet(facts, now)
+        .map(|unmet| UnmetCondition {
+            condition: unmet.condition().as_str(),
+            detail: unmet.describe(facts),
+        })
+        .collect()
 }

@@ -1,30 +1,59 @@
-//! Rules as written: one policy file becomes a list of rules, every value with its place.
+//! Policies as written: one file becomes rules, named sets and budgets, every value with its place.
 
-use std::net::IpAddr;
+mod budgets;
+pub(super) mod values;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+pub use budgets::WrittenBudget;
+pub use values::{Item, Written};
+
+use self::values::{description, items, moment, name, pattern};
 use super::rule::Action;
+use crate::config::network::network;
 use crate::spiffe::IdPattern;
-use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value};
+use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value, one_of};
 
 /// Rules in one file.
 const MAX_RULES: usize = 10_000;
-/// Values in one list of a rule.
-const MAX_VALUES: usize = 10_000;
+/// Named sets of a kind in one file.
+const MAX_SETS: usize = 10_000;
 
-const RULE: &[&str] = &["name", "action", "to", "from", "source", "http", "expires"];
+/// The fields of a file.
+pub(super) const TOP: &[&str] = &["ids", "networks", "rules", "budgets"];
+/// The fields of a rule.
+pub(super) const RULE: &[&str] = &[
+    "name",
+    "description",
+    "action",
+    "to",
+    "ports",
+    "from",
+    "not_from",
+    "source",
+    "not_source",
+    "http",
+    "not_before",
+    "expires",
+];
 
 /// One policy file, read.
 #[derive(Debug)]
 pub struct RuleFile {
     /// The rules in order. Where the file has errors, what could be read of them.
     pub rules: Vec<WrittenRule>,
+    /// The named sets of SPIFFE IDs.
+    pub ids: Vec<WrittenSet<IdPattern>>,
+    /// The named sets of networks.
+    pub networks: Vec<WrittenSet<IpNet>>,
+    /// The budgets in order.
+    pub budgets: Vec<WrittenBudget>,
     /// What was found so far; compiling adds to it.
     pub findings: Findings,
-    /// The text the rules were read from.
+    /// The text it was read from.
     pub text: String,
 }
 
@@ -33,16 +62,35 @@ pub struct RuleFile {
 pub struct WrittenRule {
     /// Its name and where that stands.
     pub name: (Arc<str>, Place),
+    /// For people.
+    pub description: Option<Arc<str>>,
     /// What it does.
     pub action: Action,
     /// The listeners.
     pub to: Option<Vec<(Arc<str>, Place)>>,
+    /// The listeners by their ports.
+    pub ports: Option<Vec<(u16, Place)>>,
     /// The peers.
-    pub from: Option<Vec<IdPattern>>,
+    pub from: Option<Vec<Item<IdPattern>>>,
+    /// The peers it is not about.
+    pub not_from: Option<Vec<Item<IdPattern>>>,
     /// The networks, IPv4-mapped ones as IPv4.
-    pub source: Option<Vec<IpNet>>,
+    pub source: Option<Vec<Item<IpNet>>>,
+    /// The networks it is not about.
+    pub not_source: Option<Vec<Item<IpNet>>>,
+    /// Its beginning.
+    pub not_before: Option<(SystemTime, Place)>,
     /// Its end.
     pub expires: Option<(SystemTime, Place)>,
+}
+
+/// One named set as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WrittenSet<T> {
+    /// Its name, without the `$` of its use, and where that stands.
+    pub name: (Arc<str>, Place),
+    /// What it holds; other sets among it.
+    pub items: Vec<Item<T>>,
 }
 
 /// Reads one policy file's text by itself. Pure; never panics.
@@ -58,38 +106,82 @@ pub fn parse_text(text: &str) -> Result<Vec<WrittenRule>, Vec<Diagnostic>> {
     }
 }
 
-/// Reads one policy file's text, keeping rules and findings both.
+/// Reads one policy file's text, keeping what it says and findings both.
 #[must_use]
 pub fn read(file_name: &str, text: &str) -> RuleFile {
-    let mut findings = Findings::new(file_name, text);
-    let rules = rules(text, &mut findings).unwrap_or_default();
-    RuleFile {
-        rules,
-        findings,
+    let mut file = RuleFile {
+        rules: Vec::new(),
+        ids: Vec::new(),
+        networks: Vec::new(),
+        budgets: Vec::new(),
+        findings: Findings::new(file_name, text),
         text: text.to_owned(),
-    }
+    };
+    top(text, &mut file);
+    file
 }
 
-fn rules(text: &str, findings: &mut Findings) -> Option<Vec<WrittenRule>> {
+fn top(text: &str, file: &mut RuleFile) -> Option<()> {
+    let RuleFile { findings, .. } = file;
     let root = yaml::root(text, "write `rules: []` if it shall hold no rule", findings)?;
-    let top = Fields::of(&root, "", &["rules"], findings)?;
-    let node = top.require("rules", "[]", findings)?;
-    if node.value == Value::List(Vec::new()) {
-        return Some(Vec::new());
+    let top = Fields::of(&root, "", TOP, findings)?;
+    if !TOP.iter().any(|field| top.mentions(field)) {
+        let help = format!("a policy file has {}", one_of(TOP));
+        findings.error_with_help(Place::default(), "the file says nothing", help);
     }
-    let items = top.list("rules", MAX_RULES, findings)?;
-    Some(
-        items
-            .iter()
-            .enumerate()
-            .filter_map(|(i, item)| rule(item, i, findings))
-            .collect(),
-    )
+    file.ids = sets(&top, "ids", pattern, findings);
+    file.networks = sets(&top, "networks", network, findings);
+    file.rules = entries(&top, "rules", rule, findings);
+    file.budgets = entries(&top, "budgets", budgets::budget, findings);
+    Some(())
+}
+
+/// The entries of a list at the top of the file, each read by `read`. This list may be empty.
+fn entries<T>(
+    top: &Fields<'_>,
+    field: &str,
+    read: fn(&Node, usize, &mut Findings) -> Option<T>,
+    findings: &mut Findings,
+) -> Vec<T> {
+    if top
+        .get(field)
+        .is_some_and(|node| node.value == Value::List(Vec::new()))
+    {
+        return Vec::new();
+    }
+    let items = top.list(field, MAX_RULES, findings).unwrap_or_default();
+    (0..)
+        .zip(items)
+        .filter_map(|(index, item)| read(item, index, findings))
+        .collect()
+}
+
+/// The named sets of one kind, whose values `read` reads.
+fn sets<T>(
+    top: &Fields<'_>,
+    field: &'static str,
+    read: values::Read<T>,
+    findings: &mut Findings,
+) -> Vec<WrittenSet<T>> {
+    let mut sets = Vec::new();
+    for (name, place, node) in top.mapping(field, MAX_SETS, findings).unwrap_or_default() {
+        let name = values::checked_name(name, place, "a set", findings);
+        let path = format!("{field}.{}", name.as_ref().map_or("", |name| name));
+        let items = items(node, &path, read, findings);
+        if let (Some(name), Some(items)) = (name, items) {
+            sets.push(WrittenSet {
+                name: (name, place),
+                items,
+            });
+        }
+    }
+    sets
 }
 
 fn rule(node: &Node, index: usize, findings: &mut Findings) -> Option<WrittenRule> {
     let fields = Fields::of(node, &format!("rules[{index}]"), RULE, findings)?;
-    let name = name(&fields, findings);
+    let name = name(&fields, "a rule", findings);
+    let description = description(&fields, findings);
     fields.require("action", "allow", findings);
     let actions = [
         ("allow", Action::Allow),
@@ -97,16 +189,14 @@ fn rule(node: &Node, index: usize, findings: &mut Findings) -> Option<WrittenRul
         ("audit", Action::Audit),
     ];
     let action = fields.word("action", &actions, findings);
-    let to = fields.texts("to", MAX_VALUES, findings);
-    let to = to.map(|names| {
-        names
-            .into_iter()
-            .map(|(name, place)| (Arc::from(name), place))
-            .collect()
-    });
-    let from = from(&fields, findings);
-    let source = source(&fields, findings);
-    let expires = expires(&fields, findings);
+    let to = values::listeners(&fields, findings);
+    let ports = values::ports(&fields, findings);
+    let from = values::list(&fields, "from", pattern, findings);
+    let not_from = values::list(&fields, "not_from", pattern, findings);
+    let source = values::list(&fields, "source", network, findings);
+    let not_source = values::list(&fields, "not_source", network, findings);
+    let not_before = moment(&fields, "not_before", findings);
+    let expires = moment(&fields, "expires", findings);
     if let Some(place) = fields.key_place("http") {
         let help = "take it out, and the rule is about whole connections: HTTP rules are not in this version";
         let message = "a rule with `http` can match nothing: there is no listener with `protocol: http`";
@@ -114,94 +204,15 @@ fn rule(node: &Node, index: usize, findings: &mut Findings) -> Option<WrittenRul
     }
     Some(WrittenRule {
         name: name?,
+        description,
         action: action?,
         to,
+        ports,
         from,
+        not_from,
         source,
+        not_source,
+        not_before,
         expires,
     })
-}
-
-/// Names are labels of metrics and stand in every record: short, and of plain characters.
-fn name(fields: &Fields<'_>, findings: &mut Findings) -> Option<(Arc<str>, Place)> {
-    let (text, place) = fields.required_text("name", "web-reads-orders", findings)?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b':');
-    if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
-        return Some((text.into(), place));
-    }
-    let help = "1 to 128 characters of `a-z`, `A-Z`, `0-9`, `-`, `_`, `.`, `/` and `:`";
-    findings.error_with_help(place, format!("`{text}` cannot be a rule's name"), help);
-    None
-}
-
-fn from(fields: &Fields<'_>, findings: &mut Findings) -> Option<Vec<IdPattern>> {
-    let texts = fields.texts("from", MAX_VALUES, findings)?;
-    let mut patterns = Vec::with_capacity(texts.len());
-    for (text, place) in texts {
-        match text.parse::<IdPattern>() {
-            Ok(pattern) => patterns.push(pattern),
-            Err(error) => {
-                let message = format!("`{text}` is no SPIFFE ID pattern: {error}");
-                findings.error_with_help(place, message, error.advice());
-            }
-        }
-    }
-    Some(patterns)
-}
-
-fn source(fields: &Fields<'_>, findings: &mut Findings) -> Option<Vec<IpNet>> {
-    let texts = fields.texts("source", MAX_VALUES, findings)?;
-    let mut networks = Vec::with_capacity(texts.len());
-    for (text, place) in texts {
-        match network(text) {
-            Ok(network) => networks.push(network),
-            Err((message, help)) => findings.error_with_help(place, message, help),
-        }
-    }
-    Some(networks)
-}
-
-/// An address or a network. IPv4-mapped ones become IPv4, as the addresses do that they are compared with.
-fn network(text: &str) -> Result<IpNet, (String, String)> {
-    let parsed = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| {
-            let message = format!("`{text}` is neither an IP address nor a network");
-            (
-                message,
-                "for example `10.0.0.0/8`, `10.1.2.3` or `fd00::/8`".to_owned(),
-            )
-        })?),
-    };
-    if parsed.trunc() != parsed {
-        let message = format!("`{text}` has bits set beyond its prefix");
-        let help = format!(
-            "write `{}` for the network, `{}` for the address",
-            parsed.trunc(),
-            parsed.addr()
-        );
-        return Err((message, help));
-    }
-    let IpNet::V6(v6) = parsed else { return Ok(parsed) };
-    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-        (Some(v4), Some(prefix)) => {
-            // The prefix is at most 128 - 96.
-            ipnet::Ipv4Net::new(v4, prefix)
-                .map(IpNet::V4)
-                .map_err(|error| (error.to_string(), String::new()))
-        }
-        _ => Ok(parsed),
-    }
-}
-
-fn expires(fields: &Fields<'_>, findings: &mut Findings) -> Option<(SystemTime, Place)> {
-    let (text, place) = fields.text("expires", findings)?;
-    match time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339) {
-        Ok(at) => Some((at.into(), place)),
-        Err(_) => {
-            let help = "write date, time and zone (RFC 3339): `2027-01-01T00:00:00Z`";
-            findings.error_with_help(place, format!("`{text}` is no point in time"), help);
-            None
-        }
-    }
 }

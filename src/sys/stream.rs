@@ -1,7 +1,7 @@
 //! A connected stream socket, TCP or unix, with the two ways svidecar ends one.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -98,6 +98,16 @@ impl Stream {
             }
             Self::Unix(_) => Ok(()),
         }
+    }
+}
+
+impl Stream {
+    /// Our address of the connection, with IPv4-mapped ones as IPv4; none for a unix socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let Self::Tcp(stream) = self else { return None };
+        let addr = stream.local_addr().ok()?;
+        Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::metrics::{Exposition, Flow, Metrics, ReloadResult};
-use crate::record::{Direction, HandshakeKind, Kind, Outcome, Reason, Verdict};
+use super::metrics::{Document, Exposition, Flow, InForce, Metrics, ReloadResult};
+use crate::record::{Direction, Divergence, HandshakeKind, Kind, Outcome, Reason, RenewalResult, Verdict};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
 
@@ -47,7 +47,13 @@ fn closed_sets_are_documented_whole_and_in_order() {
     assert_eq!(words("### result"), list(Outcome::ALL, Outcome::as_str));
     assert_eq!(words("### reason"), list(Reason::ALL, Reason::as_str));
     assert_eq!(words("### kind"), list(HandshakeKind::ALL, HandshakeKind::as_str));
+    assert_eq!(
+        words("### renewal result"),
+        list(RenewalResult::ALL, RenewalResult::as_str)
+    );
     assert_eq!(words("### flow"), list(Flow::ALL, Flow::as_str));
+    assert_eq!(words("### document"), list(Document::ALL, Document::as_str));
+    assert_eq!(words("### change"), list(Divergence::ALL, Divergence::as_str));
     assert_eq!(
         words("### reload result"),
         list(ReloadResult::ALL, ReloadResult::as_str)
@@ -66,9 +72,19 @@ fn fields_of_a_record_are_documented_whole_and_in_order() {
 #[test]
 fn metrics_are_documented_whole() {
     let metrics = Metrics::new(None);
-    let _listener = metrics.listener(&"x".into(), Direction::Inbound);
+    let listener = metrics.listener(&"x".into(), Direction::Inbound);
+    listener.diverged(Divergence::WouldDeny, None, None);
     metrics.set_svid(Some(("x", std::time::SystemTime::now())));
     metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
+    for document in Document::ALL {
+        let in_force = InForce {
+            generation: 1,
+            content_hash: "x".to_owned(),
+            source: "x".to_owned(),
+            since: std::time::SystemTime::now(),
+        };
+        metrics.set_in_force(*document, Some(in_force));
+    }
     let text = metrics.encode(Exposition::Prometheus);
     let told: BTreeSet<&str> = text
         .lines()

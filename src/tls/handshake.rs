@@ -13,13 +13,16 @@ use std::sync::Arc;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, Error as TlsError, ExtractedSecrets, HandshakeKind};
+use rustls::{
+    AlertDescription, CertificateError, CipherSuite, Error as TlsError, ExtractedSecrets, HandshakeKind,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::alert;
 use super::configs::{Client, Server};
-use super::present::take_presented;
+use super::present::{take_called, take_presented};
 use super::record::{HEADER, MAX_RECORD};
+use super::renewal::{Link, capability};
 use super::session::{Session, Side, TicketTaker};
 use super::traffic::{TrafficSecrets, take_secrets};
 use super::verify::{Outcome, PeerSide, PeerVerifier, Refusal, VerifiedPeer, lend_outcome, take_outcome};
@@ -47,6 +50,19 @@ pub struct Established {
     pub unread: Vec<u8>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// What the two ends agreed on.
+    pub agreed: Agreed,
+}
+
+/// What the two ends of a connection agreed on, for who tells others of it.
+#[derive(Debug, Default)]
+pub struct Agreed {
+    /// The cipher suite, by its name in RFC 8446.
+    pub suite: &'static str,
+    /// The application protocol.
+    pub alpn: Option<Box<[u8]>>,
+    /// The name that the client asked for, where the server was configured to note it.
+    pub server_name: Option<Box<str>>,
 }
 
 /// A handshake that did not succeed.
@@ -76,17 +92,18 @@ impl Failure {
     }
 }
 
-/// Does the server's side of the handshake.
+/// Does the server's side of the handshake. What the caller has read of it already comes as `read`.
 ///
 /// # Errors
 /// See [`Failure`]. The stream is left open so that the caller can close it as the failure asks.
-pub async fn accept(stream: &mut Stream, server: Server) -> Result<Established, Failure> {
+pub async fn accept(stream: &mut Stream, server: Server, read: Vec<u8>) -> Result<Established, Failure> {
     let connection = UnbufferedServerConnection::new(server.config)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    let mut driver = Driver::new(Connection::Server(Box::new(connection)), server.verifier, false);
+    driver.renewal = server.renewal;
     // What a server has to send at its end are tickets. They can wait for its first data.
-    Driver::new(Connection::Server(Box::new(connection)), server.verifier, false)
-        .run(stream, || true)
-        .await
+    driver.incoming = read;
+    driver.run(stream, || true).await
 }
 
 /// Does the client's side of the handshake. When `more` says that data will be sent at once, the session sends our last
@@ -99,15 +116,19 @@ pub async fn connect(
     client: Client,
     more: impl Fn() -> bool,
 ) -> Result<Established, Failure> {
-    let connection = UnbufferedClientConnection::new(client.config, client.name)
-        .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    Driver::new(
+    // It takes a ticket, if there is one.
+    capability::take();
+    let connection = UnbufferedClientConnection::new(client.config, client.name);
+    let remembered = capability::take();
+    let connection = connection.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    let mut driver = Driver::new(
         Connection::Client(Box::new(connection)),
         client.verifier,
         client.resumption,
-    )
-    .run(stream, more)
-    .await
+    );
+    driver.renewal = client.renewal;
+    driver.remembered = remembered;
+    driver.run(stream, more).await
 }
 
 enum Connection {
@@ -142,6 +163,13 @@ struct Driver {
     presented: bool,
     /// What the keys of the connection are made from, once rustls has made it.
     secrets: Option<TrafficSecrets>,
+    /// What a server was called, if its configuration notes it.
+    called: Option<Box<str>>,
+    /// Whether we do renewal.
+    renewal: bool,
+    /// Whether the server whose ticket we took does; whether the server said so in this handshake.
+    remembered: bool,
+    announced: bool,
 }
 
 impl Driver {
@@ -157,6 +185,10 @@ impl Driver {
             verified: None,
             presented: false,
             secrets: None,
+            called: None,
+            renewal: false,
+            remembered: false,
+            announced: false,
         }
     }
 
@@ -186,7 +218,8 @@ impl Driver {
     fn step(&mut self) -> Result<Step, TlsError> {
         lend_outcome(self.verified.take());
         take_presented();
-        drop(take_secrets());
+        capability::take();
+        drop((take_called(), take_secrets()));
         let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
         let (discard, step) = match &mut self.connection {
             Connection::Client(c) => {
@@ -198,6 +231,8 @@ impl Driver {
         };
         self.verified = take_outcome();
         self.presented |= take_presented();
+        self.called = take_called().or(self.called.take());
+        self.announced |= capability::take();
         self.secrets = take_secrets().or(self.secrets.take());
         if self.verified.is_none() && self.resumed() {
             self.verified = Some(self.verify_kept());
@@ -331,16 +366,24 @@ impl Driver {
         // A session is only kept of a handshake in which we presented our certificate; it is not asked for again.
         let mutual = self.presented || resumed || matches!(self.connection, Connection::Server(_));
         self.outgoing.shrink_to_fit();
+        let agreed = self.connection.agreed(self.called);
         let peer = verified.as_ref().ok().filter(|_| self.keep_tickets).cloned();
         let (keys, side) = self
             .connection
             .into_keys(peer)
             .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        let Some(secrets) = self.secrets else {
+        let Some(mut secrets) = self.secrets else {
             let detail = "the TLS library did not tell the traffic secrets";
             return Err(Failure::new(Reason::Internal, detail));
         };
-        let mut session = Session::new(&keys, secrets, side, self.outgoing)
+        let (own_side, understood) = match &side {
+            Side::Server => (PeerSide::Server, true),
+            Side::Client(_) if resumed => (PeerSide::Client, self.remembered),
+            Side::Client(_) => (PeerSide::Client, self.announced),
+        };
+        let binding = secrets.binding.take().filter(|_| self.renewal && understood);
+        let link = binding.map(|binding| Box::new(Link::new(binding, own_side)));
+        let mut session = Session::new(&keys, secrets, side, self.outgoing, link)
             .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
         let peer = match verified {
             Ok(peer) if mutual => peer,
@@ -355,6 +398,7 @@ impl Driver {
             peer,
             unread,
             resumed,
+            agreed,
         })
     }
 
@@ -408,6 +452,18 @@ impl Driver {
 }
 
 impl Connection {
+    fn agreed(&self, server_name: Option<Box<str>>) -> Agreed {
+        let (suite, alpn) = match self {
+            Self::Client(c) => (c.negotiated_cipher_suite(), c.alpn_protocol()),
+            Self::Server(c) => (c.negotiated_cipher_suite(), c.alpn_protocol()),
+        };
+        Agreed {
+            suite: suite.map_or("", |suite| suite_name(suite.suite())),
+            alpn: alpn.map(Box::from),
+            server_name,
+        }
+    }
+
     /// The keys, and what takes tickets, which are `peer`'s if a client wants them.
     fn into_keys(self, peer: Option<Arc<VerifiedPeer>>) -> Result<(ExtractedSecrets, Side), TlsError> {
         match self {
@@ -421,6 +477,16 @@ impl Connection {
                 Ok((keys, Side::Server))
             }
         }
+    }
+}
+
+/// The names of RFC 8446 appendix B.4, which OpenSSL and HAProxy use too; rustls has its own.
+const fn suite_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        _ => "",
     }
 }
 

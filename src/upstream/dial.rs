@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,18 +29,38 @@ pub struct DialError {
     pub detail: String,
 }
 
-/// Connects to the application behind an inbound listener. Asks for the permit: nobody reaches an application, not
-/// even with an empty connection, before authorization.
+/// Connects to the application behind an inbound listener, and tells it `first` what it must know before the caller's
+/// bytes. Asks for the permit: nobody reaches an application, not even with an empty connection, before authorization.
 ///
 /// # Errors
 /// See [`DialError`].
 pub async fn application(
     _permit: &Permit,
     target: &Target,
+    first: &[u8],
     resolver: &Resolver,
     limit: Duration,
 ) -> Result<Stream, DialError> {
-    dial(target, resolver, limit).await
+    let deadline = Instant::now() + limit;
+    let mut stream = dial(target, resolver, limit).await?;
+    if first.is_empty() {
+        return Ok(stream);
+    }
+    // Into an empty socket it goes at once, and in one piece. An application that was not told gets nothing.
+    match timeout_at(deadline, stream.write_all(first)).await {
+        Ok(Ok(())) => Ok(stream),
+        Ok(Err(error)) => Err(DialError {
+            reason: Reason::ConnectFailed,
+            detail: format!("can't tell `{target}` who calls: {error}"),
+        }),
+        Err(_) => Err(DialError {
+            reason: Reason::ConnectTimeout,
+            detail: format!(
+                "`{target}` did not take what tells who calls within {} ms",
+                limit.as_millis()
+            ),
+        }),
+    }
 }
 
 /// Connects to the sidecar that an outbound listener calls, which proves afterwards who it is.

@@ -46,9 +46,7 @@ fn a_drain_waits_for_connections_that_are_only_just_there() {
             name: "orders".into(),
             listen: Address::Tcp(address),
             alpn: Vec::new(),
-            kind: ListenerKind::Inbound {
-                upstream: Target::Ip(address),
-            },
+            kind: ListenerKind::inbound(Target::Ip(address)),
         });
         let metrics = Metrics::new(None).listener(&"orders".into(), Direction::Inbound);
         let context = ListenerContext::new(settings, metrics);

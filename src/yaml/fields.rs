@@ -1,5 +1,7 @@
 //! Reading a mapping field by field, with a finding for whatever is unknown, repeated, empty or of the wrong kind.
 
+use std::collections::HashMap;
+
 use super::node::{Node, Place, Value};
 use super::{Findings, closest, one_of};
 
@@ -163,48 +165,94 @@ impl<'n> Fields<'n> {
 
     /// The list of a field, not empty and not longer than `most`.
     pub fn list(&self, name: &str, most: usize, findings: &mut Findings) -> Option<&'n [Node]> {
+        list_of(self.get(name)?, &self.name_of(name), most, findings)
+    }
+
+    /// The entries of a mapping whose keys are names of the file's own: not empty and not more than `most`.
+    pub fn mapping(
+        &self,
+        name: &str,
+        most: usize,
+        findings: &mut Findings,
+    ) -> Option<Vec<(&'n str, Place, &'n Node)>> {
         let node = self.get(name)?;
         let path = self.name_of(name);
-        match &node.value {
-            Value::List(items) if items.is_empty() => {
-                let help = "name at least one, or take the line out";
-                findings.error_with_help(node.place, format!("`{path}` is an empty list"), help);
-                None
-            }
-            Value::List(items) if items.len() > most => {
-                findings.error(
-                    node.place,
-                    format!("`{path}` has {} items; {most} is the most", items.len()),
-                );
-                None
-            }
-            Value::List(items) => Some(items),
-            Value::Text(text) => {
-                let message = format!("`{path}` must be a list, not text");
-                findings.error_with_help(node.place, message, format!("write `[{text}]`"));
-                None
-            }
-            other => {
-                findings.error(
-                    node.place,
-                    format!("`{path}` must be a list, not {}", other.kind()),
-                );
-                None
+        let Value::Map(map) = &node.value else {
+            let message = format!("`{path}` must be a mapping, not {}", node.value.kind());
+            findings.error(node.place, message);
+            return None;
+        };
+        if map.is_empty() || map.len() > most {
+            let message = format!("`{path}` has {} entries; it may have 1 to {most}", map.len());
+            findings.error(node.place, message);
+            return None;
+        }
+        let mut first_lines: HashMap<&str, u32> = HashMap::new();
+        let mut entries = Vec::with_capacity(map.len());
+        for (key, value) in map {
+            let Value::Text(name) = &key.value else { continue };
+            if let Some(line) = first_lines.insert(name, key.place.line) {
+                let message = format!("`{path}.{name}` is here twice, first in line {line}");
+                findings.error_with_help(key.place, message, "keep one of them");
+            } else if value.value == Value::Null {
+                let message = format!("`{path}.{name}` has no value");
+                findings.error_with_help(key.place, message, "give it a value, or take the line out");
+            } else {
+                entries.push((name.as_str(), key.place, value));
             }
         }
+        Some(entries)
     }
 
     /// The texts of a list, each with its place; findings for what is no text.
     pub fn texts(&self, name: &str, most: usize, findings: &mut Findings) -> Option<Vec<(&'n str, Place)>> {
-        let items = self.list(name, most, findings)?;
-        let path = self.name_of(name);
-        Some(
-            items
-                .iter()
-                .filter_map(|item| Some((text(item, &path, findings)?, item.place)))
-                .collect(),
-        )
+        texts_of(self.get(name)?, &self.name_of(name), most, findings)
     }
+}
+
+/// The items of a list node, not empty and not longer than `most`.
+fn list_of<'n>(node: &'n Node, path: &str, most: usize, findings: &mut Findings) -> Option<&'n [Node]> {
+    match &node.value {
+        Value::List(items) if items.is_empty() => {
+            let help = "name at least one, or take the line out";
+            findings.error_with_help(node.place, format!("`{path}` is an empty list"), help);
+            None
+        }
+        Value::List(items) if items.len() > most => {
+            findings.error(
+                node.place,
+                format!("`{path}` has {} items; {most} is the most", items.len()),
+            );
+            None
+        }
+        Value::List(items) => Some(items),
+        Value::Text(text) => {
+            let message = format!("`{path}` must be a list, not text");
+            findings.error_with_help(node.place, message, format!("write `[{text}]`"));
+            None
+        }
+        other => {
+            findings.error(
+                node.place,
+                format!("`{path}` must be a list, not {}", other.kind()),
+            );
+            None
+        }
+    }
+}
+
+/// The texts of a list node, each with its place; findings for what is no text.
+pub(crate) fn texts_of<'n>(
+    node: &'n Node,
+    path: &str,
+    most: usize,
+    findings: &mut Findings,
+) -> Option<Vec<(&'n str, Place)>> {
+    let items = list_of(node, path, most, findings)?;
+    let texts = items
+        .iter()
+        .filter_map(|item| Some((text(item, path, findings)?, item.place)));
+    Some(texts.collect())
 }
 
 /// The text of a node.

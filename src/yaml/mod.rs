@@ -13,7 +13,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use fields::Fields;
-pub(crate) use fields::text;
+pub(crate) use fields::{text, texts_of};
 pub use node::{Node, Place, Value};
 
 /// The greatest size of a config or policy file, in bytes.

@@ -33,7 +33,7 @@ impl Ends {
         let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
         let (client, server) = tokio::join!(
             handshake::connect(&mut near, self.client.clone(), || false),
-            handshake::accept(&mut far, self.server.clone()),
+            handshake::accept(&mut far, self.server.clone(), Vec::new()),
         );
         (client.unwrap(), server.unwrap())
     }

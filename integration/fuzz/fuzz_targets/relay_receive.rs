@@ -289,6 +289,7 @@ fuzz_target!(|input: &[u8]| {
                 ends,
                 meter,
                 Duration::from_secs(600),
+                None,
                 std::future::pending(),
             )
             .await;

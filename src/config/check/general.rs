@@ -25,7 +25,7 @@ pub(super) const OPEN_CONNECTIONS: &[&str] = &[
     "on_identity_change",
     "on_expiry",
 ];
-pub(super) const TLS: &[&str] = &["resumption"];
+pub(super) const TLS: &[&str] = &["resumption", "renewal"];
 const TELEMETRY: &[&str] = &["log", "decisions"];
 pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
 
@@ -314,10 +314,17 @@ pub(super) fn refuse_later_sections(top: &Fields<'_>, findings: &mut Findings) {
     }
 }
 
-/// Whether TLS sessions are resumed: on, unless the file says otherwise.
-pub(super) fn resumption(top: &Fields<'_>, findings: &mut Findings) -> bool {
-    top.get("tls")
-        .and_then(|node| Fields::of(node, "tls", TLS, findings))
-        .and_then(|fields| fields.boolean("resumption", findings))
-        .unwrap_or(true)
+/// Whether TLS sessions are resumed, and whether connections between svidecars are renewed: on, unless the file says
+/// otherwise.
+pub(super) fn tls(top: &Fields<'_>, findings: &mut Findings) -> (bool, bool) {
+    let fields = top
+        .get("tls")
+        .and_then(|node| Fields::of(node, "tls", TLS, findings));
+    let mut on = |name| {
+        let fields = fields.as_ref();
+        fields
+            .and_then(|fields| fields.boolean(name, findings))
+            .unwrap_or(true)
+    };
+    (on("resumption"), on("renewal"))
 }

@@ -1,14 +1,19 @@
 //! The `inbound` and `outbound` sections.
 
+mod proxy;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::identity::parse_trust_domain;
 use super::{CheckedAdmin, is_name};
 use crate::config::address::{self, AddressError};
 use crate::config::settings::{Address, Listener, ListenerKind, Target};
 use crate::record::Direction;
-use crate::spiffe::IdPattern;
+use crate::spiffe::{IdPattern, TrustDomain};
 use crate::yaml::{Fields, Findings, Node, Place, Value};
+#[cfg(test)]
+pub(super) use proxy::PROXY_PROTOCOL;
 
 /// More than this in one file is a mistake of a template.
 const MAX_LISTENERS: usize = 1000;
@@ -18,6 +23,7 @@ pub(super) const INBOUND: &[&str] = &[
     "name",
     "listen",
     "upstream",
+    "trust",
     "protocol",
     "alpn",
     "proxy_protocol",
@@ -170,7 +176,7 @@ fn listener(
     let alpn = alpn(&fields, findings);
     refuse_later_fields(&fields, findings);
     let kind = match direction {
-        Direction::Inbound => inbound(&fields, findings),
+        Direction::Inbound => inbound(&fields, listen.as_ref().map(|(address, _)| address), findings),
         Direction::Outbound => outbound(&fields, findings),
     };
     let ((name, name_place), (listen, listen_place)) = (name?, listen?);
@@ -249,9 +255,33 @@ pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> 
     }
 }
 
-fn inbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
-    let upstream = target(fields, "upstream", "127.0.0.1:8080", findings)?;
-    Some(ListenerKind::Inbound { upstream })
+fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Findings) -> Option<ListenerKind> {
+    let upstream = target(fields, "upstream", "127.0.0.1:8080", findings);
+    let trust = trust(fields, findings);
+    let proxy_protocol = proxy::protocol(fields, listen, findings);
+    let accept_proxy_from = proxy::accept_from(fields, listen, findings);
+    Some(ListenerKind::Inbound {
+        upstream: upstream?,
+        trust,
+        proxy_protocol,
+        accept_proxy_from,
+    })
+}
+
+/// The federated trust domains that a listener accepts. Left out: our own alone.
+fn trust(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TrustDomain> {
+    let mut domains: Vec<TrustDomain> = Vec::new();
+    let name = fields.name_of("trust");
+    for (text, place) in fields.texts("trust", MAX_PATTERNS, findings).unwrap_or_default() {
+        match parse_trust_domain(text, place, &name, findings) {
+            Some(domain) if domains.contains(&domain) => {
+                findings.error(place, format!("`{text}` is in `{name}` twice"));
+            }
+            Some(domain) => domains.push(domain),
+            None => {}
+        }
+    }
+    domains
 }
 
 fn outbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
@@ -350,11 +380,5 @@ fn refuse_later_fields(fields: &Fields<'_>, findings: &mut Findings) {
     if let (Some(true), Some((_, place))) = (http, fields.text("protocol", findings)) {
         let help = "take the line out: HTTP passes as bytes with `tcp`, without http rules";
         findings.error_with_help(place, "`protocol: http` is not in this version", help);
-    }
-    for later in ["proxy_protocol", "accept_proxy_from"] {
-        if let Some(place) = fields.key_place(later) {
-            let message = format!("`{}` is not in this version", fields.name_of(later));
-            findings.error_with_help(place, message, "take the line out");
-        }
     }
 }

@@ -31,6 +31,8 @@ pub const fn alert_for(reason: Reason) -> AlertDescription {
         }
         Reason::BundleChange => AlertDescription::UnknownCA,
         Reason::PeerExpired => AlertDescription::CertificateExpired,
+        // Where nothing says it better.
+        Reason::RenewalRefused => AlertDescription::BadCertificate,
         Reason::PeerTruncated => AlertDescription::DecodeError,
         // Our own affair: nothing the peer did.
         _ => AlertDescription::InternalError,

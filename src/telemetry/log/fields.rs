@@ -51,10 +51,7 @@ pub(super) fn of_connection(record: &ConnectionRecord) -> Fields {
         ("listener", (&*record.listener).into()),
         ("direction", record.direction.as_str().into()),
         ("peer_addr", record.peer_addr.to_string().into()),
-        (
-            "source",
-            decision.map_or(Value::Null, |d| text(d.source.as_ref())),
-        ),
+        ("source", text(record.source.as_ref())),
         ("peer_id", text(record.peer_id.as_ref())),
         ("own_id", text(record.own_id.as_ref())),
         (

@@ -11,8 +11,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::divergences::Divergences;
 use super::listener::Flow;
-use crate::record::{DecisionId, HandshakeKind, Reason, Verdict};
+use crate::record::{DecisionId, HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The families that have one series for each listener.
 #[derive(Clone)]
@@ -22,7 +23,9 @@ pub(super) struct Families {
     pub(super) bytes: Family<BytesLabels, Counter>,
     pub(super) handshake: Family<ListenerLabels, Histogram>,
     pub(super) handshakes: Family<HandshakeLabels, Counter>,
+    pub(super) renewals: Family<RenewalLabels, Counter>,
     pub(super) decisions: Family<DecisionLabels, DecisionCounter>,
+    pub(super) divergences: Divergences,
 }
 
 impl Families {
@@ -33,7 +36,9 @@ impl Families {
             bytes: Family::default(),
             handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             handshakes: Family::default(),
+            renewals: Family::default(),
             decisions: Family::default(),
+            divergences: Divergences::register(registry),
         };
         registry.register(
             "connections",
@@ -56,6 +61,11 @@ impl Families {
             "handshakes",
             "TLS handshakes that completed, by kind",
             families.handshakes.clone(),
+        );
+        registry.register(
+            "renewals",
+            "Renewals of open connections, by whose SVID it was and what became of it",
+            families.renewals.clone(),
         );
         registry.register(
             "authorization_decisions",
@@ -119,6 +129,14 @@ impl ListenerLabels {
         }
     }
 
+    pub(super) fn renewal(&self, result: RenewalResult) -> RenewalLabels {
+        RenewalLabels {
+            listener: Arc::clone(&self.listener),
+            direction: self.direction,
+            result: result.as_str(),
+        }
+    }
+
     pub(super) fn decision(&self, rule: &str, verdict: Verdict) -> DecisionLabels {
         DecisionLabels {
             listener: Arc::clone(&self.listener),
@@ -151,6 +169,13 @@ pub(super) struct HandshakeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RenewalLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DecisionLabels {
     pub(super) listener: Arc<str>,
     pub(super) rule: Arc<str>,
@@ -159,5 +184,6 @@ pub(super) struct DecisionLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReloadLabels {
+    pub(super) document: &'static str,
     pub(super) result: &'static str,
 }

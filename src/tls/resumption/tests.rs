@@ -73,7 +73,7 @@ impl Scene {
 
     fn context_again(&self, material: Material, listeners: &[Arc<Listener>], on: bool) -> Context {
         let clock: SharedClock = self.clock.clone();
-        Context::new(Arc::new(material), listeners, &provider(), &clock, on).unwrap()
+        Context::new(Arc::new(material), listeners, &provider(), &clock, features(on)).unwrap()
     }
 
     fn context(&self, id: &str, ttl: Duration) -> Context {
@@ -94,7 +94,7 @@ async fn shake(client: Client, server: Server) -> ((Ended, Stream), (Ended, Stre
     let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
     let (c, s) = tokio::join!(
         handshake::connect(&mut near, client, || false),
-        handshake::accept(&mut far, server)
+        handshake::accept(&mut far, server, Vec::new())
     );
     ((c, near), (s, far))
 }

@@ -87,8 +87,10 @@ fn shake_hands(we_serve: bool) -> (Established, ExtractedSecrets) {
             let config = WORLD.ours.server("in").unwrap();
             let connector = tokio_rustls::TlsConnector::from(WORLD.client.clone());
             let name = ServerName::try_from("elsewhere.test").unwrap();
-            let (ours, theirs) =
-                tokio::join!(handshake::accept(&mut near, config), connector.connect(name, far));
+            let (ours, theirs) = tokio::join!(
+                handshake::accept(&mut near, config, Vec::new()),
+                connector.connect(name, far)
+            );
             let theirs: ClientConnection = theirs.unwrap().into_inner().1;
             (ours.unwrap(), theirs.dangerous_extract_secrets().unwrap())
         } else {
@@ -122,7 +124,7 @@ pub fn accept<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Established,
             let _ = hear.read_to_end(&mut heard).await;
         };
         let config = WORLD.ours.server("in").unwrap();
-        let serve = async move { handshake::accept(&mut near, config).await };
+        let serve = async move { handshake::accept(&mut near, config, Vec::new()).await };
         tokio::join!(serve, talk).0
     })
 }
