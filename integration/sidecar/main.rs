@@ -21,6 +21,7 @@ mod world;
 
 mod admin;
 mod budgets;
+mod decisions;
 mod documents;
 mod forwarding;
 mod handshake_inbound;

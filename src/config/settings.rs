@@ -36,6 +36,8 @@ pub struct Settings {
     pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Log,
+    /// Where verdicts are written to; nowhere when the file does not say.
+    pub decisions: Option<Decisions>,
 }
 
 /// Where our identity comes from.
@@ -348,6 +350,17 @@ pub struct Admin {
     pub listen: Address,
     /// Health endpoints alone, on an address that a kubelet can reach.
     pub probes: Option<SocketAddr>,
+}
+
+/// The file that verdicts are written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decisions {
+    /// Where it is. Its folder is another process's business.
+    pub path: PathBuf,
+    /// The most bytes of one file.
+    pub max_size: u64,
+    /// How many older ones are kept.
+    pub keep: u32,
 }
 
 /// What is logged, and how.

@@ -115,9 +115,7 @@ impl Serving<'_> {
     pub(super) fn decided(&mut self, decision: Decision) -> Arc<Decision> {
         let decision = Arc::new(decision);
         if decision.kind == Kind::Admission {
-            self.listener
-                .metrics
-                .decided(decision.rule.as_deref(), decision.verdict);
+            self.listener.metrics.decided(&decision);
         }
         self.draft.decision = Some(decision.clone());
         self.worker
