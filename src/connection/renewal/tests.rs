@@ -147,7 +147,7 @@ async fn the_authority_sees_the_newer_chain() {
         now + HOUR * 3 / 4,
     );
     assert!(found.is_none());
-    assert_eq!(duo.server.live.registry.next_end(now), Some(now + HOUR / 2));
+    assert_eq!(duo.server.live.registry.next_end(now), Some(now + HOUR));
 }
 
 #[test]

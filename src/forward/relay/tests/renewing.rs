@@ -79,10 +79,10 @@ impl Renewing for Clerk {
             Heard::Hello => "hello",
             Heard::Answer(_) => "answer",
             Heard::Renewal(_) if self.desk.refuses => {
-                return Err(Refused {
-                    alert: AlertDescription::DecryptError,
-                    detail: "refused by the test".to_owned(),
-                });
+                return Err(Refused::new(
+                    AlertDescription::DecryptError,
+                    "refused by the test".to_owned(),
+                ));
             }
             Heard::Renewal(renewal) => {
                 session.check_renewal(&renewal).unwrap();
