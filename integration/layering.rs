@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock record"),
+    ("telemetry", "clock record spiffe"),
     ("config", "record spiffe yaml"),
     ("policy", "clock config record spiffe yaml"),
     ("workload_api", "clock spiffe sys"),
@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "authorize clock config forward identity lifecycle proxy_protocol record spiffe sys telemetry tls upstream",
     ),
     ("worker", "connection lifecycle listener sys upstream"),
-    ("admin", "lifecycle sys telemetry"),
+    ("admin", "lifecycle record sys telemetry"),
     (
         "app",
         "admin authorize clock config connection identity lifecycle policy record reload sys telemetry tls worker yaml",

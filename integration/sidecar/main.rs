@@ -20,6 +20,8 @@ mod plain;
 mod world;
 
 mod admin;
+mod budgets;
+mod decisions;
 mod documents;
 mod forwarding;
 mod handshake_inbound;

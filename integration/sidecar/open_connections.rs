@@ -64,11 +64,20 @@ impl Open {
 pub(crate) fn closed(scene: &Inbound, mark: Mark, reason: &str) -> Value {
     let record = scene.sidecar.wait_record(mark, &[("reason", reason)]);
     assert_eq!(record["result"], "closed", "{record}");
-    assert_eq!(record["verdict"], "allow", "{record}");
+    assert_eq!(record["verdict"], "deny", "{record}");
+    assert_eq!(record["kind"], "open_connection", "{record}");
+    assert_ne!(record["decision_id"], record["admission_id"], "{record}");
     assert!(record["detail"].is_string(), "{record}");
     assert!(record["bytes_up"].as_u64() >= Some(10), "{record}");
     assert_eq!(scene.sidecar.records_since(mark).len(), 1, "others ended, too");
     record
+}
+
+/// The verdict that let a connection in.
+fn admission(scene: &Inbound, record: &Value) -> Value {
+    let id = record["admission_id"].as_str().unwrap();
+    let path = format!("/api/v1/decisions/{id}");
+    scene.sidecar.get(&path).unwrap().json()
 }
 
 fn two_peers(policy: &str, settings: &str) -> (Inbound, Open, Open) {
@@ -92,9 +101,11 @@ fn an_edit_of_the_policy_ends_those_it_no_longer_admits() {
     control.must_flow();
     let record = closed(&scene, mark, "policy_change");
     assert_eq!(record["peer_id"], REPORTS);
+    assert_eq!(record["policy_generation"], 2);
     // It was admitted by the policy that was in force then.
-    assert_eq!(record["rule"], "reports");
-    assert_eq!(record["policy_generation"], 1);
+    let admission = admission(&scene, &record);
+    assert_eq!(admission["rule"], "reports", "{admission}");
+    assert_eq!(admission["policy_generation"], 1, "{admission}");
     assert_eq!(scene.sidecar.metric("svidecar_policy_generation"), Some(2.0));
 
     // Given back what it lost, it comes in again.
@@ -217,7 +228,9 @@ fn a_rule_that_expires_ends_what_it_alone_admitted() {
     expect_reset(&mut concerned.app);
     control.must_flow();
     let record = closed(&scene, mark, "rule_expired");
-    assert_eq!(record["rule"], "for-now", "{record}");
+    assert_eq!(admission(&scene, &record)["rule"], "for-now", "{record}");
+    assert_eq!(record["nearest"]["rule"], "for-now", "{record}");
+    assert_eq!(record["nearest"]["unmet"][0]["condition"], "expires", "{record}");
     let mut again = connect(scene.tls, &scene.api.peer(REPORTS));
     expect_alert(&mut again, AlertDescription::AccessDenied);
 }

@@ -22,6 +22,7 @@ use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::{ConnectionRecord, Decision, Ending, LogLine, Reason, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
@@ -31,10 +32,11 @@ const FORCED_END: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
 const OWN_DESCRIPTORS: u64 = 256;
 
-/// The log and the metrics, which take every record.
+/// Those who take every record.
 struct Sinks {
     log: LogSink,
     metrics: Arc<Metrics>,
+    decisions: Arc<Decisions>,
 }
 
 impl RecordSink for Sinks {
@@ -44,6 +46,8 @@ impl RecordSink for Sinks {
     }
 
     fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        // First: what a line names can then be found.
+        self.decisions.record(decision);
         self.log.decision(decision, line);
     }
 }
@@ -105,9 +109,16 @@ fn fit_open_files(settings: &mut Limits) {
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
+    let (file, _decision_guard) = started
+        .decisions
+        .map(|file| file.start(metrics.decisions_dropped.clone()))
+        .transpose()?
+        .unzip();
+    let decisions = Arc::new(Decisions::new(file));
     let records = Arc::new(Sinks {
         log: sink,
         metrics: metrics.clone(),
+        decisions: decisions.clone(),
     });
     let settings = started.settings;
     for warning in &started.warnings {
@@ -143,6 +154,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         live: live.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        decisions,
         identity: source.state.clone(),
         settings: settings.policy.clone(),
         reloads: policy::Reloads::default(),

@@ -20,6 +20,7 @@ use crate::config::settings::{Address, Listener, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{Policy, Surroundings};
 use crate::sys::bind::{self, BindError, Listening};
+use crate::telemetry::decisions::{DecisionFile, DecisionFileOptions, OpenError, OpenedDecisionFile};
 use crate::yaml::Diagnostic;
 
 /// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
@@ -40,6 +41,9 @@ pub enum AppError {
     /// The admin socket could not be bound.
     #[error("admin endpoint: {0}")]
     Admin(BindError),
+    /// The verdicts' file cannot be written.
+    #[error("telemetry.decisions.file: {0}")]
+    Decisions(#[from] OpenError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -64,6 +68,7 @@ pub struct Started {
     listeners: Vec<(Arc<Listener>, Listening)>,
     admin: Option<Listening>,
     probes: Option<Listening>,
+    decisions: Option<OpenedDecisionFile>,
     clock: SharedClock,
 }
 
@@ -97,6 +102,17 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         .map(bind::tcp)
         .transpose()
         .map_err(AppError::Admin)?;
+    let decisions = settings
+        .decisions
+        .as_ref()
+        .map(|file| {
+            DecisionFile::open(DecisionFileOptions {
+                path: file.path.clone(),
+                max_size: file.max_size,
+                keep: file.keep,
+            })
+        })
+        .transpose()?;
     Ok(Started {
         settings,
         documents,
@@ -104,6 +120,7 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         listeners,
         admin,
         probes,
+        decisions,
         clock,
     })
 }

@@ -18,6 +18,7 @@ use crate::identity::material::{Bundle, Svid};
 use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{Document, Exposition, Metrics};
 
 /// Implements what the admin endpoint asks for.
@@ -25,6 +26,7 @@ pub(super) struct View {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,
+    pub(super) decisions: Arc<Decisions>,
     pub(super) identity: watch::Receiver<Arc<State>>,
     /// Where the policy, the deny list and the candidate are.
     pub(super) settings: settings::Policy,
@@ -90,6 +92,10 @@ impl AdminState for View {
             "in_handshake_or_closing": self.live.capacity.connections().saturating_sub(total),
             "connections": entries.iter().map(|entry| connection(entry)).collect::<Vec<_>>(),
         })
+    }
+
+    fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::LIMITS,
     general::OPEN_CONNECTIONS,
     general::TLS,
+    general::DECISIONS,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -133,7 +134,7 @@ fn read(
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let (resumption, renewal) = general::tls(&top, findings);
-    let log = general::log(&top, findings);
+    let (log, decisions) = general::telemetry(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         identity: identity?,
@@ -146,6 +147,7 @@ fn read(
         renewal,
         admin: admin.map(|admin| admin.settings),
         log,
+        decisions,
     })
 }
 

@@ -11,6 +11,7 @@ pub mod duration;
 mod file;
 pub mod network;
 pub mod settings;
+pub mod size;
 #[cfg(test)]
 mod tests;
 

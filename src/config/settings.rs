@@ -36,6 +36,8 @@ pub struct Settings {
     pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Log,
+    /// Where verdicts are written to; nowhere when the file does not say.
+    pub decisions: Option<Decisions>,
 }
 
 /// Where our identity comes from.
@@ -280,6 +282,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections in their handshake at once over all listeners.
     pub max_handshakes: usize,
+    /// Of these, those from one address, or one IPv6 network of 64 bits, on inbound listeners.
+    pub max_handshakes_per_source: Option<usize>,
     /// From acceptance to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// For name resolution and dialling together.
@@ -295,6 +299,7 @@ impl Default for Limits {
         Self {
             max_connections: 10_000,
             max_handshakes: 1_000,
+            max_handshakes_per_source: None,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(3600),
@@ -345,6 +350,17 @@ pub struct Admin {
     pub listen: Address,
     /// Health endpoints alone, on an address that a kubelet can reach.
     pub probes: Option<SocketAddr>,
+}
+
+/// The file that verdicts are written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decisions {
+    /// Where it is. Its folder is another process's business.
+    pub path: PathBuf,
+    /// The most bytes of one file.
+    pub max_size: u64,
+    /// How many older ones are kept.
+    pub keep: u32,
 }
 
 /// What is logged, and how.

@@ -422,6 +422,38 @@ fn refusals() {
             "`a=b` is no log level",
         ),
         (
+            format!("{}telemetry: {{ decisions: {{ max_size: 1GiB }} }}\n", with(IN)),
+            "`file` is missing in `telemetry.decisions`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, max_size: 64 }} }}\n",
+                with(IN)
+            ),
+            "write the unit: `64MiB` or `64KiB`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, max_size: 64MB }} }}\n",
+                with(IN)
+            ),
+            "such as `64MiB`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, max_size: 1KiB }} }}\n",
+                with(IN)
+            ),
+            "`telemetry.decisions.max_size` must be from 1MiB to 1024GiB",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, keep: 1001 }} }}\n",
+                with(IN)
+            ),
+            "from 0 to 1000",
+        ),
+        (
             format!("{}telemetry: {{ log: {{ format: jsn }} }}\n", with(IN)),
             "did you mean `json`?",
         ),
@@ -785,6 +817,21 @@ proptest! {
         }
         let _ = address::workload_api(&text);
     }
+}
+
+#[test]
+fn verdicts_are_written_to_a_file_where_one_is_named() {
+    assert_eq!(good(&with(IN)).decisions, None);
+    let text = format!("{}telemetry: {{ decisions: {{ file: d/v.jsonl }} }}\n", with(IN));
+    let decisions = good(&text).decisions.unwrap();
+    assert!(decisions.path.ends_with("d/v.jsonl"), "{decisions:?}");
+    assert_eq!((decisions.max_size, decisions.keep), (64 << 20, 4));
+    let text = format!(
+        "{}telemetry: {{ decisions: {{ file: /v, max_size: 2GiB, keep: 0 }} }}\n",
+        with(IN)
+    );
+    let decisions = good(&text).decisions.unwrap();
+    assert_eq!((decisions.max_size, decisions.keep), (2 << 30, 0));
 }
 
 mod proxy;

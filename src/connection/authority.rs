@@ -117,6 +117,7 @@ impl Authority {
 
     /// Asks again about those that something may have changed for.
     pub async fn look(&mut self) {
+        self.live.budgets.forget_unused();
         // Before the snapshots: who is renewed afterwards is judged by them or by the next ones.
         let live = self.live.clone();
         let mut asked = live.registry.take_renewed();

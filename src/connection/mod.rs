@@ -8,6 +8,7 @@
 //! the relay lives in memory of its own, which is freed when the relay begins ([`open`]).
 
 pub mod authority;
+pub mod budget;
 pub mod capacity;
 mod draft;
 mod inbound;
@@ -40,6 +41,7 @@ use crate::tls::handshake::{Established, Failure};
 use crate::tls::session::Session;
 use crate::tls::verify::VerifiedPeer;
 use crate::upstream::resolve::Resolver;
+use budget::InUse;
 use draft::Draft;
 use live::{IdentityView, Live};
 use open::Open;
@@ -106,6 +108,8 @@ struct Serving<'a> {
     draft: Draft,
     /// Given back when the handshake is over.
     handshake: Option<capacity::Place>,
+    /// Likewise.
+    from_source: Option<capacity::FromSource>,
     /// The address that a load balancer's caller reached, by its PROXY header.
     reached: Option<SocketAddr>,
 }
@@ -115,6 +119,8 @@ struct Admitted {
     permit: Permit,
     ends: Ends,
     registered: Registered,
+    /// What its peer's budgets are charged with.
+    in_use: Option<Box<InUse>>,
 }
 
 /// Serves one accepted connection to its end, and records it. A drain waits for it from this call on, before it is
@@ -183,14 +189,15 @@ async fn admit(
         listener: &listener,
         draft,
         handshake: Some(handshake),
+        from_source: None,
         reached: None,
     };
     let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
         Direction::Outbound => outbound::serve(&mut serving, stream).await,
     };
-    // One that was refused without a handshake still has its place there.
-    drop(serving.handshake.take());
+    // One that was refused without a handshake still has its places there.
+    drop((serving.handshake.take(), serving.from_source.take()));
     let draft = serving.draft;
     match admitted {
         Ok(admitted) => Ok(Open::new(admitted, draft, &worker, &listener, place, counted)),
@@ -256,7 +263,7 @@ impl Serving<'_> {
                 check: None,
             }),
         };
-        self.handshake = None;
+        (self.handshake, self.from_source) = (None, None);
         match &result {
             Ok(established) => {
                 let kind = if established.resumed {

@@ -70,6 +70,10 @@ impl Decision {
         self.rule = terms.rule.clone();
         self.description = terms.description.clone();
         self.audited.clone_from(&terms.audited);
+        self.budget = terms
+            .rule
+            .clone()
+            .filter(|_| terms.reason == Some(Reason::OverBudget));
         self.candidate = terms.candidate.as_deref().map(|said| {
             Box::new(Candidate {
                 verdict: said.verdict,
@@ -111,9 +115,7 @@ impl Serving<'_> {
     pub(super) fn decided(&mut self, decision: Decision) -> Arc<Decision> {
         let decision = Arc::new(decision);
         if decision.kind == Kind::Admission {
-            self.listener
-                .metrics
-                .decided(decision.rule.as_deref(), decision.verdict);
+            self.listener.metrics.decided(&decision);
         }
         self.draft.decision = Some(decision.clone());
         self.worker

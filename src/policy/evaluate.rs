@@ -171,6 +171,16 @@ impl Policy {
         self.budgets.of(listener, peer).into_iter()
     }
 
+    /// The budgets at a listener, whoever the peer is, in the order of the files.
+    pub fn budgets_at(&self, listener: &str) -> impl Iterator<Item = &Arc<Budget>> {
+        let at = self
+            .budgets
+            .list
+            .iter()
+            .filter(move |compiled| compiled.is_about(listener));
+        at.map(|compiled| &compiled.budget)
+    }
+
     /// All budgets, in the order of the files.
     pub fn all_budgets(&self) -> impl Iterator<Item = &Arc<Budget>> {
         self.budgets.list.iter().map(|compiled| &compiled.budget)

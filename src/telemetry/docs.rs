@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::metrics::{Document, Exposition, Flow, InForce, Metrics, ReloadResult};
-use crate::record::{Direction, Divergence, HandshakeKind, Outcome, Reason, RenewalResult, Verdict};
+use crate::record::{Direction, Divergence, HandshakeKind, Kind, Outcome, Reason, RenewalResult, Verdict};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
 
@@ -43,6 +43,7 @@ fn closed_sets_are_documented_whole_and_in_order() {
     }
     assert_eq!(words("### direction"), list(Direction::ALL, Direction::as_str));
     assert_eq!(words("### verdict"), list(Verdict::ALL, Verdict::as_str));
+    assert_eq!(words("### decision kind"), list(Kind::ALL, Kind::as_str));
     assert_eq!(words("### result"), list(Outcome::ALL, Outcome::as_str));
     assert_eq!(words("### reason"), list(Reason::ALL, Reason::as_str));
     assert_eq!(words("### kind"), list(HandshakeKind::ALL, HandshakeKind::as_str));
@@ -65,6 +66,7 @@ fn closed_sets_are_documented_whole_and_in_order() {
 #[test]
 fn fields_of_a_record_are_documented_whole_and_in_order() {
     assert_eq!(words("### Connections"), super::log::CONNECTION_FIELDS);
+    assert_eq!(words("## Decisions"), crate::record::decision::FIELDS);
 }
 
 #[test]
@@ -96,4 +98,17 @@ fn metrics_are_documented_whole() {
         }
     }
     assert_eq!(told, documented.iter().map(String::as_str).collect());
+}
+
+/// The bounds that the page tells.
+#[test]
+fn bounds_are_documented_as_they_are() {
+    use super::decisions::{MAX_KEPT, MAX_KEPT_BYTES, SUBSCRIBER_QUEUE};
+    for bound in [
+        format!("the last {MAX_KEPT}"),
+        format!("larger than {} MiB together", MAX_KEPT_BYTES >> 20),
+        format!("the oldest beyond {SUBSCRIBER_QUEUE}"),
+    ] {
+        assert!(DOCS.contains(&bound), "{bound}");
+    }
 }

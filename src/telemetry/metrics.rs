@@ -44,6 +44,8 @@ pub struct Metrics {
     expiries: Arc<Expiries>,
     /// SVIDs published after the first one.
     pub svid_rotations: Counter,
+    /// Verdicts that did not reach their file.
+    pub decisions_dropped: Counter,
     workload_api_connected: Gauge,
     reloads: Reloads,
     documents: Arc<Documents>,
@@ -62,6 +64,12 @@ impl Metrics {
             "svid_rotations",
             "SVIDs taken into use after the first one",
             svid_rotations.clone(),
+        );
+        let decisions_dropped = Counter::default();
+        registry.register(
+            "decisions_dropped",
+            "Verdicts that did not reach `telemetry.decisions.file`",
+            decisions_dropped.clone(),
         );
         let workload_api_connected = Gauge::default();
         registry.register(
@@ -91,6 +99,7 @@ impl Metrics {
             listeners_change: Mutex::new(()),
             expiries,
             svid_rotations,
+            decisions_dropped,
             workload_api_connected,
             reloads: Reloads::new(&reload),
             documents,

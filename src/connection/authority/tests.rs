@@ -624,3 +624,111 @@ async fn a_new_bundle_moves_the_end_of_the_chain_with_its_authority() {
         assert_eq!(told(&partner), end, "{first:?} renewed for {second:?}");
     }
 }
+
+impl World {
+    /// The verdicts so far: what they are about, whether they have their effect, and who tells of them.
+    fn verdicts(&self) -> Vec<(Reason, bool, LogLine)> {
+        let told = self.told.0.lock().unwrap();
+        told.iter()
+            .map(|(verdict, line)| {
+                assert_eq!(verdict.kind, crate::record::Kind::OpenConnection);
+                assert_eq!(verdict.verdict, crate::record::Verdict::Deny);
+                crate::record::decision::tests::must_fit_the_schema(&serde_json::to_value(verdict).unwrap());
+                (verdict.reason.unwrap(), verdict.enforced, *line)
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_ends_by_one_verdict() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let web = world.connect(WEB, HOUR);
+    world.policy(&format!(
+        "rules: [{{name: p, action: allow, from: ['{PARTNER}']}}]"
+    ));
+    for _ in 0..3 {
+        authority.look().await;
+        world.policy("rules: []");
+    }
+    assert_eq!(
+        world.verdicts(),
+        [(Reason::PolicyChange, true, LogLine::OfConnection)]
+    );
+    let order = web.entry.order().unwrap();
+    let verdict = order.decision.as_ref().unwrap();
+    assert_eq!(*verdict, world.told.0.lock().unwrap()[0].0);
+    assert_eq!(
+        (order.reason, verdict.policy_generation),
+        (Reason::PolicyChange, 2)
+    );
+    assert_eq!(verdict.nearest.as_ref().unwrap().unmet[0].condition, "from");
+    assert!(
+        verdict
+            .detail
+            .as_ref()
+            .unwrap()
+            .contains("the nearest is rule `p`"),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_lives_on_has_a_verdict_without_effect_for_each_cause() {
+    let world = World::new(OpenConnections {
+        on_policy_change: OnChange::Log,
+        on_expiry: OnChange::Log,
+        ..OpenConnections::default()
+    });
+    let mut authority = Authority::new(world.live.clone());
+    let _web = world.connect(WEB, HOUR / 2);
+    world.policy("rules: []");
+    authority.look().await;
+    world.policy("rules: []");
+    authority.look().await;
+    world.pass(HOUR / 2);
+    authority.look().await;
+    assert_eq!(
+        world.verdicts(),
+        [
+            (Reason::PolicyChange, false, LogLine::Own),
+            (Reason::PeerExpired, false, LogLine::Own)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_drains_is_told_of_once_and_ends_by_that_verdict() {
+    let world = World::new(OpenConnections {
+        on_policy_change: OnChange::Drain(Duration::from_secs(30)),
+        ..OpenConnections::default()
+    });
+    let mut authority = Authority::new(world.live.clone());
+    let web = world.connect(WEB, HOUR);
+    world.policy("rules: []");
+    authority.look().await;
+    world.policy("rules: []");
+    authority.look().await;
+    tokio::time::advance(Duration::from_secs(30)).await;
+    authority.look().await;
+    assert_eq!(world.verdicts(), [(Reason::PolicyChange, true, LogLine::Own)]);
+    let order = web.entry.order().unwrap();
+    assert_eq!(
+        order.decision.as_ref().unwrap().id,
+        world.told.0.lock().unwrap()[0].0.id
+    );
+}
+
+/// A bundle that does not vouch for a peer any more is explained as a refused handshake is.
+#[tokio::test]
+async fn a_chain_that_fails_anew_names_the_check() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let partner = world.connect(PARTNER, HOUR);
+    world.identity(OWN, HOUR, &[]);
+    authority.look().await;
+    let order = partner.entry.order().unwrap();
+    let check = order.decision.as_ref().unwrap().check.as_ref().unwrap();
+    assert_eq!(check.standard, "SPIFFE-ID 3.1");
+}

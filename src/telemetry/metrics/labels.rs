@@ -1,9 +1,11 @@
 //! The label sets, and the families that have one series for each listener.
 
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::CounterWithExemplar;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -11,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::divergences::Divergences;
 use super::listener::Flow;
-use crate::record::{HandshakeKind, Reason, RenewalResult, Verdict};
+use crate::record::{DecisionId, HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The families that have one series for each listener.
 #[derive(Clone)]
@@ -22,7 +24,7 @@ pub(super) struct Families {
     pub(super) handshake: Family<ListenerLabels, Histogram>,
     pub(super) handshakes: Family<HandshakeLabels, Counter>,
     pub(super) renewals: Family<RenewalLabels, Counter>,
-    pub(super) decisions: Family<DecisionLabels, Counter>,
+    pub(super) decisions: Family<DecisionLabels, DecisionCounter>,
     pub(super) divergences: Divergences,
 }
 
@@ -71,6 +73,24 @@ impl Families {
             families.decisions.clone(),
         );
         families
+    }
+}
+
+/// Counts decisions, and names the last one.
+pub(super) type DecisionCounter = CounterWithExemplar<DecisionExemplar>;
+
+/// The verdict that an exemplar names: at most 46 characters of the 128 that OpenMetrics allows.
+#[derive(Clone, Debug, EncodeLabelSet)]
+pub(super) struct DecisionExemplar {
+    pub(super) decision_id: IdLabel,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IdLabel(pub(super) DecisionId);
+
+impl EncodeLabelValue for IdLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        write!(encoder, "{}", self.0)
     }
 }
 

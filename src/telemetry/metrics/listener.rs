@@ -11,8 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::labels::{DecisionLabels, Families, ListenerLabels};
-use crate::record::{Direction, Divergence, HandshakeKind, Reason, RenewalResult, Verdict};
+use super::labels::{DecisionCounter, DecisionExemplar, DecisionLabels, Families, IdLabel, ListenerLabels};
+use crate::record::{Decision, Direction, Divergence, HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The `rule` label of a decision whose rule is not in force any more (the policy was replaced in between).
 pub const OTHER_RULE: &str = "(other)";
@@ -103,10 +103,10 @@ impl ListenerMetrics {
         }
     }
 
-    /// Counts one decision of authorization. `rule` is `None` where no rule decided; [`Verdict::None`] is no
-    /// decision and not counted.
-    pub fn decided(&self, rule: Option<&str>, verdict: Verdict) {
-        self.decisions.load().count(rule, verdict);
+    /// Counts one decision of authorization, which becomes its series' exemplar: a lock of that series, held for a few
+    /// stores. [`Verdict::None`] is no decision and not counted.
+    pub fn decided(&self, decision: &Decision) {
+        self.decisions.load().count(decision);
     }
 
     /// Counts one decision that the candidate policy would make otherwise, with the rules that decide in both.
@@ -217,12 +217,12 @@ struct Decisions {
 
 #[derive(Default)]
 struct PerVerdict {
-    allow: Option<Counter>,
-    deny: Option<Counter>,
+    allow: Option<DecisionCounter>,
+    deny: Option<DecisionCounter>,
 }
 
 impl PerVerdict {
-    const fn counter(&self, verdict: Verdict) -> Option<&Counter> {
+    const fn counter(&self, verdict: Verdict) -> Option<&DecisionCounter> {
         match verdict {
             Verdict::Allow => self.allow.as_ref(),
             Verdict::Deny => self.deny.as_ref(),
@@ -234,7 +234,7 @@ impl PerVerdict {
 impl Decisions {
     fn new<'a>(
         labels: &ListenerLabels,
-        family: &Family<DecisionLabels, Counter>,
+        family: &Family<DecisionLabels, DecisionCounter>,
         rules: impl IntoIterator<Item = (&'a str, Verdict)>,
     ) -> Self {
         let mut by_rule = HashMap::<Arc<str>, PerVerdict>::new();
@@ -256,10 +256,14 @@ impl Decisions {
         Self { by_rule }
     }
 
-    fn count(&self, rule: Option<&str>, verdict: Verdict) {
-        let counter = |rule| self.by_rule.get(rule).and_then(|c| c.counter(verdict));
-        if let Some(counter) = counter(rule.unwrap_or("")).or_else(|| counter(OTHER_RULE)) {
-            counter.inc();
+    fn count(&self, decision: &Decision) {
+        let rule = decision.rule.as_deref().unwrap_or("");
+        let counter = |rule| self.by_rule.get(rule).and_then(|c| c.counter(decision.verdict));
+        if let Some(counter) = counter(rule).or_else(|| counter(OTHER_RULE)) {
+            let exemplar = DecisionExemplar {
+                decision_id: IdLabel(decision.id),
+            };
+            counter.inc_by(1, Some(exemplar), Some(decision.time));
         }
     }
 

@@ -138,17 +138,42 @@ fn the_same_listener_gives_the_same_handles() {
     assert!(lines(&metrics, "svidecar_").iter().all(|l| !l.contains("orders")));
 }
 
+fn decision(rule: Option<&str>, verdict: Verdict) -> crate::record::Decision {
+    crate::record::Decision {
+        rule: rule.map(Into::into),
+        verdict,
+        ..crate::record::decision::tests::bare()
+    }
+}
+
+#[test]
+fn a_counted_decision_is_the_exemplar_of_its_series() {
+    let metrics = Metrics::new(None);
+    let listener = metrics.listener(&"orders".into(), Direction::Inbound);
+    listener.set_rules([("web", Verdict::Allow)]);
+    listener.decided(&decision(Some("web"), Verdict::Allow));
+    let series =
+        "svidecar_authorization_decisions_total{listener=\"orders\",rule=\"web\",verdict=\"allow\"} 1";
+    let open = metrics.encode(Exposition::OpenMetrics);
+    let line = open.lines().find(|l| l.starts_with(series)).unwrap();
+    assert_eq!(
+        line,
+        format!("{series} # {{decision_id=\"4f2a90c1d3e7-1\"}} 1.0 1.5")
+    );
+    assert_eq!(lines(&metrics, series), [series]);
+}
+
 #[test]
 fn decisions_have_series_for_configured_rules_only() {
     let metrics = Metrics::new(None);
     let listener = metrics.listener(&"orders".into(), Direction::Inbound);
     listener.set_rules([("web", Verdict::Allow), ("ban", Verdict::Deny)]);
-    listener.decided(Some("web"), Verdict::Allow);
-    listener.decided(Some("ban"), Verdict::Deny);
-    listener.decided(None, Verdict::Deny);
-    listener.decided(None, Verdict::None);
+    listener.decided(&decision(Some("web"), Verdict::Allow));
+    listener.decided(&decision(Some("ban"), Verdict::Deny));
+    listener.decided(&decision(None, Verdict::Deny));
+    listener.decided(&decision(None, Verdict::None));
     for n in 0..1000 {
-        listener.decided(Some(&format!("gone-{n}")), Verdict::Allow);
+        listener.decided(&decision(Some(&format!("gone-{n}")), Verdict::Allow));
     }
     let expected = |rule: &str, verdict: &str, count: u32| {
         format!(
@@ -281,6 +306,7 @@ fn single_values_are_there_from_the_start() {
         "svidecar_policy_reload_total{document=\"candidate\",result=\"failure\"} 0",
         "svidecar_policy_generation 4",
         "svidecar_log_lines_dropped_total 0",
+        "svidecar_decisions_dropped_total 0",
         "# TYPE process_cpu_seconds_total counter",
         "# TYPE process_open_fds gauge",
         "# TYPE svidecar_build_info gauge",

@@ -125,7 +125,7 @@ async fn data_before_an_end_arrives_though_the_peer_is_gone() {
         mut app,
     } = Bench::new(true, Some(4096)).await;
     // No more than the kernel has taken in when the peer goes: what is still in the peer's own socket is lost with it.
-    let said = pattern(50_000);
+    let said = pattern(30_000);
     app.shutdown().await.unwrap();
     let whole = async {
         peer.write_all(&said).await.unwrap();
