@@ -29,6 +29,7 @@ mod handshake_outbound;
 mod identity;
 mod lifecycle;
 mod limits;
+mod many;
 mod open_connections;
 mod policy;
 mod proxy_protocol;
