@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, Listener, Settings};
 use crate::config::{self, Environment};
-use crate::policy::Policy;
+use crate::policy::{Policy, Surroundings};
 use crate::reload::{self, Fingerprint};
 use crate::sys::bind::{self, BindError, Listening};
 use crate::yaml::Diagnostic;
@@ -125,7 +125,14 @@ pub fn load_policy(
     now: SystemTime,
 ) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
     match &settings.policy.path {
-        Some(path) => crate::policy::load(path, &config::listener_names(&settings.listeners), now),
+        Some(path) => {
+            let names = config::listener_names(&settings.listeners);
+            let surroundings = Surroundings {
+                listeners: Some(&names),
+                own_trust_domain: settings.identity.trust_domain.as_ref(),
+            };
+            crate::policy::load(path, surroundings, now)
+        }
         None => Ok((Policy::deny_all(), Vec::new())),
     }
 }

@@ -11,7 +11,7 @@ use crate::authorize::PolicyView;
 use crate::config::settings::{Listener, ListenerKind};
 use crate::connection::registry::lock;
 use crate::lifecycle::readiness::Condition;
-use crate::policy::{Action, Policy};
+use crate::policy::{Action, Admission, Policy};
 use crate::record::Verdict;
 use crate::reload::{self, Fingerprint};
 use crate::telemetry::metrics::{ListenerMetrics, ReloadResult};
@@ -49,7 +49,7 @@ pub(super) async fn follow(control: Arc<Control>, path: PathBuf, mut seen: Finge
                     tracing::warn!("{}", warning.summary());
                 }
                 control.metrics.policy_reloaded(ReloadResult::Success);
-                if policy.content_hash() == control.live.policy().policy.content_hash() {
+                if policy.content_hash() == control.live.policy().admission.policy.content_hash() {
                     tracing::info!(generation, "the policy was read again and has not changed");
                     control.show_policy(&[]);
                 } else {
@@ -82,7 +82,7 @@ impl Control {
         self.metrics.set_policy_generation(generation);
         self.live.set_policy(PolicyView {
             generation,
-            policy,
+            admission: Admission::new(Arc::new(policy), Arc::default()),
             mode: self.settings.policy.mode,
             since: self.clock.now(),
         });
@@ -97,7 +97,7 @@ impl Control {
             .filter(|p| p.is_error())
             .map(|p| p.summary())
             .collect();
-        let rules = counted(view.policy.rules().len(), "rule");
+        let rules = counted(view.admission.policy.rules().len(), "rule");
         let detail = match problems.first() {
             None => format!("generation {}, {rules}", view.generation),
             Some(first) => format!(

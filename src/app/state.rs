@@ -74,8 +74,8 @@ impl AdminState for View {
             "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
             "path": self.policy_path,
             "since": rfc3339(view.since),
-            "content_hash": view.policy.content_hash(),
-            "rules": view.policy.rules().iter().map(rule).collect::<Vec<_>>(),
+            "content_hash": view.admission.policy.content_hash(),
+            "rules": view.admission.policy.rules().iter().map(rule).collect::<Vec<_>>(),
             "last_reload": reload.map(|reload| json!({
                 "at": rfc3339(reload.at),
                 "result": if reload.problems.is_empty() { "success" } else { "failure" },

@@ -8,7 +8,7 @@ use super::{EXIT_GOOD, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::Settings;
 use crate::config::{self, Environment};
-use crate::policy::{self, Policy};
+use crate::policy::{self, Policy, Surroundings};
 use crate::record::Direction;
 use crate::yaml::{Diagnostic, counted};
 
@@ -63,7 +63,17 @@ pub fn check(
     let mut examined = config::examine(config, environment);
     let policy = match examined.policy_path.take() {
         // Without all the names nothing can be said of a rule's `to`; the rest of the policy is still checked.
-        Some(path) => policy::examine(&path, examined.listeners.as_deref(), now).map(Some),
+        Some(path) => {
+            let own = examined
+                .settings
+                .as_ref()
+                .and_then(|s| s.identity.trust_domain.as_ref());
+            let surroundings = Surroundings {
+                listeners: examined.listeners.as_deref(),
+                own_trust_domain: own,
+            };
+            policy::load(&path, surroundings, now).map(Some)
+        }
         None => Ok(None),
     };
     let mut found = std::mem::take(&mut examined.diagnostics);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::output::{print, report};
@@ -9,7 +10,7 @@ use super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{ListenerName, Settings};
 use crate::config::{self, Environment};
-use crate::policy::{self, Explanation, Facts, Policy};
+use crate::policy::{self, Admission, CertificateFacts, DenyList, Explanation, Facts, Policy, Surroundings};
 use crate::record::{Direction, Verdict};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::yaml::{Diagnostic, closest, one_of};
@@ -123,8 +124,10 @@ pub fn explain(
         peer: &peer,
         source: args.source,
         own_trust_domain: &own,
+        certificate: Some(CertificateFacts::unlisted(now)),
     };
-    Ok((policy.explain(&facts, now), warnings))
+    let admission = Admission::new(Arc::new(policy), Arc::new(DenyList::empty()));
+    Ok((admission.explain(&facts, now), warnings))
 }
 
 fn files(
@@ -145,7 +148,11 @@ fn files(
         return Ok((settings, Policy::deny_all(), warnings));
     };
     let names = config::listener_names(&settings.listeners);
-    let (policy, more) = policy::load(policy_path, &names, now).map_err(ExplainError::Files)?;
+    let surroundings = Surroundings {
+        listeners: Some(&names),
+        own_trust_domain: settings.identity.trust_domain.as_ref(),
+    };
+    let (policy, more) = policy::load(policy_path, surroundings, now).map_err(ExplainError::Files)?;
     warnings.extend(more);
     Ok((settings, policy, warnings))
 }

@@ -156,6 +156,10 @@ pub struct ListenerName {
     pub name: Arc<str>,
     /// Which way it faces: policies decide about inbound ones.
     pub direction: Direction,
+    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one.
+    pub port: Option<u16>,
+    /// The trust domains accepted beside our own; `None` when that is not known, and any is accepted.
+    pub trust: Option<Vec<TrustDomain>>,
 }
 
 /// The names that a policy is compiled for.
@@ -166,6 +170,11 @@ pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
         .map(|l| ListenerName {
             name: Arc::clone(&l.name),
             direction: l.direction(),
+            port: match &l.listen {
+                Address::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
+                Address::Unix(_) => None,
+            },
+            trust: None,
         })
         .collect()
 }

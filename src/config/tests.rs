@@ -105,7 +105,8 @@ fn every_example_in_the_repository_is_good() {
             let names = listener_names(&settings.listeners);
             let now = std::time::SystemTime::UNIX_EPOCH;
             let (policy, warnings) =
-                crate::policy::load(policy, &names, now).unwrap_or_else(|f| panic!("{f:#?}"));
+                crate::policy::load(policy, crate::policy::Surroundings::of(&names), now)
+                    .unwrap_or_else(|f| panic!("{f:#?}"));
             assert_eq!(warnings, []);
             assert!(!policy.rules().is_empty());
         }

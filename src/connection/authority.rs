@@ -40,7 +40,7 @@ struct Authority {
     live: Arc<Live>,
     identity: Arc<IdentityView>,
     policy: Arc<PolicyView>,
-    next_rule_expiry: Option<SystemTime>,
+    next_rule_change: Option<SystemTime>,
     /// When the last scan was; a clock that went backwards since makes us scan again.
     scanned_at: SystemTime,
     /// Connections that were given time to end by themselves, and until when.
@@ -50,12 +50,12 @@ struct Authority {
 impl Authority {
     fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
-        let next_rule_expiry = policy.policy.next_expiry(now);
+        let next_rule_change = policy.admission.next_change(now);
         Self {
             live,
             identity,
             policy,
-            next_rule_expiry,
+            next_rule_change,
             scanned_at: now,
             draining: HashMap::new(),
         }
@@ -67,12 +67,12 @@ impl Authority {
         let due = |time: Option<SystemTime>| time.is_some_and(|time| time <= now);
         let must_scan = !Arc::ptr_eq(&identity, &self.identity)
             || !Arc::ptr_eq(&policy, &self.policy)
-            || due(self.next_rule_expiry)
+            || due(self.next_rule_change)
             || due(self.live.registry.earliest_expiry())
             || now < self.scanned_at
             || self.draining.values().any(|deadline| *deadline <= Instant::now());
         if must_scan {
-            self.next_rule_expiry = policy.policy.next_expiry(now);
+            self.next_rule_change = policy.admission.next_change(now);
             self.identity = identity;
             self.policy = policy;
             self.scanned_at = now;
@@ -279,13 +279,14 @@ fn judge_policy(
         IdentityView::Held(context) => &context.material.svid.id,
         IdentityView::Missing { .. } => &entry.own.id,
     };
-    let who = authorize::Inbound {
+    let facts = authorize::Facts {
         listener: &entry.listener.name,
         peer: &entry.peer.id,
         source: entry.peer_addr.ip(),
         own_trust_domain: own.trust_domain(),
+        certificate: Some(super::certificate(&entry.peer)),
     };
-    let Err(denial) = authorize::inbound(policy, &who, now) else {
+    let Err(denial) = authorize::inbound(policy, &facts, now) else {
         entry.admitted_under.store(policy.generation, Ordering::Relaxed);
         return None;
     };

@@ -107,13 +107,14 @@ async fn admitted_or_not(
 
 fn authorize(serving: &Serving<'_>, context: &Context, peer: &VerifiedPeer) -> Result<Permit, Denial> {
     let live = &serving.worker.live;
-    let who = authorize::Inbound {
+    let facts = authorize::Facts {
         listener: &serving.listener.settings.name,
         peer: &peer.id,
         source: serving.draft.peer_addr.ip(),
         own_trust_domain: context.material.svid.id.trust_domain(),
+        certificate: Some(super::certificate(peer)),
     };
-    let result = authorize::inbound(&live.policy(), &who, live.clock.now());
+    let result = authorize::inbound(&live.policy(), &facts, live.clock.now());
     let decision = match &result {
         Ok(permit) => permit.decision(),
         Err(denial) => &denial.decision,

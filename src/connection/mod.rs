@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use rustls::AlertDescription;
 use tokio::time::timeout;
 
-use crate::authorize::Permit;
+use crate::authorize::{CertificateFacts, Permit};
 use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
@@ -33,6 +33,7 @@ use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
 use crate::tls::handshake::{Established, Failure};
 use crate::tls::session::Session;
+use crate::tls::verify::VerifiedPeer;
 use crate::upstream::resolve::Resolver;
 use draft::Draft;
 use live::{IdentityView, Live};
@@ -137,6 +138,15 @@ struct Left {
     linger: Option<Stream>,
     /// The place it takes until that is closed.
     place: Option<capacity::Place>,
+}
+
+/// What authorization asks of a peer's certificate.
+fn certificate(peer: &VerifiedPeer) -> CertificateFacts<'_> {
+    CertificateFacts {
+        serial: &peer.serial,
+        key_hash: &peer.key_hash,
+        issued: peer.issued,
+    }
 }
 
 /// All that comes before the relay.

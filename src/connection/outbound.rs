@@ -63,7 +63,8 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
 
     // May they? The authority's view, and the permit that forwarding asks for.
     let checked = serving.recheck(&registered).and_then(|()| {
-        authorize::outbound(&settings.kind, &peer.id).map_err(|denial| {
+        let view = serving.worker.live.policy();
+        authorize::outbound(&view, &settings.kind, &peer.id, &super::certificate(&peer)).map_err(|denial| {
             serving.draft.decision = Some(denial.decision);
             Ending::with(denial.reason, denial.detail)
         })

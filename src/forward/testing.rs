@@ -15,7 +15,7 @@ use tokio_rustls::TlsStream;
 
 use super::meter::{Meter, Traffic};
 use crate::authorize::{self, Permit};
-use crate::config::settings::{ListenerKind, Target};
+use crate::config::settings::{ListenerKind, PolicyMode, Target};
 use crate::record::Direction;
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::Metrics;
@@ -53,7 +53,11 @@ pub(super) fn permit() -> Permit {
         peer: vec!["spiffe://example.org/**".parse().unwrap()],
         sni: None,
     };
-    authorize::outbound(&kind, &crate::spiffe::SpiffeId::new(THEIR_ID).unwrap()).unwrap()
+    let now = std::time::SystemTime::UNIX_EPOCH;
+    let view = authorize::PolicyView::deny_all(PolicyMode::Enforce, now);
+    let peer = crate::spiffe::SpiffeId::new(THEIR_ID).unwrap();
+    let certificate = authorize::CertificateFacts::unlisted(now);
+    authorize::outbound(&view, &kind, &peer, &certificate).unwrap()
 }
 
 /// A meter of an inbound connection, and what it counts.

@@ -7,23 +7,46 @@ use std::time::SystemTime;
 
 use super::evaluate::Policy;
 use super::file::{RuleFile, WrittenRule};
-use super::rule::{Peers, Rule};
+use super::ids::IdSet;
+use super::rule::Rule;
 use crate::config::ListenerName;
 use crate::record::Direction;
-use crate::spiffe::IdPattern;
+use crate::spiffe::TrustDomain;
 use crate::yaml::{Diagnostic, Findings, Place, closest, one_of};
 
-/// Compiles the files of one policy, in the order in which they are given. Without `listeners`, what rules say in `to`
-/// is not checked.
+/// What of the config a policy is checked against. What is not known is not checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The listeners that rules may name.
+    pub listeners: Option<&'a [ListenerName]>,
+    /// The trust domain of our own SVID, where the config says it.
+    pub own_trust_domain: Option<&'a TrustDomain>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// That of a config whose own trust domain is not known before an identity is.
+    #[must_use]
+    pub const fn of(listeners: &'a [ListenerName]) -> Self {
+        Self {
+            listeners: Some(listeners),
+            own_trust_domain: None,
+        }
+    }
+}
+
+/// Compiles the files of one policy, in the order in which they are given.
 ///
 /// # Errors
 /// All findings in all files, when one of them is an error.
 pub fn compile(
     files: Vec<RuleFile>,
-    listeners: Option<&[ListenerName]>,
+    surroundings: Surroundings<'_>,
     now: SystemTime,
 ) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let content_hash = content_hash(&files);
+    let Surroundings { listeners, .. } = surroundings;
+    let parts = files.iter();
+    let content_hash =
+        content_hash(parts.map(|file| (file.findings.file().as_bytes(), file.text.as_bytes())));
     let mut names: HashMap<Arc<str>, (Arc<str>, u32)> = HashMap::new();
     let mut rules = Vec::new();
     let mut diagnostics = Vec::new();
@@ -46,7 +69,7 @@ pub fn compile(
     if errors > 0 {
         Err(diagnostics)
     } else {
-        Ok((Policy::new(rules, content_hash), diagnostics))
+        Ok((Policy::new(rules, listeners, content_hash), diagnostics))
     }
 }
 
@@ -114,41 +137,25 @@ fn translate(rule: WrittenRule, file: Arc<str>) -> Rule {
     let Place { line, .. } = rule.name.1;
     Rule {
         name: rule.name.0,
+        description: rule.description,
         action: rule.action,
         to: rule
             .to
             .map(|names| names.into_iter().map(|(name, _)| name).collect()),
-        from: rule.from.map(split),
+        from: rule.from.map(IdSet::new),
         source: rule.source.map(Into::into),
+        not_before: rule.not_before.map(|(at, _)| at),
         expires: rule.expires.map(|(at, _)| at),
         file,
         line,
     }
 }
 
-fn split(written: Vec<IdPattern>) -> Peers {
-    let mut exact = HashSet::new();
-    let mut patterns = Vec::new();
-    for pattern in &written {
-        match pattern.as_exact() {
-            Some(id) => {
-                exact.insert(id);
-            }
-            None => patterns.push(pattern.clone()),
-        }
-    }
-    Peers {
-        exact,
-        patterns: patterns.into(),
-        written: written.into(),
-    }
-}
-
 /// SHA-256 over each file's name and text, each preceded by its length so that no two sets of files look alike.
-fn content_hash(files: &[RuleFile]) -> String {
+pub(super) fn content_hash<'f>(files: impl Iterator<Item = (&'f [u8], &'f [u8])>) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for file in files {
-        for part in [file.findings.file().as_bytes(), file.text.as_bytes()] {
+    for (name, text) in files {
+        for part in [name, text] {
             let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
             context.update(&length.to_be_bytes());
             context.update(part);

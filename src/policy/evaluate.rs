@@ -1,42 +1,15 @@
 //! Deciding: one function of a policy, the facts of a connection, and the time.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::budget::Budget;
+use super::facts::Facts;
 use super::rule::{Action, Rule};
-use crate::record::Reason;
+use crate::config::ListenerName;
+use crate::record::Direction;
 use crate::spiffe::{SpiffeId, TrustDomain};
-
-/// What is known of a connection when it asks to be admitted. The peer's ID is one that TLS has verified.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// The inbound listener that it reached.
-    pub listener: &'a str,
-    /// Who it is.
-    pub peer: &'a SpiffeId,
-    /// Where it comes from; `None` on a unix socket.
-    pub source: Option<IpAddr>,
-    /// The trust domain of our own SVID.
-    pub own_trust_domain: &'a TrustDomain,
-}
-
-/// The answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Decision {
-    /// Whether the peer is admitted.
-    pub allow: bool,
-    /// The rule that decided: the first matching deny rule, else the first matching allow rule.
-    pub rule: Option<Arc<str>>,
-    /// Why not, when `allow` is false: [`Reason::DenyRule`] or [`Reason::NoAllowRule`]. [`Reason::Finished`] otherwise.
-    pub reason: Reason,
-    /// The audit rules that match. Usually empty, which allocates nothing.
-    pub audited: Vec<Arc<str>>,
-    /// When the rule that admitted the peer ends. Ask again then: another may admit it still.
-    pub expires: Option<SystemTime>,
-}
 
 /// A compiled policy. Immutable: a change makes a new one.
 #[derive(Debug)]
@@ -46,6 +19,9 @@ pub struct Policy {
     by_listener: HashMap<Arc<str>, Index>,
     /// For a listener that no rule names: the rules that are about all.
     any_listener: Index,
+    /// What each inbound listener accepts beside our own trust domain; `None` inside: anything. `None` for a policy
+    /// that was compiled without knowing the listeners.
+    trust: Option<HashMap<Arc<str>, Option<Box<[TrustDomain]>>>>,
     content_hash: Box<str>,
 }
 
@@ -62,11 +38,11 @@ impl Policy {
     /// The policy that stands in until one is loaded: nothing is admitted.
     #[must_use]
     pub fn deny_all() -> Self {
-        Self::new(Vec::new(), String::new())
+        Self::new(Vec::new(), None, String::new())
     }
 
     /// Indexes rules that were checked.
-    pub(super) fn new(rules: Vec<Rule>, content_hash: String) -> Self {
+    pub(super) fn new(rules: Vec<Rule>, listeners: Option<&[ListenerName]>, content_hash: String) -> Self {
         let mut by_listener: HashMap<Arc<str>, Index> = HashMap::new();
         for name in rules.iter().filter_map(|rule| rule.to.as_deref()).flatten() {
             by_listener.entry(Arc::clone(name)).or_default();
@@ -93,12 +69,13 @@ impl Policy {
             rules: rules.into(),
             by_listener,
             any_listener,
+            trust: listeners.map(trust),
             content_hash: content_hash.into(),
         }
     }
 
-    /// Decides about a connection: denied unless an allow rule matches and no deny rule does.
-    pub fn evaluate(&self, facts: &Facts<'_>, now: SystemTime) -> Decision {
+    /// The rule that decides and the audit rules that match.
+    pub(super) fn decide(&self, facts: &Facts<'_>, now: SystemTime) -> (Option<&Rule>, Vec<&Rule>) {
         let mut allowed: Option<&Rule> = None;
         let mut denied: Option<&Rule> = None;
         let mut audited = Vec::new();
@@ -108,7 +85,7 @@ impl Policy {
                 Action::Deny => &mut denied,
                 Action::Audit => {
                     if rule.first_unmet(facts, now).is_none() {
-                        audited.push(Arc::clone(&rule.name));
+                        audited.push(rule);
                     }
                     continue;
                 }
@@ -117,27 +94,42 @@ impl Policy {
                 *earlier = Some(rule);
             }
         }
-        let (allow, rule, reason) = match (denied, allowed) {
-            (Some(rule), _) => (false, Some(rule), Reason::DenyRule),
-            (None, Some(rule)) => (true, Some(rule), Reason::Finished),
-            (None, None) => (false, None, Reason::NoAllowRule),
-        };
-        Decision {
-            allow,
-            rule: rule.map(|rule| Arc::clone(&rule.name)),
-            reason,
-            audited,
-            expires: rule.filter(|_| allow).and_then(|rule| rule.expires),
+        (denied.or(allowed), audited)
+    }
+
+    /// What the listener accepts beside our own trust domain, when the peer's is neither.
+    pub(super) fn not_trusted(&self, facts: &Facts<'_>) -> Option<&[TrustDomain]> {
+        let domain = facts.peer.trust_domain();
+        if domain == facts.own_trust_domain {
+            return None;
+        }
+        let accepted = self.trust(facts.listener)?;
+        (!accepted.contains(domain)).then_some(accepted)
+    }
+
+    /// The trust domains that a listener accepts beside our own; `None` when that is not known, and any is accepted.
+    #[must_use]
+    pub fn trust(&self, listener: &str) -> Option<&[TrustDomain]> {
+        match self.trust.as_ref()?.get(listener) {
+            Some(trust) => trust.as_deref(),
+            // No listener that the policy was compiled for: it accepts nobody in particular.
+            None => Some(&[]),
         }
     }
 
-    /// The next instant at which a rule ends, and decisions may change without a new policy.
+    /// The budgets of a peer at a listener, in the order of the files.
+    pub fn budgets(&self, _listener: &str, _peer: &SpiffeId) -> impl Iterator<Item = &Arc<Budget>> {
+        std::iter::empty()
+    }
+
+    /// The next instant at which a rule begins or ends, and decisions may change without a new policy.
     #[must_use]
-    pub fn next_expiry(&self, now: SystemTime) -> Option<SystemTime> {
+    pub fn next_change(&self, now: SystemTime) -> Option<SystemTime> {
         self.rules
             .iter()
-            .filter_map(|rule| rule.expires)
-            .filter(|expires| *expires > now)
+            .flat_map(|rule| [rule.not_before, rule.expires])
+            .flatten()
+            .filter(|at| *at > now)
             .min()
     }
 
@@ -177,12 +169,23 @@ impl Policy {
 impl Index {
     fn add(&mut self, position: usize, rule: &Rule) {
         match &rule.from {
-            Some(from) if from.patterns.is_empty() => {
-                for id in &from.exact {
+            Some(from) if from.patterns().is_empty() => {
+                for id in from.exact() {
                     self.exact.entry(id.clone()).or_default().push(position);
                 }
             }
             _ => self.scan.push(position),
         }
     }
+}
+
+fn trust(listeners: &[ListenerName]) -> HashMap<Arc<str>, Option<Box<[TrustDomain]>>> {
+    listeners
+        .iter()
+        .filter(|listener| listener.direction == Direction::Inbound)
+        .map(|listener| {
+            let trust = listener.trust.as_deref().map(Box::from);
+            (Arc::clone(&listener.name), trust)
+        })
+        .collect()
 }

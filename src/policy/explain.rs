@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::evaluate::{Facts, Policy};
+use super::admission::{Admission, Decider, canonical};
+use super::facts::Facts;
 use super::rule::{Action, Rule, Unmet};
 use crate::record::{Reason, Verdict};
 use crate::yaml::counted;
@@ -22,10 +23,16 @@ pub struct Explanation {
     pub source: Option<String>,
     /// What authorization says.
     pub verdict: Verdict,
-    /// The rule that decided.
+    /// The rule or the entry of the deny list that decided.
     pub rule: Option<Arc<str>>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
     /// Why the peer is denied.
     pub reason: Option<Reason>,
+    /// That in words.
+    pub detail: Option<String>,
+    /// Where nothing allowed the peer: the allow rule that came nearest.
+    pub nearest: Option<Nearest>,
     /// The audit rules that match.
     pub audited: Vec<Arc<str>>,
     /// When the rule that admits the peer ends (RFC 3339).
@@ -34,11 +41,37 @@ pub struct Explanation {
     pub rules: Vec<RuleExplanation>,
 }
 
+/// The allow rule that failed in the fewest conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Nearest {
+    /// Its name.
+    pub rule: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// The line it begins in.
+    pub line: u32,
+    /// Every condition that does not hold.
+    pub unmet: Vec<UnmetCondition>,
+}
+
+/// A condition of a rule that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnmetCondition {
+    /// The field of the rule.
+    pub condition: &'static str,
+    /// The values on both sides, in words.
+    pub detail: String,
+}
+
 /// What one rule said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleExplanation {
     /// Its name.
     pub name: Arc<str>,
+    /// What it says of itself.
+    pub description: Option<Arc<str>>,
     /// What it does with what it matches.
     pub action: Action,
     /// The file it stands in.
@@ -49,51 +82,94 @@ pub struct RuleExplanation {
     pub matches: bool,
     /// Whether it decided.
     pub decided: bool,
-    /// The first condition that does not hold: `to`, `from`, `source` or `expires`.
-    pub condition: Option<&'static str>,
-    /// That condition with the values on both sides, or why a matching rule did not decide.
+    /// Every condition that does not hold, in the order of the documentation.
+    pub unmet: Vec<UnmetCondition>,
+    /// Of a rule that matches: why it did not decide, or what is to be known of its deciding.
     pub detail: Option<String>,
 }
 
-impl Policy {
-    /// Decides as [`Policy::evaluate`] does, and says for every rule what it had to do with it.
+impl Admission {
+    /// Decides as [`Admission::evaluate`] does, and says for every rule what it had to do with it.
     #[must_use]
     pub fn explain(&self, facts: &Facts<'_>, now: SystemTime) -> Explanation {
-        let decision = self.evaluate(facts, now);
-        let rules = self.rules().iter().map(|rule| {
-            let unmet = rule.first_unmet(facts, now);
-            let decided = decision.rule.as_ref() == Some(&rule.name);
-            let (condition, detail) = match unmet {
-                Some(unmet) => (Some(unmet.condition()), Some(unmet.describe(facts))),
-                None => (None, matched(rule, facts, decided, decision.reason)),
-            };
+        let outcome = self.evaluate(facts, now);
+        let decided_by = match outcome.by {
+            Decider::Rule(rule) => Some(rule),
+            _ => None,
+        };
+        let rules = self.policy.rules().iter().map(|rule| {
+            let unmet = unmet(rule, facts, now);
+            let decided = decided_by.is_some_and(|by| std::ptr::eq(by, rule));
             RuleExplanation {
                 name: Arc::clone(&rule.name),
+                description: rule.description.clone(),
                 action: rule.action,
                 file: Arc::clone(&rule.file),
                 line: rule.line,
-                matches: condition.is_none(),
+                matches: unmet.is_empty(),
                 decided,
-                condition,
-                detail,
+                detail: unmet
+                    .is_empty()
+                    .then(|| matched(rule, facts, decided, outcome.reason))
+                    .flatten(),
+                unmet,
             }
         });
         Explanation {
             rules: rules.collect(),
             listener: facts.listener.to_owned(),
             peer: facts.peer.to_string(),
-            source: facts.source.map(|source| source.to_canonical().to_string()),
-            verdict: if decision.allow {
+            source: canonical(facts.source).map(|source| source.to_string()),
+            verdict: if outcome.allow {
                 Verdict::Allow
             } else {
                 Verdict::Deny
             },
-            reason: (!decision.allow).then_some(decision.reason),
-            rule: decision.rule,
-            audited: decision.audited,
-            expires: decision.expires.map(crate::clock::rfc3339),
+            reason: (!outcome.allow).then_some(outcome.reason),
+            detail: (!outcome.allow).then(|| outcome.detail(facts)),
+            nearest: (outcome.reason == Reason::NoAllowRule)
+                .then(|| self.nearest(facts, now))
+                .flatten(),
+            rule: outcome.by.name().cloned(),
+            description: outcome.by.description().cloned(),
+            audited: outcome
+                .audited
+                .iter()
+                .map(|rule| Arc::clone(&rule.name))
+                .collect(),
+            expires: outcome.expires().map(crate::clock::rfc3339),
         }
     }
+
+    /// The allow rule that failed in the fewest conditions, for a peer that nothing allowed.
+    #[must_use]
+    pub fn nearest(&self, facts: &Facts<'_>, now: SystemTime) -> Option<Nearest> {
+        let allow = self
+            .policy
+            .rules()
+            .iter()
+            .filter(|rule| rule.action == Action::Allow);
+        let (unmet, rule) = allow
+            .map(|rule| (unmet(rule, facts, now), rule))
+            .min_by_key(|(unmet, _)| unmet.len())?;
+        Some(Nearest {
+            rule: Arc::clone(&rule.name),
+            description: rule.description.clone(),
+            file: Arc::clone(&rule.file),
+            line: rule.line,
+            unmet,
+        })
+    }
+}
+
+fn unmet(rule: &Rule, facts: &Facts<'_>, now: SystemTime) -> Vec<UnmetCondition> {
+    let unmet = rule.first_unmet(facts, now).into_iter();
+    unmet
+        .map(|unmet| UnmetCondition {
+            condition: unmet.condition(),
+            detail: unmet.describe(facts),
+        })
+        .collect()
 }
 
 /// What to add about a rule whose conditions all hold.
@@ -118,6 +194,7 @@ impl Unmet<'_> {
             Self::To(_) => "to",
             Self::From(_) | Self::OwnTrustDomain => "from",
             Self::Source(_) | Self::NoAddress(_) => "source",
+            Self::NotBefore(_) => "not_before",
             Self::Expires(_) => "expires",
         }
     }
@@ -143,6 +220,7 @@ impl Unmet<'_> {
                     any_of(networks)
                 )
             }
+            Self::NotBefore(at) => format!("the rule begins at {}", crate::clock::rfc3339(*at)),
             Self::Expires(at) => format!("the rule ended at {}", crate::clock::rfc3339(*at)),
         }
     }
@@ -193,13 +271,11 @@ impl fmt::Display for Explanation {
                 "\n{mark} {} ({}, {}:{})",
                 rule.name, rule.action, rule.file, rule.line
             )?;
-            if let Some(condition) = rule.condition {
-                write!(f, "\n     {condition}:")?;
-            } else if rule.detail.is_some() {
-                f.write_str("\n    ")?;
+            for UnmetCondition { condition, detail } in &rule.unmet {
+                write!(f, "\n     {condition}: {detail}")?;
             }
             if let Some(detail) = &rule.detail {
-                write!(f, " {detail}")?;
+                write!(f, "\n     {detail}")?;
             }
         }
         Ok(())

@@ -14,8 +14,20 @@ use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value};
 const MAX_RULES: usize = 10_000;
 /// Values in one list of a rule.
 const MAX_VALUES: usize = 10_000;
+/// Characters of a description.
+const MAX_DESCRIPTION: usize = 1000;
 
-const RULE: &[&str] = &["name", "action", "to", "from", "source", "http", "expires"];
+const RULE: &[&str] = &[
+    "name",
+    "description",
+    "action",
+    "to",
+    "from",
+    "source",
+    "http",
+    "not_before",
+    "expires",
+];
 
 /// One policy file, read.
 #[derive(Debug)]
@@ -33,6 +45,8 @@ pub struct RuleFile {
 pub struct WrittenRule {
     /// Its name and where that stands.
     pub name: (Arc<str>, Place),
+    /// For people.
+    pub description: Option<Arc<str>>,
     /// What it does.
     pub action: Action,
     /// The listeners.
@@ -41,6 +55,8 @@ pub struct WrittenRule {
     pub from: Option<Vec<IdPattern>>,
     /// The networks, IPv4-mapped ones as IPv4.
     pub source: Option<Vec<IpNet>>,
+    /// Its beginning.
+    pub not_before: Option<(SystemTime, Place)>,
     /// Its end.
     pub expires: Option<(SystemTime, Place)>,
 }
@@ -89,7 +105,8 @@ fn rules(text: &str, findings: &mut Findings) -> Option<Vec<WrittenRule>> {
 
 fn rule(node: &Node, index: usize, findings: &mut Findings) -> Option<WrittenRule> {
     let fields = Fields::of(node, &format!("rules[{index}]"), RULE, findings)?;
-    let name = name(&fields, findings);
+    let name = name(&fields, "a rule", findings);
+    let description = description(&fields, findings);
     fields.require("action", "allow", findings);
     let actions = [
         ("allow", Action::Allow),
@@ -104,9 +121,10 @@ fn rule(node: &Node, index: usize, findings: &mut Findings) -> Option<WrittenRul
             .map(|(name, place)| (Arc::from(name), place))
             .collect()
     });
-    let from = from(&fields, findings);
+    let from = patterns(&fields, "from", findings);
     let source = source(&fields, findings);
-    let expires = expires(&fields, findings);
+    let not_before = moment(&fields, "not_before", findings);
+    let expires = moment(&fields, "expires", findings);
     if let Some(place) = fields.key_place("http") {
         let help = "take it out, and the rule is about whole connections: HTTP rules are not in this version";
         let message = "a rule with `http` can match nothing: there is no listener with `protocol: http`";
@@ -114,28 +132,48 @@ fn rule(node: &Node, index: usize, findings: &mut Findings) -> Option<WrittenRul
     }
     Some(WrittenRule {
         name: name?,
+        description,
         action: action?,
         to,
         from,
         source,
+        not_before,
         expires,
     })
 }
 
 /// Names are labels of metrics and stand in every record: short, and of plain characters.
-fn name(fields: &Fields<'_>, findings: &mut Findings) -> Option<(Arc<str>, Place)> {
+pub(super) fn name(fields: &Fields<'_>, of: &str, findings: &mut Findings) -> Option<(Arc<str>, Place)> {
     let (text, place) = fields.required_text("name", "web-reads-orders", findings)?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b':');
     if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
         return Some((text.into(), place));
     }
     let help = "1 to 128 characters of `a-z`, `A-Z`, `0-9`, `-`, `_`, `.`, `/` and `:`";
-    findings.error_with_help(place, format!("`{text}` cannot be a rule's name"), help);
+    findings.error_with_help(place, format!("`{text}` cannot be {of}'s name"), help);
     None
 }
 
-fn from(fields: &Fields<'_>, findings: &mut Findings) -> Option<Vec<IdPattern>> {
-    let texts = fields.texts("from", MAX_VALUES, findings)?;
+/// Free text for people. It stands in every record that the rule decides about.
+pub(super) fn description(fields: &Fields<'_>, findings: &mut Findings) -> Option<Arc<str>> {
+    let (text, place) = fields.text("description", findings)?;
+    if text.chars().count() > MAX_DESCRIPTION {
+        let message = format!(
+            "`{}` is longer than {MAX_DESCRIPTION} characters",
+            fields.name_of("description")
+        );
+        findings.error_with_help(
+            place,
+            message,
+            "it stands in every record of a decision: keep it to a line or two",
+        );
+        return None;
+    }
+    Some(text.trim().into())
+}
+
+pub(super) fn patterns(fields: &Fields<'_>, field: &str, findings: &mut Findings) -> Option<Vec<IdPattern>> {
+    let texts = fields.texts(field, MAX_VALUES, findings)?;
     let mut patterns = Vec::with_capacity(texts.len());
     for (text, place) in texts {
         match text.parse::<IdPattern>() {
@@ -194,8 +232,13 @@ fn network(text: &str) -> Result<IpNet, (String, String)> {
     }
 }
 
-fn expires(fields: &Fields<'_>, findings: &mut Findings) -> Option<(SystemTime, Place)> {
-    let (text, place) = fields.text("expires", findings)?;
+/// An instant: date, time and zone.
+pub(super) fn moment(
+    fields: &Fields<'_>,
+    field: &str,
+    findings: &mut Findings,
+) -> Option<(SystemTime, Place)> {
+    let (text, place) = fields.text(field, findings)?;
     match time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339) {
         Ok(at) => Some((at.into(), place)),
         Err(_) => {

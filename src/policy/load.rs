@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::compile::compile;
+use super::compile::{Surroundings, compile};
+use super::deny_list::{self, DenyList};
 use super::evaluate::Policy;
 use super::file::{self, RuleFile};
-use crate::config::ListenerName;
 use crate::yaml::{self, Diagnostic, Severity};
 
 /// Files in one folder.
@@ -25,19 +25,7 @@ const MAX_TOTAL_BYTES: usize = 16 << 20;
 /// All findings in all files, when one of them is an error: the set is refused whole.
 pub fn load(
     path: &Path,
-    listeners: &[ListenerName],
-    now: SystemTime,
-) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
-    examine(path, Some(listeners), now)
-}
-
-/// As [`load`]; without `listeners`, what rules say in `to` is not checked.
-///
-/// # Errors
-/// As [`load`].
-pub fn examine(
-    path: &Path,
-    listeners: Option<&[ListenerName]>,
+    surroundings: Surroundings<'_>,
     now: SystemTime,
 ) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
     let name = path.display().to_string();
@@ -66,7 +54,7 @@ pub fn examine(
             return Err(vec![Diagnostic::of_file(&name, message)]);
         }
     }
-    let compiled = compile(files, listeners, now);
+    let compiled = compile(files, surroundings, now);
     match compiled {
         Ok((policy, mut warnings)) if unreadable.is_empty() => {
             if policy.rules().is_empty() {
@@ -82,6 +70,17 @@ pub fn examine(
             Err(unreadable)
         }
     }
+}
+
+/// Reads and compiles the deny list at `path`, which is one file. Blocking.
+///
+/// # Errors
+/// All findings, when one of them is an error: the list is refused whole.
+pub fn load_deny_list(path: &Path, now: SystemTime) -> Result<(DenyList, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let name = path.display().to_string();
+    let bytes = crate::config::read_file(path).map_err(|error| vec![*error])?;
+    let text = yaml::decode(&name, &bytes).map_err(|error| vec![*error])?;
+    deny_list::compile(deny_list::read(&name, text), now)
 }
 
 fn read(path: &Path) -> Result<RuleFile, Box<Diagnostic>> {

@@ -1,6 +1,5 @@
 //! A compiled rule and its conditions.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +8,8 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::evaluate::Facts;
+use super::facts::Facts;
+use super::ids::IdSet;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
 /// What a rule does with what it matches.
@@ -38,28 +38,15 @@ impl fmt::Display for Action {
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub(super) name: Arc<str>,
+    pub(super) description: Option<Arc<str>>,
     pub(super) action: Action,
     pub(super) to: Option<Box<[Arc<str>]>>,
-    pub(super) from: Option<Peers>,
+    pub(super) from: Option<IdSet>,
     pub(super) source: Option<Box<[IpNet]>>,
+    pub(super) not_before: Option<SystemTime>,
     pub(super) expires: Option<SystemTime>,
     pub(super) file: Arc<str>,
     pub(super) line: u32,
-}
-
-/// The peers a rule speaks of: exact IDs are looked up, patterns tried one by one.
-#[derive(Clone, Debug)]
-pub(super) struct Peers {
-    pub(super) exact: HashSet<SpiffeId>,
-    pub(super) patterns: Box<[IdPattern]>,
-    /// As written, for people.
-    pub(super) written: Box<[IdPattern]>,
-}
-
-impl Peers {
-    fn matches(&self, id: &SpiffeId) -> bool {
-        self.exact.contains(id) || self.patterns.iter().any(|pattern| pattern.matches(id))
-    }
 }
 
 /// The first condition of a rule that does not hold.
@@ -75,6 +62,8 @@ pub enum Unmet<'r> {
     Source(&'r [IpNet]),
     /// The peer has no IP address, and the rule wants one.
     NoAddress(&'r [IpNet]),
+    /// The rule begins then.
+    NotBefore(SystemTime),
     /// The rule is gone since then.
     Expires(SystemTime),
 }
@@ -82,8 +71,14 @@ pub enum Unmet<'r> {
 impl Rule {
     /// The rule's name, unique in the policy.
     #[must_use]
-    pub fn name(&self) -> &Arc<str> {
+    pub const fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What the rule says of itself.
+    #[must_use]
+    pub const fn description(&self) -> Option<&Arc<str>> {
+        self.description.as_ref()
     }
 
     /// What it does.
@@ -101,7 +96,7 @@ impl Rule {
     /// The peers it is about, as written; `None` when `from` is left out.
     #[must_use]
     pub fn from(&self) -> Option<&[IdPattern]> {
-        self.from.as_ref().map(|from| &*from.written)
+        self.from.as_ref().map(IdSet::written)
     }
 
     /// The networks that the peer's address must be in; `None` when `source` is left out.
@@ -110,15 +105,25 @@ impl Rule {
         self.source.as_deref()
     }
 
+    /// When it begins.
+    #[must_use]
+    pub fn not_before(&self) -> Option<SystemTime> {
+        self.not_before
+    }
+
     /// When it ends.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         self.expires
     }
 
+    pub(super) const fn is_deny(&self) -> bool {
+        matches!(self.action, Action::Deny)
+    }
+
     /// The file and line it stands in.
     #[must_use]
-    pub fn place(&self) -> (&str, u32) {
+    pub const fn place(&self) -> (&Arc<str>, u32) {
         (&self.file, self.line)
     }
 
@@ -155,6 +160,11 @@ impl Rule {
         {
             return Some(unmet);
         }
+        if let Some(begins) = self.not_before
+            && now < begins
+        {
+            return Some(Unmet::NotBefore(begins));
+        }
         match self.expires {
             Some(expires) if self.is_expired(now) => Some(Unmet::Expires(expires)),
             _ => None,
@@ -163,7 +173,7 @@ impl Rule {
 
     fn unmet_from(&self, peer: &SpiffeId, own: &TrustDomain) -> Option<Unmet<'_>> {
         match (&self.from, self.action) {
-            (Some(from), _) => (!from.matches(peer)).then_some(Unmet::From(&from.written)),
+            (Some(from), _) => (!from.matches(peer)).then_some(Unmet::From(from.written())),
             // Another trust domain is admitted only where a pattern names it.
             (None, Action::Allow) => (peer.trust_domain() != own).then_some(Unmet::OwnTrustDomain),
             (None, Action::Deny | Action::Audit) => None,

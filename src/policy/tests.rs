@@ -25,49 +25,69 @@ pub(super) fn listeners() -> Vec<ListenerName> {
     .map(|(name, direction)| ListenerName {
         name: Arc::from(name),
         direction,
+        port: None,
+        trust: None,
     })
     .to_vec()
 }
 
-pub(super) fn compiled(text: &str) -> Policy {
-    let (policy, _) = compile(vec![file::read("p.yaml", text)], Some(&listeners()), at(0)).unwrap();
-    policy
+pub(super) fn compiled(text: &str) -> Admission {
+    let file = file::read("p.yaml", text);
+    let (policy, _) = compile(vec![file], Surroundings::of(&listeners()), at(0)).unwrap();
+    Admission::new(Arc::new(policy), Arc::default())
 }
 
-fn decide(policy: &Policy, listener: &str, peer: &str, source: Option<&str>, now: u64) -> Decision {
+fn with_facts<T>(listener: &str, peer: &str, source: Option<&str>, with: impl FnOnce(&Facts<'_>) -> T) -> T {
     let peer = SpiffeId::new(peer).unwrap();
     let own = TrustDomain::new("home").unwrap();
     let source: Option<IpAddr> = source.map(|text| text.parse().unwrap());
-    policy.evaluate(
-        &Facts {
-            listener,
-            peer: &peer,
-            source,
-            own_trust_domain: &own,
-        },
-        at(now),
-    )
+    with(&Facts {
+        listener,
+        peer: &peer,
+        source,
+        own_trust_domain: &own,
+        certificate: None,
+    })
+}
+
+fn decide<'a>(
+    admission: &'a Admission,
+    listener: &str,
+    peer: &str,
+    source: Option<&str>,
+    now: u64,
+) -> Outcome<'a> {
+    with_facts(listener, peer, source, |facts| admission.evaluate(facts, at(now)))
+}
+
+fn audited(outcome: &Outcome<'_>) -> Vec<String> {
+    outcome
+        .audited
+        .iter()
+        .map(|rule| rule.name().to_string())
+        .collect()
 }
 
 /// "allow by x", "deny by y" or "deny".
-fn verdict(policy: &Policy, listener: &str, peer: &str, source: Option<&str>, now: u64) -> String {
-    let decision = decide(policy, listener, peer, source, now);
-    let word = if decision.allow { "allow" } else { "deny" };
-    let expected = match (decision.allow, decision.rule.is_some()) {
+fn verdict(admission: &Admission, listener: &str, peer: &str, source: Option<&str>, now: u64) -> String {
+    let outcome = decide(admission, listener, peer, source, now);
+    let word = if outcome.allow { "allow" } else { "deny" };
+    let expected = match (outcome.allow, outcome.by.name().is_some()) {
         (true, _) => Reason::Finished,
         (false, true) => Reason::DenyRule,
         (false, false) => Reason::NoAllowRule,
     };
-    assert_eq!(decision.reason, expected);
-    decision
-        .rule
+    assert_eq!(outcome.reason, expected);
+    outcome
+        .by
+        .name()
         .map_or(word.to_owned(), |rule| format!("{word} by {rule}"))
 }
 
 #[test]
 fn default_is_deny() {
     assert_eq!(
-        verdict(&Policy::deny_all(), "orders", "spiffe://home/a", None, 0),
+        verdict(&Admission::deny_all(), "orders", "spiffe://home/a", None, 0),
         "deny"
     );
     assert_eq!(
@@ -142,15 +162,15 @@ fn from_left_out() {
         "allow by a"
     );
     let decision = decide(&deny, "orders", "spiffe://partner/x", Some("11.1.1.1"), 0);
-    assert_eq!(decision.audited, [Arc::<str>::from("m")]);
+    assert_eq!(audited(&decision), ["m"]);
 }
 
 #[test]
 fn audit_decides_nothing() {
     let policy = compiled("rules: [{name: m, action: audit, from: ['spiffe://home/**']}]");
     let decision = decide(&policy, "orders", "spiffe://home/x", None, 0);
-    assert!(!decision.allow && decision.rule.is_none());
-    assert_eq!(decision.audited, [Arc::<str>::from("m")]);
+    assert!(!decision.allow && decision.by.name().is_none());
+    assert_eq!(audited(&decision), ["m"]);
     assert!(
         decide(&policy, "orders", "spiffe://partner/x", None, 0)
             .audited
@@ -220,15 +240,15 @@ fn rules_end() {
         );
     }
     assert_eq!(
-        decide(&policy, "orders", "spiffe://home/x", None, 60).expires,
+        decide(&policy, "orders", "spiffe://home/x", None, 60).expires(),
         Some(at(100))
     );
     assert_eq!(
-        decide(&policy, "orders", "spiffe://home/x", None, 0).expires,
+        decide(&policy, "orders", "spiffe://home/x", None, 0).expires(),
         None
     );
     for (now, expected) in [(0, Some(50)), (50, Some(100)), (99, Some(100)), (100, None)] {
-        assert_eq!(policy.next_expiry(at(now)), expected.map(at));
+        assert_eq!(policy.next_change(at(now)), expected.map(at));
     }
 }
 
@@ -275,6 +295,7 @@ fn an_explanation_tells_the_first_condition_of_each_rule() {
         peer: &peer,
         source,
         own_trust_domain: &own,
+        certificate: None,
     };
     let text = policy.explain(&facts, at(5)).to_string();
     let expected = "\
@@ -300,6 +321,6 @@ decided by rule `yes`
     assert_eq!(text, expected);
     let json = serde_json::to_value(policy.explain(&facts, at(5))).unwrap();
     assert_eq!(json["verdict"], "allow");
-    assert_eq!(json["rules"][3]["condition"], "source");
+    assert_eq!(json["rules"][3]["unmet"][0]["condition"], "source");
     assert_eq!(json["audited"][0], "mark");
 }

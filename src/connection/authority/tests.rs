@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::authorize::Admission;
 use crate::clock::ManualClock;
 use crate::config::settings::{Limits, Listener, ListenerKind, PolicyMode, SvidSelect, Target};
 use crate::connection::registry::{Registered, Registration};
@@ -117,11 +118,12 @@ impl World {
 
     fn policy(&self, text: &str) {
         let file = crate::policy::file::read("p.yaml", text);
-        let (policy, _) = crate::policy::compile(vec![file], None, self.now()).unwrap();
+        let (policy, _) =
+            crate::policy::compile(vec![file], crate::policy::Surroundings::default(), self.now()).unwrap();
         let generation = self.live.policy().generation + 1;
         self.live.set_policy(PolicyView {
             generation,
-            policy,
+            admission: Admission::new(Arc::new(policy), Arc::default()),
             mode: PolicyMode::Enforce,
             since: self.now(),
         });
@@ -151,13 +153,14 @@ impl World {
             own: context.material.svid.clone(),
             since: self.now(),
         });
-        let who = authorize::Inbound {
+        let facts = authorize::Facts {
             listener: "orders",
             peer: &registered.entry.peer.id,
             source: None,
             own_trust_domain: self.own.trust_domain(),
+            certificate: None,
         };
-        let permit = authorize::inbound(&self.live.policy(), &who, self.now()).unwrap();
+        let permit = authorize::inbound(&self.live.policy(), &facts, self.now()).unwrap();
         registered.entry.decision.set(permit.decision().clone()).unwrap();
         registered
     }

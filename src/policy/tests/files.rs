@@ -8,7 +8,11 @@ use super::*;
 use crate::yaml::Diagnostic;
 
 fn errors(text: &str) -> Vec<String> {
-    let result = compile(vec![file::read("p.yaml", text)], Some(&listeners()), at(100));
+    let result = compile(
+        vec![file::read("p.yaml", text)],
+        Surroundings::of(&listeners()),
+        at(100),
+    );
     let mut found: Vec<Diagnostic> = result.err().unwrap_or_default();
     found.retain(Diagnostic::is_error);
     found.iter().map(ToString::to_string).collect()
@@ -138,7 +142,12 @@ fn all_problems_are_told_at_once_and_shown() {
 #[test]
 fn an_expired_rule_is_a_warning() {
     let text = "rules: [{name: r, action: allow, expires: 1970-01-01T00:00:01Z}]";
-    let (policy, warnings) = compile(vec![file::read("p", text)], Some(&listeners()), at(100)).unwrap();
+    let (policy, warnings) = compile(
+        vec![file::read("p", text)],
+        Surroundings::of(&listeners()),
+        at(100),
+    )
+    .unwrap();
     assert_eq!(policy.rules().len(), 1);
     assert_eq!(warnings.len(), 1);
     assert!(!warnings[0].is_error() && warnings[0].message.contains("ended at 1970-01-01"));
@@ -147,7 +156,7 @@ fn an_expired_rule_is_a_warning() {
 #[test]
 fn names_are_unique_over_files() {
     let files = ["a.yaml", "b.yaml"].map(|name| file::read(name, "rules: [{name: r, action: deny}]"));
-    let found = compile(files.into(), Some(&listeners()), at(0)).unwrap_err();
+    let found = compile(files.into(), Surroundings::of(&listeners()), at(0)).unwrap_err();
     assert_eq!(found.len(), 1);
     assert_eq!((&*found[0].file, found[0].line), ("b.yaml", 1));
     assert!(found[0].message.contains("first in a.yaml:1"));
@@ -157,7 +166,11 @@ fn names_are_unique_over_files() {
 fn the_hash_tells_contents_and_names_apart() {
     let hash = |files: &[(&str, &str)]| {
         let files = files.iter().map(|(name, text)| file::read(name, text)).collect();
-        compile(files, None, at(0)).unwrap().0.content_hash().to_owned()
+        compile(files, Surroundings::default(), at(0))
+            .unwrap()
+            .0
+            .content_hash()
+            .to_owned()
     };
     let one = hash(&[("a", "rules: []")]);
     assert_eq!(one.len(), 64);
@@ -178,7 +191,7 @@ fn a_folder_is_read_by_name() {
     fs::create_dir(folder.path().join("..data")).unwrap();
     put("..data/30.yaml", "rules: [{name: third, action: allow}]");
     std::os::unix::fs::symlink("..data/30.yaml", folder.path().join("30.yaml")).unwrap();
-    let (policy, warnings) = load(folder.path(), &listeners(), at(0)).unwrap();
+    let (policy, warnings) = load(folder.path(), Surroundings::of(&listeners()), at(0)).unwrap();
     let names: Vec<&str> = policy.rules().iter().map(|rule| &**rule.name()).collect();
     assert_eq!(names, ["first", "second", "third"]);
     assert_eq!(warnings, []);
@@ -187,7 +200,7 @@ fn a_folder_is_read_by_name() {
     put("40.yaml", "rulez: []");
     std::os::unix::fs::symlink("nowhere", folder.path().join("50.yaml")).unwrap();
     fs::create_dir(folder.path().join("60.yaml")).unwrap();
-    let found = load(folder.path(), &listeners(), at(0)).unwrap_err();
+    let found = load(folder.path(), Surroundings::of(&listeners()), at(0)).unwrap_err();
     let files: Vec<_> = found
         .iter()
         .map(|d| d.file.rsplit('/').next().unwrap().to_owned())
@@ -199,7 +212,7 @@ fn a_folder_is_read_by_name() {
 fn no_rules_is_valid_and_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let (policy, warnings) = load(folder.path(), &listeners(), at(0)).unwrap();
+        let (policy, warnings) = load(folder.path(), Surroundings::of(&listeners()), at(0)).unwrap();
         assert!(policy.rules().is_empty());
         assert_eq!(warnings.len(), 1);
         assert!(
@@ -213,7 +226,12 @@ fn no_rules_is_valid_and_warned_of() {
 #[test]
 fn files_that_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = load(&folder.path().join("nowhere"), &listeners(), at(0)).unwrap_err();
+    let missing = load(
+        &folder.path().join("nowhere"),
+        Surroundings::of(&listeners()),
+        at(0),
+    )
+    .unwrap_err();
     assert!(
         missing[0].message.contains("cannot read the policy"),
         "{missing:?}"
@@ -221,14 +239,14 @@ fn files_that_cannot_be_read() {
     let large = folder.path().join("large.yaml");
     fs::write(&large, vec![b'#'; crate::yaml::MAX_FILE_BYTES + 1]).unwrap();
     assert!(
-        load(&large, &listeners(), at(0)).unwrap_err()[0]
+        load(&large, Surroundings::of(&listeners()), at(0)).unwrap_err()[0]
             .message
             .contains("larger than")
     );
     let binary = folder.path().join("binary.yaml");
     fs::write(&binary, b"rules: \xff").unwrap();
     assert!(
-        load(&binary, &listeners(), at(0)).unwrap_err()[0]
+        load(&binary, Surroundings::of(&listeners()), at(0)).unwrap_err()[0]
             .message
             .contains("not UTF-8")
     );
@@ -271,7 +289,7 @@ proptest! {
             }
         }
         let text: String = text.into_iter().collect();
-        let mut found = compile(vec![file::read("p", &text)], Some(&listeners()), at(0)).err().unwrap_or_default();
+        let mut found = compile(vec![file::read("p", &text)], Surroundings::of(&listeners()), at(0)).err().unwrap_or_default();
         found.iter_mut().for_each(|d| { let _ = d.to_string(); });
     }
 }

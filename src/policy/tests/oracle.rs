@@ -178,10 +178,10 @@ proptest! {
         let peer = format!("spiffe://{peer_domain}{peer_path}");
         let listeners: Vec<ListenerName> = LISTENERS
             .iter()
-            .map(|name| ListenerName { name: Arc::from(*name), direction: Direction::Inbound })
+            .map(|name| ListenerName { name: Arc::from(*name), direction: Direction::Inbound, port: None, trust: None })
             .collect();
         let files = vec![file::read("p", &yaml(&rules))];
-        let policy = compile(files, Some(&listeners), at(0)).expect("generated policies are good").0;
+        let policy = compile(files, Surroundings::of(&listeners), at(0)).expect("generated policies are good").0;
 
         let matching: Vec<usize> = rules
             .iter()
@@ -201,18 +201,20 @@ proptest! {
 
         let id = SpiffeId::new(&peer).unwrap();
         let own = TrustDomain::new("home").unwrap();
-        let facts = Facts { listener, peer: &id, source, own_trust_domain: &own };
-        let decision = policy.evaluate(&facts, at(now));
+        let facts = Facts { listener, peer: &id, source, own_trust_domain: &own, certificate: None };
+        let admission = Admission::new(Arc::new(policy), Arc::default());
+        let decision = admission.evaluate(&facts, at(now));
         prop_assert_eq!(decision.allow, allow);
-        prop_assert_eq!(decision.rule.as_deref().map(str::to_owned), deciding.map(|i| format!("r{i}")));
-        prop_assert_eq!(&decision.audited, &audited);
-        prop_assert_eq!(decision.expires, expires);
+        prop_assert_eq!(decision.by.name().map(|name| name.to_string()), deciding.map(|i| format!("r{i}")));
+        let marks: Vec<Arc<str>> = decision.audited.iter().map(|rule| rule.name().clone()).collect();
+        prop_assert_eq!(marks, audited);
+        prop_assert_eq!(decision.expires(), expires);
         let ends = rules.iter().filter_map(|r| r.expires).filter(|e| *e > now).min();
-        prop_assert_eq!(policy.next_expiry(at(now)), ends.map(at));
+        prop_assert_eq!(admission.next_change(at(now)), ends.map(at));
 
         // The explanation says the same, about all rules, those the index left out included.
-        let explanation = policy.explain(&facts, at(now));
-        prop_assert_eq!(&explanation.rule, &decision.rule);
+        let explanation = admission.explain(&facts, at(now));
+        prop_assert_eq!(explanation.rule.as_ref(), decision.by.name());
         let said: Vec<usize> =
             explanation.rules.iter().enumerate().filter(|(_, r)| r.matches).map(|(i, _)| i).collect();
         prop_assert_eq!(said, matching);

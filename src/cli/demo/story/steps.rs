@@ -241,7 +241,7 @@ impl Story<'_, '_> {
         self.expect(mark, &expected).await.map(drop)
     }
 
-    /// Asks as `svidecar policy explain` does, and tells the first rule that could have allowed the peer.
+    /// Asks as `svidecar policy explain` does, and tells the rule that came nearest to allowing the peer.
     fn nearest_rule(&mut self, peer: &str) -> Result<(), Trouble> {
         let args = ExplainArgs {
             config: self.stage.path("orders.yaml"),
@@ -253,16 +253,15 @@ impl Story<'_, '_> {
         };
         let (explanation, _) = explain(&args, &Environment::of_process(), SystemTime::now())
             .map_err(|error| unexpected("policy explain", &error))?;
-        let Some(rule) = explanation.rules.first() else {
-            return Err(Trouble::Unexpected(
-                "expected the policy to have a rule".to_owned(),
-            ));
+        let Some(nearest) = explanation.nearest else {
+            let message = "expected a rule that could have allowed the peer".to_owned();
+            return Err(Trouble::Unexpected(message));
         };
-        let why = rule.detail.as_deref().unwrap_or_default();
-        let condition = rule.condition.unwrap_or("all");
+        let unmet = nearest.unmet.first();
+        let (condition, why) = unmet.map_or(("", ""), |unmet| (unmet.condition, &*unmet.detail));
         Ok(self
             .teller
-            .more(&format!("nearest rule {}, {condition}: {why}", rule.name))?)
+            .more(&format!("nearest rule {}, {condition}: {why}", nearest.rule))?)
     }
 
     fn write_policy(&self, text: &str) -> Result<(), Trouble> {

@@ -1,0 +1,1 @@
+//! What a deny list hits, and what is refused.
