@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use file::{DenyFile, WrittenEntry, WrittenWhat, compile, parse_text, read};
+pub(crate) use file::{key, serial};
 
 use super::facts::CertificateFacts;
 use super::ids::IdSet;

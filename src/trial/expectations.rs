@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::policy::deny_list;
 use crate::record::Verdict;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place};
@@ -86,7 +87,7 @@ pub struct Expectation {
     pub reason: Option<String>,
 }
 
-/// What a deny list may ask of a certificate.
+/// What a deny list may ask of a certificate. By default it is on no list: no certificate has an empty serial number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
     /// The serial number in lower-case hexadecimal.
@@ -253,13 +254,25 @@ fn instant(fields: &Fields<'_>, name: &str, findings: &mut Findings) -> Option<S
 fn certificate(fields: &Fields<'_>, path: &str, findings: &mut Findings) -> Option<Certificate> {
     let node = fields.get("certificate")?;
     let fields = Fields::of(node, &format!("{path}.certificate"), CERTIFICATE, findings)?;
-    let mut certificate = Certificate::default();
-    if let Some((text, place)) = fields.text("serial", findings) {
-        certificate.serial = crate::policy::deny_list::serial(text, place, findings)?;
-    }
-    if let Some((text, place)) = fields.text("key", findings) {
-        certificate.key_hash = crate::policy::deny_list::key_hash(text, place, findings)?;
-    }
-    certificate.issued = instant(&fields, "issued", findings);
-    Some(certificate)
+    let serial = value(&fields, "serial", deny_list::serial, findings);
+    let key_hash = value(&fields, "key", deny_list::key, findings);
+    let of_no_list = Certificate::default();
+    Some(Certificate {
+        serial: serial.map_or(of_no_list.serial, String::from),
+        key_hash: key_hash.unwrap_or(of_no_list.key_hash),
+        issued: instant(&fields, "issued", findings),
+    })
+}
+
+/// A value as deny lists have it.
+fn value<T>(
+    fields: &Fields<'_>,
+    name: &str,
+    read: impl Fn(&str) -> Result<T, (&'static str, &'static str)>,
+    findings: &mut Findings,
+) -> Option<T> {
+    let (text, place) = fields.text(name, findings)?;
+    read(text)
+        .map_err(|(message, help)| findings.error_with_help(place, format!("`{text}` {message}"), help))
+        .ok()
 }

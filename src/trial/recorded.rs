@@ -12,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
-use crate::record::{SCHEMA_VERSION, Verdict};
+use crate::record::decision::VERSION;
+use crate::record::Verdict;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// The most bytes of one line.
@@ -96,7 +97,7 @@ pub enum Problem {
     #[error("no decision record: {0}")]
     Json(serde_json::Error),
     /// It is a record of another version.
-    #[error("a record of version {found}: this svidecar reads version {SCHEMA_VERSION}")]
+    #[error("a record of version {found}: this svidecar reads version {VERSION}")]
     Version {
         /// Its version.
         found: u64,
@@ -189,7 +190,7 @@ impl Recorded {
             Ok(line) => line,
             Err(error) => return Err(other_version(line).unwrap_or(Problem::Json(error))),
         };
-        if line.version != u64::from(SCHEMA_VERSION) {
+        if line.version != u64::from(VERSION) {
             return Err(Problem::Version { found: line.version });
         }
         let (Some(peer), Some(own), "admission", "inbound") =
@@ -240,7 +241,7 @@ fn other_version(line: &[u8]) -> Option<Problem> {
         version: u64,
     }
     let found = serde_json::from_slice::<Version>(line).ok()?.version;
-    (found != u64::from(SCHEMA_VERSION)).then_some(Problem::Version { found })
+    (found != u64::from(VERSION)).then_some(Problem::Version { found })
 }
 
 fn id(field: &'static str, value: &str) -> Result<SpiffeId, Problem> {

@@ -11,7 +11,7 @@ use super::judge::{Coverage, Subject, judge};
 use super::recorded::{Problem, ReadError, Recorded};
 use super::suggest::{Scope, suggest};
 use crate::policy::{self, Admission, DenyList, Policy, Surroundings, deny_list};
-use crate::record::SCHEMA_VERSION;
+use crate::record::decision::VERSION;
 use crate::spiffe::TrustDomain;
 
 fn now() -> SystemTime {
@@ -30,7 +30,7 @@ fn admission(rules: &str) -> Admission {
 /// One line of a decisions file; `changes` overrides its fields.
 fn line(number: u32, changes: &serde_json::Value) -> String {
     let mut line = json!({
-        "version": SCHEMA_VERSION,
+        "version": VERSION,
         "id": format!("0123456789ab-{number}"),
         "time": format!("2026-11-26T10:00:{number:02}.000000Z"),
         "kind": "admission",

@@ -233,7 +233,7 @@ fn values<T>(
 }
 
 /// A serial number in hexadecimal as tools print it: with or without colons, in upper or lower case.
-fn serial(text: &str) -> Result<Box<str>, (&'static str, &'static str)> {
+pub(crate) fn serial(text: &str) -> Result<Box<str>, (&'static str, &'static str)> {
     let help = "hexadecimal, as `openssl x509 -noout -serial` prints it behind `serial=`";
     let digits: String = text
         .chars()
@@ -255,7 +255,7 @@ fn serial(text: &str) -> Result<Box<str>, (&'static str, &'static str)> {
 }
 
 /// `sha256:` and 64 hexadecimal digits.
-fn key(text: &str) -> Result<[u8; 32], (&'static str, &'static str)> {
+pub(crate) fn key(text: &str) -> Result<[u8; 32], (&'static str, &'static str)> {
     let help = "`sha256:` and the 64 digits of `openssl x509 -noout -pubkey -in leaf.pem | openssl pkey -pubin -outform der | sha256sum`";
     let wrong = ("is no key hash", help);
     let digits = text.strip_prefix("sha256:").ok_or(wrong)?;
