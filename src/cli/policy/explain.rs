@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::output::{print, report};
-use super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
+use super::super::output::{print, report};
+use super::super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{ListenerName, Settings};
 use crate::config::{self, Environment};
