@@ -12,7 +12,7 @@ use std::time::SystemTime;
 pub use self::candidate::{Candidate, Diverged, Diverging, Listing};
 use crate::config::settings::{ListenerKind, PolicyMode};
 use crate::policy::Outcome;
-pub use crate::policy::{Admission, CertificateFacts, DenyList, Facts, Policy};
+pub use crate::policy::{Admission, Budget, CertificateFacts, Delta, DenyList, Facts, Policy, Rate};
 use crate::record::{Nearest, Reason, Unmet, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId};
 
@@ -105,8 +105,8 @@ pub struct Permit {
 pub struct Denial {
     /// The terms.
     pub decision: Arc<Decision>,
-    /// [`Reason::DenyList`], [`Reason::TrustDomainNotAccepted`], [`Reason::DenyRule`], [`Reason::NoAllowRule`] or
-    /// [`Reason::PeerNotExpected`].
+    /// [`Reason::DenyList`], [`Reason::TrustDomainNotAccepted`], [`Reason::DenyRule`], [`Reason::NoAllowRule`],
+    /// [`Reason::OverBudget`] or [`Reason::PeerNotExpected`].
     pub reason: Reason,
 }
 
@@ -119,7 +119,7 @@ pub struct Decision {
     pub reason: Option<Reason>,
     /// That in words, for the operator.
     pub detail: Option<Arc<str>>,
-    /// The rule, entry of the deny list, or `peer` pattern that decided, if one did.
+    /// The rule, entry of the deny list, budget, or `peer` pattern that decided, if one did.
     pub rule: Option<Arc<str>>,
     /// What the rule or entry says of itself.
     pub description: Option<Arc<str>>,
@@ -136,6 +136,30 @@ impl Permit {
     #[must_use]
     pub const fn decision(&self) -> &Arc<Decision> {
         &self.decision
+    }
+
+    /// What becomes of it where a budget of the peer is used up.
+    ///
+    /// # Errors
+    /// A [`Denial`], unless policy is only audited. What a policy that is only audited had denied already stays as it is.
+    pub fn over_budget(self, view: &PolicyView, budget: &Budget, detail: String) -> Result<Self, Denial> {
+        if self.decision.verdict == Verdict::Deny {
+            return Ok(self);
+        }
+        let decision = Decision {
+            rule: Some(budget.name.clone()),
+            description: budget.description.clone(),
+            audited: self.decision.audited.clone(),
+            policy_generation: self.decision.policy_generation,
+            candidate: self.decision.candidate.clone(),
+            ..Decision::denied(Reason::OverBudget, detail)
+        };
+        if view.mode == PolicyMode::Audit {
+            return Ok(Self {
+                decision: Arc::new(decision),
+            });
+        }
+        Err(Denial::of(decision))
     }
 }
 

@@ -16,7 +16,9 @@ use crate::peers::{
 use crate::plain::{self, exchange};
 use crate::support::process::Mark;
 use crate::support::{SOON, eventually};
-use crate::world::{HOUR, Identity, Inbound, InboundSetup, ORDERS, STOREFRONT, authority, uri};
+use crate::world::{
+    HOUR, Identity, Inbound, InboundSetup, ORDERS, STOREFRONT, TRUST_PARTNER, authority, uri,
+};
 
 /// A peer as stock clients are, and what becomes of it.
 struct Case {
@@ -414,6 +416,7 @@ fn a_peer_of_another_trust_domain_comes_in_once_it_is_federated_and_named() {
         policy: Some(
             "rules:\n  - name: partner\n    action: allow\n    from: [\"spiffe://partner.example/**\"]\n",
         ),
+        listener: TRUST_PARTNER,
         ..InboundSetup::default()
     }
     .start();

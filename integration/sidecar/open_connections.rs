@@ -21,7 +21,7 @@ use crate::support::process::Mark;
 use crate::support::{SOON, eventually};
 use crate::world::{
     Api, Identity, Inbound, InboundSetup, ORDERS, Outbound, OutboundSetup, REPORTS, STOREFRONT,
-    STOREFRONT_ONLY, authority, id,
+    STOREFRONT_ONLY, TRUST_PARTNER, authority, id,
 };
 
 /// What a change may take, with something on top for a machine that is busy with other tests.
@@ -32,13 +32,13 @@ const BOTH: &str = "rules:\n  - name: storefront\n    action: allow\n    \
      action: allow\n    from: [\"spiffe://example.org/reports\"]\n";
 
 /// A connection through an inbound listener.
-struct Open {
-    client: Client,
-    app: TcpStream,
+pub(crate) struct Open {
+    pub(crate) client: Client,
+    pub(crate) app: TcpStream,
 }
 
 impl Open {
-    fn through(scene: &Inbound, identity: &Identity) -> Self {
+    pub(crate) fn through(scene: &Inbound, identity: &Identity) -> Self {
         let client = connect(scene.tls, identity);
         let app = scene.app.accept();
         let mut open = Self { client, app };
@@ -46,12 +46,12 @@ impl Open {
         open
     }
 
-    fn must_flow(&mut self) {
+    pub(crate) fn must_flow(&mut self) {
         exchange(&mut self.client, &mut self.app, "still here");
     }
 
     /// The peer gets this alert and the application a reset, in time.
-    fn must_be_cut(mut self, alert: AlertDescription) {
+    pub(crate) fn must_be_cut(mut self, alert: AlertDescription) {
         let begun = Instant::now();
         expect_alert(&mut self.client, alert);
         expect_reset(&mut self.app);
@@ -61,7 +61,7 @@ impl Open {
 }
 
 /// The one record of a connection that we closed, for this reason.
-fn closed(scene: &Inbound, mark: Mark, reason: &str) -> Value {
+pub(crate) fn closed(scene: &Inbound, mark: Mark, reason: &str) -> Value {
     let record = scene.sidecar.wait_record(mark, &[("reason", reason)]);
     assert_eq!(record["result"], "closed", "{record}");
     assert_eq!(record["verdict"], "deny", "{record}");
@@ -286,6 +286,7 @@ fn a_federated_bundle_that_goes_away_ends_its_peers() {
         .unwrap();
     let scene = InboundSetup {
         policy: Some(BOTH),
+        listener: TRUST_PARTNER,
         ..InboundSetup::default()
     }
     .start_with(api);
@@ -495,13 +496,13 @@ fn a_change_that_is_only_logged_hides_none_that_closes() {
 }
 
 /// A connection through an outbound listener.
-struct OpenOut {
-    app: TcpStream,
-    server: Server,
+pub(crate) struct OpenOut {
+    pub(crate) app: TcpStream,
+    pub(crate) server: Server,
 }
 
 impl OpenOut {
-    fn through(scene: &Outbound, identity: &Identity) -> Self {
+    pub(crate) fn through(scene: &Outbound, identity: &Identity) -> Self {
         let app = plain::connect(scene.plain);
         let server = accept(scene.peer.accept(), identity);
         let mut open = Self { app, server };

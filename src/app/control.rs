@@ -176,6 +176,11 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         .collect();
     control.begin(started.documents);
 
+    let mut tasks = JoinSet::new();
+    let authority = tokio::spawn(authority::watch(control.live.clone()));
+    tasks.spawn(named("the authority over open connections", authority));
+    let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
+    tasks.spawn(named("the renewal of open connections", pace));
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
@@ -189,11 +194,6 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         "listening"
     );
 
-    let mut tasks = JoinSet::new();
-    let authority = tokio::spawn(authority::watch(control.live.clone()));
-    tasks.spawn(named("the authority over open connections", authority));
-    let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
-    tasks.spawn(named("the renewal of open connections", pace));
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [

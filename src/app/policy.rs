@@ -145,6 +145,7 @@ impl Control {
         if !found.iter().any(|found| found.document == Document::Policy) {
             // Nothing inbound: nobody is admitted, and nothing is there to be read again.
             self.put(Loaded::Policy(Policy::deny_all()));
+            self.show(Document::Policy, &[]);
         }
         for found in found {
             match found.loaded {
@@ -213,7 +214,10 @@ impl Control {
 fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
     match &listener.kind {
         ListenerKind::Inbound { .. } => {
-            metrics.set_rules(policy.rules().iter().filter_map(|rule| {
+            let budgets = policy
+                .budgets_at(&listener.name)
+                .map(|budget| (budget.name.as_ref(), Verdict::Deny));
+            let rules = policy.rules().iter().filter_map(|rule| {
                 let concerns = rule.to().is_none_or(|to| to.contains(&listener.name));
                 let verdict = match rule.action() {
                     Action::Allow => Verdict::Allow,
@@ -221,7 +225,8 @@ fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
                     Action::Audit => return None,
                 };
                 concerns.then_some((rule.name().as_ref(), verdict))
-            }));
+            });
+            metrics.set_rules(rules.chain(budgets));
         }
         ListenerKind::Outbound { peer, .. } => {
             let patterns: Vec<_> = peer.iter().map(ToString::to_string).collect();

@@ -282,6 +282,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections in their handshake at once over all listeners.
     pub max_handshakes: usize,
+    /// Of these, those from one address, or one IPv6 network of 64 bits, on inbound listeners.
+    pub max_handshakes_per_source: Option<usize>,
     /// From acceptance to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// For name resolution and dialling together.
@@ -297,6 +299,7 @@ impl Default for Limits {
         Self {
             max_connections: 10_000,
             max_handshakes: 1_000,
+            max_handshakes_per_source: None,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(3600),

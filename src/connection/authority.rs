@@ -32,14 +32,19 @@ const TURN: Duration = Duration::from_millis(1);
 /// those that live on waiting: fifty thousand take under half a second.
 const AT_ONCE: usize = 128;
 const MOMENT: Duration = Duration::from_millis(1);
+/// What the nearest misses of one look may take together; findings after that are recorded without.
+const TIME_TO_EXPLAIN: Duration = Duration::from_millis(50);
 
-/// Watches over the open connections of `live` for as long as it is polled.
-pub async fn watch(live: Arc<Live>) {
+/// Watches over the open connections of `live` for as long as it is polled. What changes after this call is seen: call
+/// it before the first connection can come.
+pub fn watch(live: Arc<Live>) -> impl Future<Output = ()> + Send {
     let mut authority = Authority::new(live);
-    loop {
-        // A change or something that is due, whichever comes first.
-        let _ = tokio::time::timeout(authority.rest(), authority.live.changed.notified()).await;
-        authority.look().await;
+    async move {
+        loop {
+            // A change or something that is due, whichever comes first.
+            let _ = tokio::time::timeout(authority.rest(), authority.live.changed.notified()).await;
+            authority.look().await;
+        }
     }
 }
 
@@ -60,7 +65,9 @@ pub async fn count_refused(live: &Live, admission: &Admission) -> usize {
     refused
 }
 
-struct Authority {
+/// What watches over the open connections: `watch` is this in a loop.
+#[derive(Debug)]
+pub struct Authority {
     live: Arc<Live>,
     identity: Arc<IdentityView>,
     policy: Arc<PolicyView>,
@@ -70,11 +77,15 @@ struct Authority {
     looked_at: SystemTime,
     /// Connections that are not admitted any more and live on.
     held: Held,
+    /// What the nearest misses of this look took.
+    explained: Duration,
     pace: Pace,
 }
 
 impl Authority {
-    fn new(live: Arc<Live>) -> Self {
+    /// Sees what changes from now on.
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
         Self {
             next_rule: policy.admission.next_change(now),
@@ -83,6 +94,7 @@ impl Authority {
             policy,
             looked_at: now,
             held: Held::default(),
+            explained: Duration::ZERO,
             pace: Pace::new(),
         }
     }
@@ -104,20 +116,23 @@ impl Authority {
     }
 
     /// Asks again about those that something may have changed for.
-    async fn look(&mut self) {
+    pub async fn look(&mut self) {
+        self.live.budgets.forget_unused();
         // Before the snapshots: who is renewed afterwards is judged by them or by the next ones.
         let live = self.live.clone();
         let mut asked = live.registry.take_renewed();
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
+        let (old_policy, new_policy) = (self.policy.clone(), policy.clone());
         let change = Change::between(
-            (&*self.identity, &*self.policy, self.looked_at, self.next_rule),
-            (&*identity, &*policy, now),
+            (&self.identity, &old_policy, self.looked_at, self.next_rule),
+            (&identity, &new_policy, now),
         );
         asked.extend(live.registry.ended(self.looked_at, now));
         self.next_rule = policy.admission.next_change(now);
         self.identity = identity;
         self.policy = policy;
         self.looked_at = now;
+        self.explained = Duration::ZERO;
 
         let mut verified = Verified::default();
         let mut good = Vec::new();
@@ -155,8 +170,8 @@ impl Authority {
             good.push(basis.number());
             return;
         };
-        // Looks at every rule: once for all that rest on it.
-        let nearest = finding.nearest(basis, &self.identity, &self.policy, self.looked_at);
+        // Once for all that rest on it.
+        let nearest = self.nearest(basis, &finding);
         for slice in live.registry.members(basis) {
             for entry in slice {
                 // One that was renewed since is asked about with its new basis.
@@ -166,6 +181,17 @@ impl Authority {
             }
             self.pace.step().await;
         }
+    }
+
+    /// The rule that comes nearest, for as many as there is time for: it is for people, and closing is not to wait.
+    fn nearest(&mut self, basis: &Basis, finding: &Finding) -> Option<Box<Nearest>> {
+        if self.explained >= TIME_TO_EXPLAIN {
+            return None;
+        }
+        let begun = std::time::Instant::now();
+        let nearest = finding.nearest(basis, &self.identity, &self.policy, self.looked_at);
+        self.explained += begun.elapsed();
+        nearest
     }
 
     /// Does what the settings want with a connection that would not be admitted any more, and records the verdict.
@@ -201,6 +227,7 @@ impl Authority {
 }
 
 /// Leaves the thread, and the workers, time for others.
+#[derive(Debug)]
 struct Pace {
     turn: std::time::Instant,
     ordered: usize,

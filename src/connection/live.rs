@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::budget::Budgets;
 use super::capacity::Capacity;
 use super::registry::Registry;
 use crate::authorize::PolicyView;
@@ -44,6 +45,8 @@ pub struct Live {
     pub registry: Registry,
     /// How many more may be.
     pub capacity: Capacity,
+    /// What each identity uses.
+    pub budgets: Arc<Budgets>,
     /// The time of day.
     pub clock: SharedClock,
     /// Gives every verdict its name.
@@ -78,7 +81,8 @@ impl Live {
             changed: Notify::new(),
             rotated: Notify::new(),
             registry: Registry::default(),
-            capacity: Capacity::new(limits.max_connections, limits.max_handshakes),
+            capacity: Capacity::new(&limits),
+            budgets: Arc::default(),
             clock,
             decisions: DecisionIds::new(random()),
             records,
@@ -109,6 +113,9 @@ impl Live {
 
     /// Publishes the policy that is in force from now on.
     pub fn set_policy(&self, view: PolicyView) {
+        // First: who has the new policy finds its budgets.
+        self.budgets
+            .put(view.admission.policy.all_budgets().map(Arc::clone));
         self.policy.store(Arc::new(view));
         self.changed.notify_one();
     }

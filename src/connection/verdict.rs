@@ -70,6 +70,10 @@ impl Decision {
         self.rule = terms.rule.clone();
         self.description = terms.description.clone();
         self.audited.clone_from(&terms.audited);
+        self.budget = terms
+            .rule
+            .clone()
+            .filter(|_| terms.reason == Some(Reason::OverBudget));
         self.candidate = terms.candidate.as_deref().map(|said| {
             Box::new(Candidate {
                 verdict: said.verdict,
@@ -135,6 +139,10 @@ impl Serving<'_> {
         };
         let mut decision = self.verdict(policy, Kind::Admission, terms.verdict);
         decision.set_terms(terms);
+        if let Some(candidate) = &terms.candidate {
+            let (rule, other) = (terms.rule.as_ref(), candidate.rule.as_ref());
+            self.listener.metrics.diverged(candidate.change, rule, other);
+        }
         if let Some(reason) = terms.reason {
             decision.enforced = result.is_err();
             let nearest = authorize::nearest(policy, who, terms, now);

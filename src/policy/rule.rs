@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::facts::Facts;
 use super::ids::IdSet;
 use super::networks::NetworkSet;
-use crate::spiffe::TrustDomain;
+use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// What a rule does with what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -212,6 +212,11 @@ impl Rule {
     #[must_use]
     pub fn depends_on_own_trust_domain(&self, listener: &str) -> bool {
         self.is_about(listener) && self.action == Action::Allow && self.from.is_none()
+    }
+
+    /// Whether the rule may match a peer, as far as its ID tells.
+    pub(super) fn may_match(&self, peer: &SpiffeId) -> bool {
+        self.from.as_ref().is_none_or(|from| from.matches(peer))
     }
 
     /// The listeners that `to` and `ports` leave; `None` for all that there are.

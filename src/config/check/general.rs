@@ -14,6 +14,7 @@ const DEFAULT_MAX_WORKERS: usize = 4;
 pub(super) const LIMITS: &[&str] = &[
     "max_connections",
     "max_handshakes",
+    "max_handshakes_per_source",
     "handshake_timeout",
     "connect_timeout",
     "idle_timeout",
@@ -70,6 +71,7 @@ pub(super) fn limits(top: &Fields<'_>, findings: &mut Findings) -> Limits {
         }
         limits.max_handshakes = number;
     }
+    limits.max_handshakes_per_source = count("max_handshakes_per_source", findings);
     let times = [
         (
             "handshake_timeout",

@@ -9,38 +9,41 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::settings::OpenConnections;
-use crate::record::{Ending, RenewalResult as R};
+use crate::record::RenewalResult as R;
 use world::*;
 
 #[tokio::test(start_paused = true)]
 async fn both_ends_renew_and_the_connection_rests_on_what_is_new() {
     let mut duo = Duo::new().await;
-    let (first_peer, first_end) = (duo.server.entry().peer(), duo.server.entry().expires());
-    assert!(duo.server.entry().expires() == duo.client.entry().expires());
+    let (first_peer, first_end) = (
+        duo.server.entry().basis().peer.clone(),
+        duo.server.entry().basis().expires(),
+    );
+    assert!(duo.server.entry().basis().expires() == duo.client.entry().basis().expires());
     duo.greet();
 
     duo.pass(HOUR / 2);
     duo.client.rotate(HOUR);
     duo.renew_client().unwrap();
     let entry = duo.server.entry();
-    assert_ne!(entry.peer().serial, first_peer.serial);
-    assert_eq!(entry.peer().id, first_peer.id);
+    assert_ne!(entry.basis().peer.serial, first_peer.serial);
+    assert_eq!(entry.basis().peer.id, first_peer.id);
     // The server's own SVID is still the old one.
-    assert_eq!(entry.expires(), first_end);
-    assert_eq!(duo.client.entry().expires(), first_end);
+    assert_eq!(entry.basis().expires(), first_end);
+    assert_eq!(duo.client.entry().basis().expires(), first_end);
 
     duo.server.rotate(HOUR);
     duo.renew_server().unwrap();
     for end in [&duo.server, &duo.client] {
-        assert_eq!(end.entry().expires(), first_end + HOUR / 2);
+        assert_eq!(end.entry().basis().expires(), first_end + HOUR / 2);
         assert_eq!(
             end.counts(),
             [(R::OwnSent, 1), (R::OwnAccepted, 1), (R::PeerAccepted, 1)]
         );
     }
     let (server, client) = (duo.server.entry(), duo.client.entry());
-    assert_eq!(server.peer().chain[..], client.own().chain[..]);
-    assert_eq!(client.peer().chain[..], server.own().chain[..]);
+    assert_eq!(server.basis().peer.chain[..], client.basis().own.chain[..]);
+    assert_eq!(client.basis().peer.chain[..], server.basis().own.chain[..]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,36 +100,26 @@ async fn an_order_while_an_answer_is_awaited_waits_for_the_next() {
     duo.client.entry().order_renewal();
     assert_eq!(duo.to_server().unwrap(), 0);
     assert_eq!(duo.to_client().unwrap(), 1, "the answer to the first");
-    let between = duo.client.entry().own();
+    let between = duo.client.entry().basis().own.clone();
     tokio::time::advance(MIN_INTERVAL).await;
     duo.renew_client().unwrap();
-    assert!(duo.client.entry().own().not_after > between.not_after);
+    assert!(duo.client.entry().basis().own.clone().not_after > between.not_after);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_into_force_meanwhile_is_asked_too() {
-    let duo = Duo::new().await;
-    let server = &duo.server;
-    let (identity, policy) = (server.live.identity(), server.live.policy());
-    let renewals = server.renewals();
-    renewals.look_again(&identity, &policy);
-    assert_eq!(server.entry().order(), None);
-    // The same bundle and another SVID, and a policy that admits it: nothing happens.
-    server.rotate(HOUR);
-    server.policy(ALLOW);
-    renewals.look_again(&identity, &policy);
-    assert_eq!(server.entry().order(), None);
-    server.policy(ALLOW_NOBODY);
-    renewals.look_again(&identity, &policy);
-    let reason = |order: &Ending| order.reason;
-    assert_eq!(server.entry().order().map(reason), Some(Reason::PolicyChange));
-
-    let duo = Duo::new().await;
-    let server = &duo.server;
-    let (identity, policy) = (server.live.identity(), server.live.policy());
-    server.trust_only(&duo.other);
-    server.renewals().look_again(&identity, &policy);
-    assert_eq!(server.entry().order().map(reason), Some(Reason::BundleChange));
+async fn the_authority_is_told_to_ask_about_what_was_renewed() {
+    let mut duo = Duo::new().await;
+    duo.pass(HOUR / 2);
+    duo.client.rotate(HOUR);
+    assert!(duo.server.live.registry.take_renewed().is_empty());
+    duo.renew_client().unwrap();
+    for end in [&duo.server, &duo.client] {
+        // What came into force while it was judged is asked about it, too: as at registration.
+        let renewed = end.live.registry.take_renewed();
+        let basis = end.entry().basis().number();
+        assert_eq!(renewed.iter().map(|b| b.number()).collect::<Vec<_>>(), [basis]);
+        end.live.changed.notified().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,8 +130,9 @@ async fn the_authority_sees_the_newer_chain() {
     duo.renew_client().unwrap();
     let now = duo.server.live.clock.now();
     // The peer's first chain is over, and it does not matter; ours is.
-    let found = authority::recheck(
+    let found = crate::connection::authority::recheck(
         &duo.server.entry(),
+        &duo.server.live.registry,
         &duo.server.live.identity(),
         now + HOUR * 3 / 4,
     );
@@ -146,13 +140,14 @@ async fn the_authority_sees_the_newer_chain() {
     duo.server.rotate(HOUR);
     duo.greet();
     duo.renew_server().unwrap();
-    let found = authority::recheck(
+    let found = crate::connection::authority::recheck(
         &duo.server.entry(),
+        &duo.server.live.registry,
         &duo.server.live.identity(),
         now + HOUR * 3 / 4,
     );
-    assert_eq!(found, None);
-    assert_eq!(duo.server.live.registry.earliest_expiry(), Some(now + HOUR / 2));
+    assert!(found.is_none());
+    assert_eq!(duo.server.live.registry.next_end(now), Some(now + HOUR));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod differential;
 mod endings;
 mod openssl;
+mod renewing;
 mod schedules;
 mod script;
 mod sharing;

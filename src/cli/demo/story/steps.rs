@@ -248,6 +248,10 @@ impl Story<'_, '_> {
             to: "orders".to_owned(),
             from: peer.to_owned(),
             source: None,
+            serial: None,
+            key: None,
+            issued: None,
+            deny_list: None,
             trust_domain: None,
             json: false,
         };

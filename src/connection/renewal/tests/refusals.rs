@@ -69,14 +69,34 @@ async fn a_renewal_that_is_not_valid_ends_the_connection() {
     ];
     for (what, make, alert, words) in cases {
         let mut duo = Duo::new().await;
-        let (peer, end) = (duo.server.entry().peer(), duo.server.entry().expires());
+        let (peer, end) = (
+            duo.server.entry().basis().peer.clone(),
+            duo.server.entry().basis().expires(),
+        );
         let svid = make(&duo);
         let refused = judged(&mut duo, &svid).unwrap_err();
         assert_eq!(refused.alert, *alert, "{what}: {}", refused.detail);
         assert!(refused.detail.contains(words), "{what}: {}", refused.detail);
         assert_eq!(duo.server.counts(), [(R::PeerRefused, 1)], "{what}");
-        assert!(Arc::ptr_eq(&peer, &duo.server.entry().peer()), "{what}");
-        assert_eq!(duo.server.entry().expires(), end, "{what}");
+        let verdict = duo.server.told.0.lock().unwrap().pop().unwrap();
+        let said = (verdict.kind, verdict.verdict, verdict.enforced, verdict.reason);
+        assert_eq!(
+            said,
+            (
+                crate::record::Kind::Renewal,
+                crate::record::Verdict::Deny,
+                true,
+                Some(Reason::RenewalRefused)
+            ),
+            "{what}"
+        );
+        assert_eq!(
+            refused.decision.map(|decision| decision.id),
+            Some(verdict.id),
+            "{what}"
+        );
+        assert!(Arc::ptr_eq(&peer, &duo.server.entry().basis().peer), "{what}");
+        assert_eq!(duo.server.entry().basis().expires(), end, "{what}");
     }
 }
 
@@ -124,12 +144,21 @@ async fn what_may_heal_leaves_the_connection_as_it_was() {
     ];
     for (what, make) in cases {
         let mut duo = Duo::new().await;
-        let (peer, end) = (duo.server.entry().peer(), duo.server.entry().expires());
+        let (peer, end) = (
+            duo.server.entry().basis().peer.clone(),
+            duo.server.entry().basis().expires(),
+        );
         let svid = make(&duo);
         assert_eq!(judged(&mut duo, &svid).unwrap(), 1, "{what}");
         assert_eq!(duo.server.counts(), [(R::PeerKept, 1)], "{what}");
-        assert!(Arc::ptr_eq(&peer, &duo.server.entry().peer()), "{what}");
-        assert_eq!(duo.server.entry().expires(), end, "{what}");
+        let verdict = duo.server.told.0.lock().unwrap().pop().unwrap();
+        assert_eq!(
+            (verdict.verdict, verdict.enforced),
+            (crate::record::Verdict::Deny, false),
+            "{what}"
+        );
+        assert!(Arc::ptr_eq(&peer, &duo.server.entry().basis().peer), "{what}");
+        assert_eq!(duo.server.entry().basis().expires(), end, "{what}");
         // The other end hears so, and may show a better one.
         assert_eq!(duo.to_client().unwrap(), 1);
         tokio::time::advance(MIN_INTERVAL).await;
@@ -148,16 +177,16 @@ async fn our_end_rests_on_the_old_one_until_it_is_accepted() {
     let mut duo = Duo::new().await;
     duo.pass(HOUR / 2);
     duo.client.rotate(HOUR);
-    let old = duo.client.entry().own();
+    let old = duo.client.entry().basis().own.clone();
     // The server does not know the authority any more, for a while.
     duo.server.trust_only(&duo.other);
     duo.renew_client().unwrap();
-    assert!(Arc::ptr_eq(&old, &duo.client.entry().own()));
+    assert!(Arc::ptr_eq(&old, &duo.client.entry().basis().own.clone()));
     assert_eq!(duo.client.counts(), [(R::OwnSent, 1), (R::OwnKept, 1)]);
     duo.server.rotate(HOUR);
     tokio::time::advance(MIN_INTERVAL).await;
     duo.renew_client().unwrap();
-    assert!(duo.client.entry().own().not_after > old.not_after);
+    assert!(duo.client.entry().basis().own.clone().not_after > old.not_after);
     assert_eq!(
         duo.client.counts(),
         [(R::OwnSent, 2), (R::OwnAccepted, 1), (R::OwnKept, 1)]

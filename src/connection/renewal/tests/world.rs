@@ -1,7 +1,7 @@
 //! The two ends.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use rcgen::CertificateParams;
@@ -17,7 +17,7 @@ use crate::config::settings::{
 use crate::connection::registry::{Registered, Registration};
 use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
-use crate::record::{ConnectionRecord, PeerAddr, RecordSink};
+use crate::record::{ConnectionRecord, Decision, PeerAddr, RecordSink};
 use crate::spiffe::SpiffeId;
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::{Exposition, Metrics};
@@ -33,10 +33,16 @@ pub(super) const ALLOW: &str = "rules: [{name: web, action: allow, from: ['spiff
 pub(super) const ALLOW_NOBODY: &str =
     "rules: [{name: other, action: allow, from: ['spiffe://example.org/other']}]";
 
-struct Nowhere;
+/// The verdicts about renewals: which, and whether each has its effect.
+#[derive(Default)]
+pub(super) struct Told(pub(super) Mutex<Vec<Arc<Decision>>>);
 
-impl RecordSink for Nowhere {
+impl RecordSink for Told {
     fn record(&self, _: &ConnectionRecord) {}
+
+    fn decision(&self, decision: &Arc<Decision>, _: LogLine) {
+        self.0.lock().unwrap().push(decision.clone());
+    }
 }
 
 /// One end: a sidecar with one open connection.
@@ -45,6 +51,7 @@ pub(super) struct End {
     authority: Arc<Authority>,
     id: &'static str,
     listener: Arc<Listener>,
+    pub(super) told: Arc<Told>,
     pub(super) live: Arc<Live>,
     all_metrics: Metrics,
     metrics: Arc<ListenerMetrics>,
@@ -61,9 +68,10 @@ impl End {
         listener: Listener,
         actions: OpenConnections,
     ) -> Self {
+        let told = Arc::new(Told::default());
         let live = Live::new(
             clock.clone(),
-            Arc::new(Nowhere),
+            told.clone(),
             Limits::default(),
             actions,
             PolicyMode::Enforce,
@@ -75,6 +83,7 @@ impl End {
             authority: authority.clone(),
             id,
             listener: Arc::new(listener),
+            told,
             live: Arc::new(live),
             all_metrics,
             metrics,
@@ -140,13 +149,11 @@ impl End {
 
     pub(super) fn policy(&self, text: &str) {
         let file = crate::policy::file::read("p.yaml", text);
-        let (policy, _) = crate::policy::compile(vec![file], None, self.now()).unwrap();
-        self.live.set_policy(PolicyView {
-            generation: self.live.policy().generation + 1,
-            policy,
-            mode: PolicyMode::Enforce,
-            since: self.now(),
-        });
+        let (policy, _) = crate::policy::compile(vec![file], Default::default(), self.now()).unwrap();
+        let view = self.live.policy();
+        let generation = view.generation + 1;
+        self.live
+            .set_policy(view.with_policy(Arc::new(policy), generation, self.now()));
     }
 
     fn context(&self) -> Arc<Context> {
@@ -164,6 +171,7 @@ impl End {
             listener: self.listener.clone(),
             direction: self.listener.direction(),
             peer_addr: PeerAddr::Unix,
+            source: PeerAddr::Unix,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),
@@ -183,8 +191,9 @@ impl End {
             listener: self.listener.clone(),
             direction: self.listener.direction(),
             peer_addr: PeerAddr::Unix,
+            source: PeerAddr::Unix,
             bundle: None,
-            peer: self.entry().peer(),
+            peer: self.entry().basis().peer.clone(),
             own: context.material.svid.clone(),
             since: self.now(),
         })
@@ -192,16 +201,6 @@ impl End {
 
     pub(super) fn entry(&self) -> Arc<Entry> {
         self.registered.as_ref().unwrap().entry.clone()
-    }
-
-    /// Its part of the connection, once more.
-    pub(super) fn renewals(&self) -> Renewals {
-        Renewals {
-            live: self.live.clone(),
-            entry: self.entry(),
-            metrics: self.metrics.clone(),
-            rare: None,
-        }
     }
 
     /// What is counted that is not zero, in the order of the documentation.
@@ -295,7 +294,7 @@ impl Duo {
             alpn: Vec::new(),
             kind,
         };
-        let inbound = ListenerKind::Inbound { upstream: nowhere() };
+        let inbound = ListenerKind::inbound(nowhere());
         let outbound = ListenerKind::Outbound {
             connect: nowhere(),
             peer: vec![ORDERS.parse().unwrap()],
@@ -308,7 +307,7 @@ impl Duo {
         let (calls, serves) = (client.context(), server.context());
         let (c, s) = tokio::join!(
             handshake::connect(&mut near, calls.client("to-orders").unwrap(), || false),
-            handshake::accept(&mut far, serves.server("orders").unwrap())
+            handshake::accept(&mut far, serves.server("orders").unwrap(), Vec::new())
         );
         client.open(c.unwrap(), &calls);
         let mut s = s.unwrap();
