@@ -65,3 +65,10 @@ pub fn rfc3339(time: SystemTime) -> String {
         t.microsecond()
     )
 }
+
+/// The time of day that a text in RFC 3339 form says; it must have a zone.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+    at.ok().map(SystemTime::from)
+}

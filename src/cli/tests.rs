@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 
+use super::policy::explain;
 use super::*;
 use crate::config::Environment;
 use crate::policy::Explanation;
@@ -38,8 +39,8 @@ fn explain(arguments: &[&str]) -> Result<(Explanation, Vec<Diagnostic>), explain
 #[test]
 fn check_sums_up_the_examples() {
     for (file, expected) in [
-        ("sidecar.yaml", "ok: 2 listeners (1 inbound, 1 outbound), 5 rules"),
-        ("server.yaml", "ok: 1 listener (1 inbound, 0 outbound), 3 rules"),
+        ("sidecar.yaml", "ok: 2 listeners (1 inbound, 1 outbound), 7 rules"),
+        ("server.yaml", "ok: 1 listener (1 inbound, 0 outbound), 4 rules"),
         ("client.yaml", "ok: 1 listener (0 inbound, 1 outbound), no policy"),
     ] {
         let (summary, warnings) =
@@ -114,7 +115,7 @@ fn explain_answers_from_the_examples() {
             (verdict, rule),
             "{from}"
         );
-        assert_eq!(answer.rules.len(), 5);
+        assert_eq!(answer.rules.len(), 7);
     }
 }
 

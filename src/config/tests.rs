@@ -138,10 +138,11 @@ fn the_examples_in_the_documentation_are_good() {
         good(text);
     });
     let policies = blocks(include_str!("../../docs/policy.md"));
-    assert_eq!(policies.len(), 1);
-    for text in policies {
-        assert_eq!(crate::policy::parse_text(text).unwrap().len(), 4);
-    }
+    let [policy, deny_list] = policies.as_slice() else {
+        panic!("{} blocks", policies.len())
+    };
+    assert_eq!(crate::policy::parse_text(policy).unwrap().len(), 4);
+    assert_eq!(crate::policy::deny_list::parse_text(deny_list).unwrap().len(), 4);
 }
 
 #[test]

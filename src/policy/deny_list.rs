@@ -4,14 +4,17 @@
 //! about every verified peer, of inbound and outbound listeners alike. Pure; reading the file is [`super::load`]'s.
 
 mod file;
+mod index;
 mod matching;
-#[cfg(test)]
-mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use file::{DenyFile, WrittenEntry, WrittenWhat, compile, parse_text, read};
+use self::index::Index;
+pub use file::{DenyFile, WrittenEntry, WrittenWhat, compile, key, parse_text, read, serial};
+#[cfg(test)]
+pub(super) use file::{ENTRY, TOP};
 
 use super::facts::CertificateFacts;
 use super::ids::IdSet;
@@ -22,6 +25,7 @@ use crate::spiffe::SpiffeId;
 pub struct DenyList {
     /// In the order of the file.
     entries: Box<[Entry]>,
+    index: Index,
     content_hash: Box<str>,
 }
 
@@ -43,9 +47,9 @@ enum What {
     /// Peers by ID.
     Ids(IdSet),
     /// Leaf certificates by serial number, as in [`CertificateFacts::serial`].
-    Serials(Box<[Box<str>]>),
+    Serials(HashSet<Box<str>>),
     /// Keys by the SHA-256 of their SubjectPublicKeyInfo.
-    Keys(Box<[[u8; 32]]>),
+    Keys(HashSet<[u8; 32]>),
     /// Every leaf certificate that became valid before this instant.
     IssuedBefore(SystemTime),
 }
@@ -65,6 +69,7 @@ impl DenyList {
 
     fn new(entries: Vec<Entry>, content_hash: String) -> Self {
         Self {
+            index: Index::of(&entries),
             entries: entries.into(),
             content_hash: content_hash.into(),
         }
@@ -74,7 +79,13 @@ impl DenyList {
     /// not help anybody past an emergency.
     #[must_use]
     pub fn find(&self, peer: &SpiffeId, certificate: Option<&CertificateFacts<'_>>) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.hits(peer, certificate))
+        if self.entries.is_empty() {
+            return None;
+        }
+        match certificate {
+            Some(certificate) => self.index.find(&self.entries, peer, certificate),
+            None => self.entries.iter().find(|entry| entry.hits(peer, None)),
+        }
     }
 
     /// The entries in the order of the file.

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+#[cfg(test)]
+pub(super) use budgets::BUDGET;
 pub use budgets::WrittenBudget;
 pub use values::{Item, Written};
 

@@ -1,7 +1,11 @@
 //! Tables for the semantics; `oracle` holds the property tests, `files` the refusals.
 
 mod files;
+mod lists;
+mod nearest;
 mod oracle;
+mod schema;
+mod sets;
 mod warnings;
 
 use std::net::IpAddr;

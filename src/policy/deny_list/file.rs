@@ -136,8 +136,8 @@ fn translate(entry: WrittenEntry, file: Arc<str>) -> Entry {
         description: entry.description,
         what: match entry.what {
             WrittenWhat::Ids(ids) => What::Ids(id_set(ids)),
-            WrittenWhat::Serials(serials) => What::Serials(serials.into()),
-            WrittenWhat::Keys(keys) => What::Keys(keys.into()),
+            WrittenWhat::Serials(serials) => What::Serials(serials.into_iter().collect()),
+            WrittenWhat::Keys(keys) => What::Keys(keys.into_iter().collect()),
             WrittenWhat::IssuedBefore(at, _) => What::IssuedBefore(at),
         },
         from: entry.from.map(id_set),
@@ -241,7 +241,10 @@ fn values<T>(
 }
 
 /// A serial number in hexadecimal as tools print it: with or without colons, in upper or lower case.
-fn serial(text: &str) -> Result<Box<str>, (&'static str, &'static str)> {
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn serial(text: &str) -> Result<Box<str>, (&'static str, &'static str)> {
     let help = "hexadecimal, as `openssl x509 -noout -serial` prints it behind `serial=`";
     let digits: String = text
         .chars()
@@ -262,8 +265,11 @@ fn serial(text: &str) -> Result<Box<str>, (&'static str, &'static str)> {
     Ok(format!("{pad}{digits}").into())
 }
 
-/// `sha256:` and 64 hexadecimal digits.
-fn key(text: &str) -> Result<[u8; 32], (&'static str, &'static str)> {
+/// A key's hash: `sha256:` and 64 hexadecimal digits.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn key(text: &str) -> Result<[u8; 32], (&'static str, &'static str)> {
     let help = "`sha256:` and the 64 digits of `openssl x509 -noout -pubkey -in leaf.pem | openssl pkey -pubin -outform der | sha256sum`";
     let wrong = ("is no key hash", help);
     let digits = text.strip_prefix("sha256:").ok_or(wrong)?;

@@ -14,7 +14,7 @@ impl Entry {
         match (&self.what, certificate) {
             (What::Ids(ids), _) => ids.matches(peer),
             (_, None) => true,
-            (What::Serials(serials), Some(leaf)) => serials.iter().any(|serial| **serial == *leaf.serial),
+            (What::Serials(serials), Some(leaf)) => serials.contains(leaf.serial),
             (What::Keys(keys), Some(leaf)) => keys.contains(leaf.key_hash),
             (What::IssuedBefore(at), Some(leaf)) => leaf.issued < *at,
         }

@@ -175,9 +175,9 @@ pub(in crate::policy) fn moment(
     findings: &mut Findings,
 ) -> Option<(SystemTime, Place)> {
     let (text, place) = fields.text(field, findings)?;
-    match time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339) {
-        Ok(at) => Some((at.into(), place)),
-        Err(_) => {
+    match crate::clock::parse_rfc3339(text) {
+        Some(at) => Some((at, place)),
+        None => {
             let help = "write date, time and zone (RFC 3339): `2027-01-01T00:00:00Z`";
             findings.error_with_help(place, format!("`{text}` is no point in time"), help);
             None

@@ -255,7 +255,7 @@ fn files_that_cannot_be_read() {
     );
 }
 
-const GOOD: &str = "rules:
+pub(super) const GOOD: &str = "rules:
   - name: storefront-places-orders
     action: allow
     to: [orders]

@@ -7,7 +7,7 @@ use super::super::application::Client;
 use super::super::files;
 use super::super::journal::{Entry, Mark};
 use super::{Expected, Story, Trouble, milliseconds, unexpected};
-use crate::cli::explain::{ExplainArgs, explain};
+use crate::cli::policy::explain::{ExplainArgs, explain};
 use crate::config::Environment;
 use crate::record::{Reason, Verdict};
 
@@ -248,6 +248,10 @@ impl Story<'_, '_> {
             to: "orders".to_owned(),
             from: peer.to_owned(),
             source: None,
+            serial: None,
+            key: None,
+            issued: None,
+            deny_list: None,
             trust_domain: None,
             json: false,
         };

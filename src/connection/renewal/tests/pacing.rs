@@ -69,7 +69,9 @@ async fn a_rotation_is_told_over_time_and_again_to_those_who_do_not_take_it() {
         .registry
         .renew(&connections[1].entry, renewal)
         .unwrap();
-    connections[1].entry.take_renewal_order();
+    // A round that began before may order it once more, which then finds nothing to say.
+    advance(Duration::from_secs(3000)).await;
+    assert!(ordered(&connections) <= 1);
     advance(Duration::from_secs(3000)).await;
     assert_eq!(ordered(&connections), 0);
     pacing.abort();

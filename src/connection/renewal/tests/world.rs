@@ -203,16 +203,6 @@ impl End {
         self.registered.as_ref().unwrap().entry.clone()
     }
 
-    /// Its part of the connection, once more.
-    pub(super) fn renewals(&self) -> Renewals {
-        Renewals {
-            live: self.live.clone(),
-            entry: self.entry(),
-            metrics: self.metrics.clone(),
-            rare: None,
-        }
-    }
-
     /// What is counted that is not zero, in the order of the documentation.
     pub(super) fn counts(&self) -> Vec<(RenewalResult, u64)> {
         let text = self.all_metrics.encode(Exposition::Prometheus);

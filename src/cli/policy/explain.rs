@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::output::{print, report};
-use super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
+use super::super::output::{print, report};
+use super::super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{ListenerName, Settings};
 use crate::config::{self, Environment};
-use crate::policy::{self, Admission, CertificateFacts, DenyList, Explanation, Facts, Policy, Surroundings};
+use crate::policy::{
+    self, Admission, CertificateFacts, DenyList, Explanation, Facts, Policy, Surroundings, deny_list,
+};
 use crate::record::{Direction, Verdict};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::yaml::{Diagnostic, Severity, closest, one_of};
@@ -18,9 +20,10 @@ use crate::yaml::{Diagnostic, Severity, closest, one_of};
 /// Tell whether a peer would be admitted to a listener, and why
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-Prints the verdict, the rule that decided, and for every other rule the first condition that did not hold. \
-Without --source the peer's address counts as unknown: no allow rule with `source` matches then, every deny rule \
-with `source` does.
+Prints the verdict, what decided, the rule that came nearest, and for every rule all conditions that did not hold. \
+Without --source the peer's address counts as unknown: no allow rule with `source` or `not_source` matches then, every \
+deny rule with them may. Without --serial, --key and --issued the peer's certificate is one that was issued just now and \
+that no entry of the deny list names.
 
 Exit code: 0 for allow, 3 for deny, 2 when the question or the files are wrong.
 
@@ -40,6 +43,18 @@ pub struct ExplainArgs {
     /// The peer's IP address
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
+    /// The serial number of the peer's certificate, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    pub serial: Option<String>,
+    /// The hash of the key of the peer's certificate, as in a deny list
+    #[arg(long, value_name = "sha256:HEX")]
+    pub key: Option<String>,
+    /// When the peer's certificate became valid (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub issued: Option<String>,
+    /// A deny list to ask in place of the config's
+    #[arg(long, value_name = "FILE")]
+    pub deny_list: Option<PathBuf>,
     /// Our own trust domain, where the config says neither `svid` nor `trust_domain`
     #[arg(long, value_name = "NAME")]
     pub trust_domain: Option<String>,
@@ -90,6 +105,16 @@ pub enum ExplainError {
     /// `--to` names no inbound listener.
     #[error("error: --to is `{0}`: {1}")]
     To(String, String),
+    /// An option about the certificate cannot be read.
+    #[error("error: {option} is `{given}`, which {why}")]
+    Certificate {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// `--trust-domain` is no trust domain.
     #[error("error: --trust-domain is `{0}`, which is no trust domain")]
     TrustDomain(String),
@@ -130,14 +155,19 @@ pub fn explain(
         warning.severity = Severity::Warning;
         warnings.push(warning);
     }
+    let certificate = certificate(args, now)?;
     let facts = Facts {
         listener: &args.to,
         peer: &peer,
         source: args.source,
         own_trust_domain: &own,
-        certificate: Some(CertificateFacts::unlisted(now)),
+        certificate: Some(CertificateFacts {
+            serial: &certificate.serial,
+            key_hash: &certificate.key_hash,
+            issued: certificate.issued,
+        }),
     };
-    let deny_list = match &settings.policy.deny_list {
+    let deny_list = match args.deny_list.as_ref().or(settings.policy.deny_list.as_ref()) {
         Some(path) => {
             let (list, more) = policy::load_deny_list(path, now).map_err(ExplainError::Files)?;
             warnings.extend(more);
@@ -147,6 +177,38 @@ pub fn explain(
     };
     let admission = Admission::new(Arc::new(policy), Arc::new(deny_list));
     Ok((admission.explain(&facts, now), warnings))
+}
+
+/// The certificate asked about.
+struct Certificate {
+    serial: Box<str>,
+    key_hash: [u8; 32],
+    issued: SystemTime,
+}
+
+fn certificate(args: &ExplainArgs, now: SystemTime) -> Result<Certificate, ExplainError> {
+    let wrong = |option, given: &str, why| ExplainError::Certificate {
+        option,
+        given: given.to_owned(),
+        why,
+    };
+    let unlisted = CertificateFacts::unlisted(now);
+    let serial = args
+        .serial
+        .as_deref()
+        .map(|text| deny_list::serial(text).map_err(|(why, _)| wrong("--serial", text, why)));
+    let key = args
+        .key
+        .as_deref()
+        .map(|text| deny_list::key(text).map_err(|(why, _)| wrong("--key", text, why)));
+    let issued = args.issued.as_deref().map(|text| {
+        crate::clock::parse_rfc3339(text).ok_or_else(|| wrong("--issued", text, "is no point in time"))
+    });
+    Ok(Certificate {
+        serial: serial.transpose()?.unwrap_or_else(|| unlisted.serial.into()),
+        key_hash: key.transpose()?.unwrap_or(*unlisted.key_hash),
+        issued: issued.transpose()?.unwrap_or(now),
+    })
 }
 
 fn files(

@@ -1,1 +1,0 @@
-//! What a deny list hits, and what is refused.
