@@ -34,7 +34,8 @@ fn identity(spire: &Spire, pick: &str) -> String {
 /// The part that makes a sidecar take TLS for an application.
 fn inbound(listen: SocketAddr, upstream: SocketAddr) -> String {
     format!(
-        "policy:\n  path: policy/\ninbound:\n  - name: orders\n    listen: {listen}\n    upstream: {upstream}\n"
+        "policy:\n  path: policy/\ninbound:\n  - name: orders\n    listen: {listen}\n    upstream: {upstream}\n    \
+         trust: [partner.example]\n"
     )
 }
 

@@ -1,16 +1,23 @@
 //! May this peer use this listener? The answer is a [`Permit`], which forwarding requires and only this module can
 //! make, or a [`Denial`].
 
+mod candidate;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use self::candidate::{Candidate, Diverged, Diverging, Listing};
 use crate::config::settings::{ListenerKind, PolicyMode};
-pub use crate::policy::{Admission, CertificateFacts, Facts};
-use crate::record::{Candidate, Nearest, Reason, Unmet, Verdict};
+use crate::policy::Outcome;
+pub use crate::policy::{Admission, Budget, CertificateFacts, Delta, DenyList, Facts, Policy, Rate};
+use crate::record::{Nearest, Reason, Unmet, Verdict};
 use crate::spiffe::{IdPattern, SpiffeId};
 
-/// What is in force.
-#[derive(Debug)]
+/// What is in force. Cloned to change a part of it; the whole is published at once.
+#[derive(Clone, Debug)]
 pub struct PolicyView {
     /// Counts policies from 1 up in this process; 0 is the policy that denies all, before any was read.
     pub generation: u64,
@@ -18,8 +25,14 @@ pub struct PolicyView {
     pub admission: Admission,
     /// Enforced or only reported.
     pub mode: PolicyMode,
-    /// When it came into force.
+    /// When the policy came into force.
     pub since: SystemTime,
+    /// Counts deny lists from 1 up; 0 where none was named.
+    pub deny_list_generation: u64,
+    /// When the deny list came into force.
+    pub deny_list_since: SystemTime,
+    /// What is asked beside it.
+    pub candidate: Option<Candidate>,
 }
 
 impl PolicyView {
@@ -31,7 +44,52 @@ impl PolicyView {
             admission: Admission::deny_all(),
             mode,
             since,
+            deny_list_generation: 0,
+            deny_list_since: since,
+            candidate: None,
         }
+    }
+
+    /// With another policy.
+    #[must_use]
+    pub fn with_policy(&self, policy: Arc<Policy>, generation: u64, since: SystemTime) -> Self {
+        Self {
+            generation,
+            admission: Admission::new(policy, self.admission.deny_list.clone()),
+            since,
+            ..self.clone()
+        }
+    }
+
+    /// With another deny list, for the candidate, too.
+    #[must_use]
+    pub fn with_deny_list(&self, deny_list: &Arc<DenyList>, generation: u64, since: SystemTime) -> Self {
+        Self {
+            admission: Admission::new(self.admission.policy.clone(), deny_list.clone()),
+            deny_list_generation: generation,
+            deny_list_since: since,
+            candidate: self
+                .candidate
+                .as_ref()
+                .map(|candidate| candidate.with_deny_list(deny_list.clone())),
+            ..self.clone()
+        }
+    }
+
+    /// With another candidate, of which nothing is known yet.
+    #[must_use]
+    pub fn with_candidate(&self, policy: Arc<Policy>, generation: u64, since: SystemTime) -> Self {
+        let admission = Admission::new(policy, self.admission.deny_list.clone());
+        Self {
+            candidate: Some(Candidate::new(admission, generation, since)),
+            ..self.clone()
+        }
+    }
+
+    /// Whether a peer of whom this was found is let in. The deny list and what a listener trusts hold in any mode.
+    fn lets_in(&self, outcome: &Outcome<'_>) -> bool {
+        let by_policy = matches!(outcome.reason, Reason::DenyRule | Reason::NoAllowRule);
+        outcome.allow || (self.mode == PolicyMode::Audit && by_policy)
     }
 }
 
@@ -47,8 +105,8 @@ pub struct Permit {
 pub struct Denial {
     /// The terms.
     pub decision: Arc<Decision>,
-    /// [`Reason::DenyList`], [`Reason::TrustDomainNotAccepted`], [`Reason::DenyRule`], [`Reason::NoAllowRule`] or
-    /// [`Reason::PeerNotExpected`].
+    /// [`Reason::DenyList`], [`Reason::TrustDomainNotAccepted`], [`Reason::DenyRule`], [`Reason::NoAllowRule`],
+    /// [`Reason::OverBudget`] or [`Reason::PeerNotExpected`].
     pub reason: Reason,
 }
 
@@ -61,7 +119,7 @@ pub struct Decision {
     pub reason: Option<Reason>,
     /// That in words, for the operator.
     pub detail: Option<Arc<str>>,
-    /// The rule, entry of the deny list, or `peer` pattern that decided, if one did.
+    /// The rule, entry of the deny list, budget, or `peer` pattern that decided, if one did.
     pub rule: Option<Arc<str>>,
     /// What the rule or entry says of itself.
     pub description: Option<Arc<str>>,
@@ -69,8 +127,8 @@ pub struct Decision {
     pub audited: Vec<Arc<str>>,
     /// The generation of the policy; 0 for an outbound listener, whose `peer` list is in the config.
     pub policy_generation: u64,
-    /// What the candidate policy says.
-    pub candidate: Option<Box<Candidate>>,
+    /// What the candidate says, where it says something else.
+    pub candidate: Option<Box<Diverging>>,
 }
 
 impl Permit {
@@ -79,39 +137,76 @@ impl Permit {
     pub const fn decision(&self) -> &Arc<Decision> {
         &self.decision
     }
+
+    /// What becomes of it where a budget of the peer is used up.
+    ///
+    /// # Errors
+    /// A [`Denial`], unless policy is only audited. What a policy that is only audited had denied already stays as it is.
+    pub fn over_budget(self, view: &PolicyView, budget: &Budget, detail: String) -> Result<Self, Denial> {
+        if self.decision.verdict == Verdict::Deny {
+            return Ok(self);
+        }
+        let decision = Decision {
+            rule: Some(budget.name.clone()),
+            description: budget.description.clone(),
+            audited: self.decision.audited.clone(),
+            policy_generation: self.decision.policy_generation,
+            candidate: self.decision.candidate.clone(),
+            ..Decision::denied(Reason::OverBudget, detail)
+        };
+        if view.mode == PolicyMode::Audit {
+            return Ok(Self {
+                decision: Arc::new(decision),
+            });
+        }
+        Err(Denial::of(decision))
+    }
 }
 
-/// Decides about an inbound peer by what is in force.
+/// Decides about an inbound peer by what is in force, and notes where the candidate would decide otherwise.
 ///
 /// # Errors
 /// A [`Denial`], unless policy is only audited. The deny list and what a listener trusts hold in any mode.
 pub fn inbound(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Result<Permit, Denial> {
-    let outcome = view.admission.evaluate(facts, now);
+    let Some(outcome) = ask(&view.admission, facts, now) else {
+        return Err(Denial::of(undecided(view)));
+    };
+    let candidate = view
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.ask(facts, &outcome, now));
     let decision = Arc::new(Decision {
-        verdict: if outcome.allow {
-            Verdict::Allow
-        } else {
-            Verdict::Deny
-        },
-        reason: (!outcome.allow).then_some(outcome.reason),
-        detail: (!outcome.allow).then(|| outcome.detail(facts).into()),
-        rule: outcome.by.name().cloned(),
-        description: outcome.by.description().cloned(),
-        audited: outcome
-            .audited
-            .iter()
-            .map(|rule| Arc::clone(rule.name()))
-            .collect(),
-        policy_generation: view.generation,
-        candidate: None,
+        candidate,
+        ..Decision::by_policy(view, &outcome, facts)
     });
-    let by_policy = matches!(outcome.reason, Reason::DenyRule | Reason::NoAllowRule);
-    if outcome.allow || (view.mode == PolicyMode::Audit && by_policy) {
+    if view.lets_in(&outcome) {
         return Ok(Permit { decision });
     }
     Err(Denial {
         decision,
         reason: outcome.reason,
+    })
+}
+
+/// What is in force says of an inbound peer that it would not let in: what is asked about a connection that is open.
+/// Nothing is noted.
+#[must_use]
+pub fn refusal(view: &PolicyView, facts: &Facts<'_>, now: SystemTime) -> Option<Decision> {
+    match ask(&view.admission, facts, now) {
+        Some(outcome) if view.lets_in(&outcome) => None,
+        Some(outcome) => Some(Decision::by_policy(view, &outcome, facts)),
+        None => Some(undecided(view)),
+    }
+}
+
+/// What the deny list in force says of a peer that it names.
+#[must_use]
+pub fn listed(view: &PolicyView, peer: &SpiffeId, certificate: &CertificateFacts<'_>) -> Option<Decision> {
+    let entry = view.admission.deny_list.find(peer, Some(certificate))?;
+    Some(Decision {
+        rule: Some(Arc::clone(entry.name())),
+        description: entry.description().cloned(),
+        ..Decision::denied(Reason::DenyList, entry.describe(Some(certificate)))
     })
 }
 
@@ -127,7 +222,7 @@ pub fn nearest(
     if decision.reason != Some(Reason::NoAllowRule) {
         return None;
     }
-    let nearest = view.admission.nearest(facts, now)?;
+    let nearest = guarded(|| view.admission.nearest(facts, now))??;
     let unmet = nearest.unmet.into_iter().map(|unmet| Unmet {
         condition: unmet.condition,
         detail: unmet.detail.into(),
@@ -136,6 +231,30 @@ pub fn nearest(
         rule: nearest.rule,
         unmet: unmet.collect(),
     }))
+}
+
+const UNDECIDED: &str = "the policy could not be asked: a defect of svidecar, which the log tells of";
+
+/// Asks a policy. A panic in there is a defect, and must neither let anybody in nor end more than what it was about:
+/// `None`, which is a denial.
+fn ask<'a>(admission: &'a Admission, facts: &Facts<'_>, now: SystemTime) -> Option<Outcome<'a>> {
+    guarded(|| admission.evaluate(facts, now))
+}
+
+fn guarded<T>(ask: impl FnOnce() -> T) -> Option<T> {
+    // What is asked is immutable: nothing can be left half-changed.
+    catch_unwind(AssertUnwindSafe(ask)).ok()
+}
+
+fn undecided(view: &PolicyView) -> Decision {
+    Decision {
+        policy_generation: view.generation,
+        ..Decision::denied(Reason::Internal, UNDECIDED.to_owned())
+    }
+}
+
+const fn verdict(allow: bool) -> Verdict {
+    if allow { Verdict::Allow } else { Verdict::Deny }
 }
 
 /// The first of a listener's `peer` patterns that names `peer`.
@@ -155,17 +274,8 @@ pub fn outbound(
     peer: &SpiffeId,
     certificate: &CertificateFacts<'_>,
 ) -> Result<Permit, Denial> {
-    if let Some(entry) = view.admission.deny_list.find(peer, Some(certificate)) {
-        let decision = Decision {
-            rule: Some(Arc::clone(entry.name())),
-            description: entry.description().cloned(),
-            detail: Some(entry.describe(Some(certificate)).into()),
-            ..Decision::of(Verdict::Deny, Some(Reason::DenyList))
-        };
-        return Err(Denial {
-            decision: Arc::new(decision),
-            reason: Reason::DenyList,
-        });
+    if let Some(decision) = listed(view, peer, certificate) {
+        return Err(Denial::of(decision));
     }
     let pattern = match kind {
         ListenerKind::Outbound { peer: patterns, .. } => expected(patterns, peer),
@@ -174,25 +284,48 @@ pub fn outbound(
     match pattern {
         Some(pattern) => Ok(Permit {
             decision: Arc::new(Decision {
+                verdict: Verdict::Allow,
                 rule: Some(pattern.text().clone()),
-                ..Decision::of(Verdict::Allow, None)
+                ..Decision::default()
             }),
         }),
-        None => Err(Denial {
-            decision: Arc::new(Decision {
-                detail: Some(format!("no `peer` pattern of this listener names `{peer}`").into()),
-                ..Decision::of(Verdict::Deny, Some(Reason::PeerNotExpected))
-            }),
-            reason: Reason::PeerNotExpected,
-        }),
+        None => {
+            let detail = format!("no `peer` pattern of this listener names `{peer}`");
+            Err(Denial::of(Decision::denied(Reason::PeerNotExpected, detail)))
+        }
+    }
+}
+
+impl Denial {
+    fn of(decision: Decision) -> Self {
+        Self {
+            reason: decision.reason.unwrap_or(Reason::Internal),
+            decision: Arc::new(decision),
+        }
     }
 }
 
 impl Decision {
-    fn of(verdict: Verdict, reason: Option<Reason>) -> Self {
+    /// What the policy in force, or the deny list, answered; nothing of the candidate.
+    fn by_policy(view: &PolicyView, outcome: &Outcome<'_>, facts: &Facts<'_>) -> Self {
+        let audited = outcome.audited.iter();
         Self {
-            verdict,
-            reason,
+            verdict: verdict(outcome.allow),
+            reason: (!outcome.allow).then_some(outcome.reason),
+            detail: (!outcome.allow).then(|| outcome.detail(facts).into()),
+            rule: outcome.by.name().cloned(),
+            description: outcome.by.description().cloned(),
+            audited: audited.map(|rule| Arc::clone(rule.name())).collect(),
+            policy_generation: view.generation,
+            candidate: None,
+        }
+    }
+
+    fn denied(reason: Reason, detail: String) -> Self {
+        Self {
+            verdict: Verdict::Deny,
+            reason: Some(reason),
+            detail: Some(detail.into()),
             ..Self::default()
         }
     }

@@ -67,6 +67,24 @@ closed_set! {
 }
 
 closed_set! {
+    /// What became of a renewal of an open connection: the `result` label of `renewals_total`.
+    RenewalResult {
+        /// We told the peer of our newer SVID.
+        OwnSent = "own_sent",
+        /// The peer took it.
+        OwnAccepted = "own_accepted",
+        /// The peer did not take it: the connection rests on our SVID of before.
+        OwnKept = "own_kept",
+        /// The peer told of a newer SVID, and the connection rests on it.
+        PeerAccepted = "peer_accepted",
+        /// The peer told of a newer SVID that we can't verify yet or that gains nothing: the one of before counts.
+        PeerKept = "peer_kept",
+        /// The peer's renewal was not valid, which ends the connection.
+        PeerRefused = "peer_refused",
+    }
+}
+
+closed_set! {
     /// What authorization said.
     #[derive(Default)]
     Verdict {
@@ -77,6 +95,16 @@ closed_set! {
         /// The connection ended before authorization was asked.
         #[default]
         None = "none",
+    }
+}
+
+closed_set! {
+    /// How a candidate policy decides otherwise than the one in force.
+    Divergence {
+        /// It denies what the policy in force allows.
+        WouldDeny = "would_deny",
+        /// It allows what the policy in force denies.
+        WouldAllow = "would_allow",
     }
 }
 

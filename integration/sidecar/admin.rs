@@ -77,7 +77,10 @@ fn metrics_count_what_happened() {
         ("svid_rotations_total".to_owned(), 0.0),
         ("workload_api_connected".to_owned(), 1.0),
         ("policy_generation".to_owned(), 1.0),
-        ("policy_reload_total{result=\"success\"}".to_owned(), 1.0),
+        (
+            "policy_reload_total{document=\"policy\",result=\"success\"}".to_owned(),
+            1.0,
+        ),
     ] {
         let sample = format!("svidecar_{sample}");
         // Bytes are counted when they are written, which the one who reads them may be ahead of.

@@ -20,13 +20,18 @@ mod plain;
 mod world;
 
 mod admin;
+mod budgets;
+mod decisions;
+mod documents;
 mod forwarding;
 mod handshake_inbound;
 mod handshake_outbound;
 mod identity;
 mod lifecycle;
 mod limits;
+mod many;
 mod open_connections;
 mod policy;
 mod proxy_protocol;
+mod renewal;
 mod resumption;

@@ -21,7 +21,7 @@ use crate::support::process::Mark;
 use crate::support::{SOON, eventually};
 use crate::world::{
     Api, Identity, Inbound, InboundSetup, ORDERS, Outbound, OutboundSetup, REPORTS, STOREFRONT,
-    STOREFRONT_ONLY, authority, id,
+    STOREFRONT_ONLY, TRUST_PARTNER, authority, id,
 };
 
 /// What a change may take, with something on top for a machine that is busy with other tests.
@@ -32,13 +32,13 @@ const BOTH: &str = "rules:\n  - name: storefront\n    action: allow\n    \
      action: allow\n    from: [\"spiffe://example.org/reports\"]\n";
 
 /// A connection through an inbound listener.
-struct Open {
-    client: Client,
-    app: TcpStream,
+pub(crate) struct Open {
+    pub(crate) client: Client,
+    pub(crate) app: TcpStream,
 }
 
 impl Open {
-    fn through(scene: &Inbound, identity: &Identity) -> Self {
+    pub(crate) fn through(scene: &Inbound, identity: &Identity) -> Self {
         let client = connect(scene.tls, identity);
         let app = scene.app.accept();
         let mut open = Self { client, app };
@@ -46,12 +46,12 @@ impl Open {
         open
     }
 
-    fn must_flow(&mut self) {
+    pub(crate) fn must_flow(&mut self) {
         exchange(&mut self.client, &mut self.app, "still here");
     }
 
     /// The peer gets this alert and the application a reset, in time.
-    fn must_be_cut(mut self, alert: AlertDescription) {
+    pub(crate) fn must_be_cut(mut self, alert: AlertDescription) {
         let begun = Instant::now();
         expect_alert(&mut self.client, alert);
         expect_reset(&mut self.app);
@@ -61,14 +61,23 @@ impl Open {
 }
 
 /// The one record of a connection that we closed, for this reason.
-fn closed(scene: &Inbound, mark: Mark, reason: &str) -> Value {
+pub(crate) fn closed(scene: &Inbound, mark: Mark, reason: &str) -> Value {
     let record = scene.sidecar.wait_record(mark, &[("reason", reason)]);
     assert_eq!(record["result"], "closed", "{record}");
-    assert_eq!(record["verdict"], "allow", "{record}");
+    assert_eq!(record["verdict"], "deny", "{record}");
+    assert_eq!(record["kind"], "open_connection", "{record}");
+    assert_ne!(record["decision_id"], record["admission_id"], "{record}");
     assert!(record["detail"].is_string(), "{record}");
     assert!(record["bytes_up"].as_u64() >= Some(10), "{record}");
     assert_eq!(scene.sidecar.records_since(mark).len(), 1, "others ended, too");
     record
+}
+
+/// The verdict that let a connection in.
+fn admission(scene: &Inbound, record: &Value) -> Value {
+    let id = record["admission_id"].as_str().unwrap();
+    let path = format!("/api/v1/decisions/{id}");
+    scene.sidecar.get(&path).unwrap().json()
 }
 
 fn two_peers(policy: &str, settings: &str) -> (Inbound, Open, Open) {
@@ -92,9 +101,11 @@ fn an_edit_of_the_policy_ends_those_it_no_longer_admits() {
     control.must_flow();
     let record = closed(&scene, mark, "policy_change");
     assert_eq!(record["peer_id"], REPORTS);
+    assert_eq!(record["policy_generation"], 2);
     // It was admitted by the policy that was in force then.
-    assert_eq!(record["rule"], "reports");
-    assert_eq!(record["policy_generation"], 1);
+    let admission = admission(&scene, &record);
+    assert_eq!(admission["rule"], "reports", "{admission}");
+    assert_eq!(admission["policy_generation"], 1, "{admission}");
     assert_eq!(scene.sidecar.metric("svidecar_policy_generation"), Some(2.0));
 
     // Given back what it lost, it comes in again.
@@ -158,7 +169,7 @@ fn a_hangup_signal_reads_the_policy_again_and_disturbs_nobody() {
     first.must_flow();
     second.must_flow();
     assert_eq!(scene.sidecar.metric("svidecar_policy_generation"), Some(1.0));
-    let reloads = "svidecar_policy_reload_total{result=\"success\"}";
+    let reloads = "svidecar_policy_reload_total{document=\"policy\",result=\"success\"}";
     assert_eq!(scene.sidecar.metric(reloads), Some(2.0));
 }
 
@@ -179,7 +190,7 @@ fn a_bad_new_policy_leaves_the_old_one_in_force_and_says_so() {
     });
     // The sidecar does its work: the old policy is as good as it was.
     assert_eq!(ready.status, 200, "{}", ready.body);
-    let failures = "svidecar_policy_reload_total{result=\"failure\"}";
+    let failures = "svidecar_policy_reload_total{document=\"policy\",result=\"failure\"}";
     assert_eq!(scene.sidecar.metric(failures), Some(1.0));
     let policy = scene.sidecar.get("/api/v1/policy").unwrap().json();
     assert_eq!(policy["generation"], 1, "{policy}");
@@ -217,7 +228,9 @@ fn a_rule_that_expires_ends_what_it_alone_admitted() {
     expect_reset(&mut concerned.app);
     control.must_flow();
     let record = closed(&scene, mark, "rule_expired");
-    assert_eq!(record["rule"], "for-now", "{record}");
+    assert_eq!(admission(&scene, &record)["rule"], "for-now", "{record}");
+    assert_eq!(record["nearest"]["rule"], "for-now", "{record}");
+    assert_eq!(record["nearest"]["unmet"][0]["condition"], "expires", "{record}");
     let mut again = connect(scene.tls, &scene.api.peer(REPORTS));
     expect_alert(&mut again, AlertDescription::AccessDenied);
 }
@@ -273,6 +286,7 @@ fn a_federated_bundle_that_goes_away_ends_its_peers() {
         .unwrap();
     let scene = InboundSetup {
         policy: Some(BOTH),
+        listener: TRUST_PARTNER,
         ..InboundSetup::default()
     }
     .start_with(api);
@@ -482,13 +496,13 @@ fn a_change_that_is_only_logged_hides_none_that_closes() {
 }
 
 /// A connection through an outbound listener.
-struct OpenOut {
-    app: TcpStream,
-    server: Server,
+pub(crate) struct OpenOut {
+    pub(crate) app: TcpStream,
+    pub(crate) server: Server,
 }
 
 impl OpenOut {
-    fn through(scene: &Outbound, identity: &Identity) -> Self {
+    pub(crate) fn through(scene: &Outbound, identity: &Identity) -> Self {
         let app = plain::connect(scene.plain);
         let server = accept(scene.peer.accept(), identity);
         let mut open = Self { app, server };

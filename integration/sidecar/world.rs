@@ -27,6 +27,9 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const STOREFRONT_ONLY: &str =
     "rules:\n  - name: storefront\n    action: allow\n    from: [\"spiffe://example.org/storefront\"]\n";
 
+/// A line of an inbound listener that accepts the partner's trust domain beside our own.
+pub(crate) const TRUST_PARTNER: &str = "    trust: [partner.example]\n";
+
 /// One thread that serves every Workload API of this process.
 static RUNTIME: LazyLock<tokio::runtime::Handle> = LazyLock::new(|| {
     let (sender, receiver) = mpsc::channel();

@@ -39,26 +39,31 @@ impl Response {
 
 /// Asks for one path.
 pub(crate) fn get(endpoint: &Endpoint, path: &str) -> io::Result<Response> {
+    get_with(endpoint, path, "")
+}
+
+/// Asks for one path, with further header lines, each with its end.
+pub(crate) fn get_with(endpoint: &Endpoint, path: &str, headers: &str) -> io::Result<Response> {
     match endpoint {
         Endpoint::Tcp(addr) => {
             let stream = TcpStream::connect_timeout(addr, TIMEOUT)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
             stream.set_write_timeout(Some(TIMEOUT))?;
-            exchange(stream, &addr.to_string(), path)
+            exchange(stream, &addr.to_string(), path, headers)
         }
         Endpoint::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
             stream.set_write_timeout(Some(TIMEOUT))?;
-            exchange(stream, "localhost", path)
+            exchange(stream, "localhost", path, headers)
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<Response> {
+fn exchange(mut stream: impl Read + Write, host: &str, path: &str, headers: &str) -> io::Result<Response> {
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n"
     )?;
     let mut bytes = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut bytes)?;

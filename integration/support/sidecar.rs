@@ -109,6 +109,16 @@ impl Sidecar {
         http::get(&Endpoint::Tcp(self.admin), path)
     }
 
+    /// Asks the admin endpoint with further header lines.
+    pub(crate) fn get_with(&self, path: &str, headers: &str) -> Response {
+        http::get_with(&Endpoint::Tcp(self.admin), path, headers).unwrap()
+    }
+
+    /// Where its config is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Whether `/readyz` says ready now. Not while the endpoint does not answer either.
     pub(crate) fn is_ready(&self) -> bool {
         self.get("/readyz").is_ok_and(|response| response.status == 200)

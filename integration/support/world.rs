@@ -19,7 +19,7 @@ use svidecar::config::settings::{Address, Listener, ListenerKind, Target};
 use svidecar::identity::material::{Authority as BundleAuthority, Bundle, Material, Svid};
 use svidecar::spiffe::svid::{check_authority, check_leaf};
 use svidecar::spiffe::{SpiffeId, TrustDomain};
-use svidecar::tls::configs::{Context, provider};
+use svidecar::tls::configs::{Context, Features, provider};
 use svidecar::tls::verify::{PeerVerifier, TrustStore};
 use svidecar::workload_api::authority::{Authority, Issued, leaf_params};
 
@@ -74,8 +74,39 @@ impl World {
 
     /// What our listeners shake hands with; whether they resume sessions.
     pub(crate) fn context(&self, resumption: bool) -> Context {
-        let material = self.material.clone();
-        Context::new(material, &listeners(), &provider(), &self.clock, resumption).unwrap()
+        self.context_of(self.material.clone(), resumption)
+    }
+
+    /// As [`Self::context`], without resumption and with another authority in our own bundle.
+    pub(crate) fn context_beside(&self, other: &Authority) -> Context {
+        let domain = self.authority.trust_domain().clone();
+        let authorities = [&self.authority, other].map(|authority| {
+            let validity = check_authority(authority.root()).unwrap();
+            BundleAuthority {
+                certificate: authority.root().clone(),
+                not_before: validity.not_before,
+                not_after: validity.not_after,
+            }
+        });
+        let bundle = Bundle {
+            trust_domain: domain.clone(),
+            authorities: authorities.into(),
+        };
+        let material = Material {
+            generation: 2,
+            svid: self.material.svid.clone(),
+            svids: self.material.svids.clone(),
+            bundles: BTreeMap::from([(domain, Arc::new(bundle))]),
+        };
+        self.context_of(Arc::new(material), false)
+    }
+
+    fn context_of(&self, material: Arc<Material>, resumption: bool) -> Context {
+        let features = Features {
+            resumption,
+            renewal: true,
+        };
+        Context::new(material, &listeners(), &provider(), &self.clock, features).unwrap()
     }
 
     /// A trust store that has verified nobody yet.

@@ -47,7 +47,7 @@ pub(super) fn render(snapshot: &Snapshot) -> String {
         .replace("{{conditions}}", &conditions)
 }
 
-const LINKS: [(&str, &str); 7] = [
+const LINKS: [(&str, &str); 8] = [
     ("/readyz", "whether it serves, and if not, why"),
     ("/livez", "whether the process works"),
     ("/startupz", "whether it was ready once"),
@@ -55,6 +55,7 @@ const LINKS: [(&str, &str); 7] = [
     ("/api/v1/identity", "our SVIDs and the bundles we trust"),
     ("/api/v1/policy", "the policy in force"),
     ("/api/v1/connections", "connections that are open"),
+    ("/api/v1/decisions", "the last verdicts, and why"),
 ];
 
 /// Text for HTML content and quoted attributes.

@@ -1,16 +1,19 @@
-//! Which request gets which answer. No I/O: a request's head and the state go in, a response comes out.
+//! Which request gets which answer. No I/O: a request's head and the state go in, a response comes out, whole or as a
+//! body that the server polls.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::events::{Events, Progress, Stopped};
 use super::server::Kind;
-use super::{AdminState, page};
+use super::{AdminState, page, query};
 use crate::lifecycle::readiness::Snapshot;
+use crate::telemetry::decisions::{MAX_KEPT, MAX_SUBSCRIBERS};
 use crate::telemetry::metrics::Exposition;
 
 /// The answers of one listener's connection.
@@ -22,26 +25,69 @@ pub(super) struct Caller {
     pub(super) local: Option<IpAddr>,
 }
 
-/// Connections shown when the request names no number, and at most.
+/// The body of an answer: whole, or the live stream.
+pub(super) type AnswerBody = Either<Full<Bytes>, Events>;
+
+/// What a stream needs of the connection that carries it.
+pub(super) struct Carrier {
+    /// Noted whenever the reader takes something.
+    pub(super) progress: Progress,
+    /// Resolves when the endpoint ends.
+    pub(super) stopped: Stopped,
+}
+
+/// An answer that says what is wrong, and what to write instead.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) error: String,
+    pub(super) hint: String,
+}
+
+impl Problem {
+    /// A request that makes no sense.
+    pub(super) fn bad(error: &str, hint: &str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error: error.to_owned(),
+            hint: hint.to_owned(),
+        }
+    }
+
+    fn answer(&self) -> Response<AnswerBody> {
+        problem(self.status, &self.error, &self.hint)
+    }
+}
+
+/// Connections and verdicts shown when the request names no number, and at most.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
 const HEALTH: [&str; 4] = ["/livez", "/readyz", "/startupz", "/health"];
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "/metrics",
     "/api/v1/identity",
     "/api/v1/policy",
     "/api/v1/connections",
+    DECISIONS,
     page::STYLE_PATH,
     "/",
 ];
+
+const DECISIONS: &str = "/api/v1/decisions";
+
+/// The id in the path of a single verdict.
+fn decision_of(path: &str) -> Option<&str> {
+    path.strip_prefix(DECISIONS)?.strip_prefix('/')
+}
 
 /// Answers one request. The body of a request, if any, is never read.
 pub(super) fn answer<B>(
     request: &Request<B>,
     caller: Caller,
     state: &dyn AdminState,
-) -> Response<Full<Bytes>> {
+    carrier: Carrier,
+) -> Response<AnswerBody> {
     if let Err(why) = check_caller(request, caller) {
         return problem(
             StatusCode::FORBIDDEN,
@@ -50,7 +96,8 @@ pub(super) fn answer<B>(
         );
     }
     let path = request.uri().path();
-    let known = HEALTH.contains(&path) || (caller.kind == Kind::Full && OTHERS.contains(&path));
+    let known = HEALTH.contains(&path)
+        || (caller.kind == Kind::Full && (OTHERS.contains(&path) || decision_of(path).is_some()));
     if !known {
         return problem(
             StatusCode::NOT_FOUND,
@@ -80,17 +127,21 @@ pub(super) fn answer<B>(
         "/metrics" => metrics(request.headers(), state),
         "/api/v1/identity" => reply(StatusCode::OK, JSON, json_text(&state.identity())),
         "/api/v1/policy" => reply(StatusCode::OK, JSON, json_text(&state.policy())),
-        "/api/v1/connections" => connections(request.uri().query(), state),
+        "/api/v1/connections" => connections(request.uri().query(), state).unwrap_or_else(|p| p.answer()),
+        DECISIONS => decisions(request, state, carrier).unwrap_or_else(|p| p.answer()),
         page::STYLE_PATH => reply(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.into()),
-        _ => reply(
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            page::render(&state.readiness()),
-        ),
+        path => match decision_of(path) {
+            Some(id) => decision(id, state).unwrap_or_else(|p| p.answer()),
+            None => reply(
+                StatusCode::OK,
+                "text/html; charset=utf-8",
+                page::render(&state.readiness()),
+            ),
+        },
     }
 }
 
-fn health(good: bool, snapshot: &Snapshot) -> Response<Full<Bytes>> {
+fn health(good: bool, snapshot: &Snapshot) -> Response<AnswerBody> {
     let status = if good {
         StatusCode::OK
     } else {
@@ -105,7 +156,7 @@ fn health(good: bool, snapshot: &Snapshot) -> Response<Full<Bytes>> {
     reply(status, JSON, json_text(&body))
 }
 
-fn metrics(headers: &HeaderMap, state: &dyn AdminState) -> Response<Full<Bytes>> {
+fn metrics(headers: &HeaderMap, state: &dyn AdminState) -> Response<AnswerBody> {
     let accept: Vec<&str> = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -116,56 +167,81 @@ fn metrics(headers: &HeaderMap, state: &dyn AdminState) -> Response<Full<Bytes>>
     reply(StatusCode::OK, exposition.content_type(), text)
 }
 
-fn connections(query: Option<&str>, state: &dyn AdminState) -> Response<Full<Bytes>> {
+fn connections(query: Option<&str>, state: &dyn AdminState) -> Result<Response<AnswerBody>, Problem> {
     let mut limit = DEFAULT_LIMIT;
     let mut local = None;
-    for (key, value) in query
-        .unwrap_or("")
-        .split('&')
-        .filter(|p| !p.is_empty())
-        .map(|p| p.split_once('=').unwrap_or((p, "")))
-    {
-        let wrong = match key {
-            "limit" => match value.parse() {
-                Ok(number) if (1..=MAX_LIMIT).contains(&number) => {
-                    limit = number;
-                    continue;
-                }
-                _ => (
-                    format!("`{value}` is no limit"),
-                    format!("`limit` is a number from 1 to {MAX_LIMIT}"),
-                ),
-            },
-            "local" => match address(value) {
-                Some(address) => {
-                    local = Some(address);
-                    continue;
-                }
-                None => (
-                    format!("`{value}` is no address"),
-                    "`local` is what the application sees as its peer: `127.0.0.1:40312`".to_owned(),
-                ),
-            },
-            _ => (
-                format!("there is no parameter `{key}`"),
-                "use `limit` or `local`".to_owned(),
-            ),
-        };
-        return problem(StatusCode::BAD_REQUEST, &wrong.0, &wrong.1);
+    for (key, value) in query::parameters(query)? {
+        match &*key {
+            "limit" => limit = query::limit(&value, MAX_LIMIT)?,
+            "local" => local = Some(query::address(&value)?),
+            _ => {
+                let error = format!("there is no parameter `{key}`");
+                return Err(Problem::bad(&error, "use `limit` or `local`"));
+            }
+        }
     }
-    reply(StatusCode::OK, JSON, json_text(&state.connections(limit, local)))
+    Ok(reply(
+        StatusCode::OK,
+        JSON,
+        json_text(&state.connections(limit, local)),
+    ))
 }
 
-/// `IP:port`, with IPv4-mapped addresses as IPv4. What a query may escape of it (RFC 3986 section 2.2) may be escaped.
-fn address(text: &str) -> Option<SocketAddr> {
-    let text = ["%3A", "%3a", "%5B", "%5b", "%5D", "%5d"]
-        .into_iter()
-        .zip([":", ":", "[", "[", "]", "]"])
-        .fold(text.to_owned(), |text, (escaped, plain)| {
-            text.replace(escaped, plain)
+/// The last verdicts, or those to come.
+fn decisions<B>(
+    request: &Request<B>,
+    state: &dyn AdminState,
+    carrier: Carrier,
+) -> Result<Response<AnswerBody>, Problem> {
+    let (filter, limit) = query::decisions(request.uri().query(), MAX_LIMIT)?;
+    if !wants_stream(request.headers()) {
+        let (found, kept) = state.decisions().recent(&filter, limit.unwrap_or(DEFAULT_LIMIT));
+        let body = json!({ "kept": kept, "decisions": found });
+        return Ok(reply(StatusCode::OK, JSON, json_text(&body)));
+    }
+    if limit.is_some() {
+        let error = "a stream of verdicts to come has no limit";
+        return Err(Problem::bad(
+            error,
+            "leave out `limit`, or `Accept: text/event-stream`",
+        ));
+    }
+    let Some(subscription) = state.decisions().subscribe() else {
+        return Err(Problem {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            error: format!("{MAX_SUBSCRIBERS} listen already"),
+            hint: "end one of them, or read `telemetry.decisions.file`".to_owned(),
         });
-    let address: SocketAddr = text.parse().ok()?;
-    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    };
+    let events = Events::new(subscription, filter, carrier.progress, carrier.stopped);
+    Ok(with_headers(Response::new(Either::Right(events)), EVENT_STREAM))
+}
+
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    accept
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+/// One verdict.
+fn decision(id: &str, state: &dyn AdminState) -> Result<Response<AnswerBody>, Problem> {
+    let wanted = id
+        .parse()
+        .map_err(|e| Problem::bad(&format!("`{id}` is no id"), &format!("{e}")))?;
+    match state.decisions().find(wanted) {
+        Some(decision) => Ok(reply(StatusCode::OK, JSON, json_text(&json!(decision)))),
+        None => Err(Problem {
+            status: StatusCode::NOT_FOUND,
+            error: format!("the verdict `{id}` is not kept"),
+            hint: format!(
+                "the last {MAX_KEPT} of this process are, and fewer where they are large; older ones are in \
+                 `telemetry.decisions.file`, where that is set"
+            ),
+        }),
+    }
 }
 
 /// Refuses what a web page from elsewhere could have caused.
@@ -229,8 +305,9 @@ fn routes_hint(kind: Kind) -> String {
 }
 
 const JSON: &str = "application/json";
+const EVENT_STREAM: &str = "text/event-stream";
 
-fn problem(status: StatusCode, error: &str, hint: &str) -> Response<Full<Bytes>> {
+fn problem(status: StatusCode, error: &str, hint: &str) -> Response<AnswerBody> {
     reply(status, JSON, json_text(&json!({ "error": error, "hint": hint })))
 }
 
@@ -238,9 +315,13 @@ fn json_text(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<AnswerBody> {
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
+    with_headers(response, content_type)
+}
+
+fn with_headers(mut response: Response<AnswerBody>, content_type: &'static str) -> Response<AnswerBody> {
     for (name, value) in [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-store"),

@@ -1,4 +1,5 @@
-//! Accepts connections and serves one request on each.
+//! Accepts connections and serves one request on each. An answer has its time; the live stream of verdicts has as much as
+//! it wants, while its reader takes something.
 //!
 //! One request each, because an idle connection that is kept costs one of a small number of places, and the clients
 //! (a kubelet, a scraper, a person) ask every few seconds at most.
@@ -17,10 +18,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::AdminState;
-use super::routes::{self, Caller};
+use super::events::Progress;
+use super::routes::{self, Caller, Carrier};
 use crate::sys::bind::{Listening, SocketFile};
 
 /// Connections at once; one more ends the oldest.
@@ -29,6 +32,8 @@ pub(super) const MAX_CONNECTIONS: usize = 64;
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole connection, the reader's slowness included.
 pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a stream's reader to take something; twice that passes at most before it is cut off.
+pub(super) const STALLED: Duration = Duration::from_secs(30);
 /// For what is still being answered when the endpoint stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Request line and headers together.
@@ -60,6 +65,8 @@ pub async fn serve(
     // In the order in which they came; those that are finished are passed over.
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     let mut pause = FIRST_PAUSE;
+    // Dropped when the endpoint ends, which ends every stream.
+    let (running, stopped) = watch::channel(());
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -88,6 +95,7 @@ pub async fn serve(
                     stream,
                     Caller { kind, local },
                     Arc::clone(&state),
+                    stopped.clone(),
                 )));
             }
             Err(e) => {
@@ -99,7 +107,7 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
+    drop((listener, running));
     let finish = async { while connections.join_next().await.is_some() {} };
     // What is not done by then is aborted with the set.
     let _ = tokio::time::timeout(STOP_TIMEOUT, finish).await;
@@ -110,9 +118,24 @@ pub async fn serve(
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-async fn serve_connection(stream: Box<dyn Stream>, caller: Caller, state: Arc<dyn AdminState>) {
+async fn serve_connection(
+    stream: Box<dyn Stream>,
+    caller: Caller,
+    state: Arc<dyn AdminState>,
+    stopped: watch::Receiver<()>,
+) {
+    let progress = Progress::new();
+    let carried = progress.clone();
     let service = service_fn(move |request| {
-        let response = routes::answer(&request, caller, &*state);
+        let mut stopped = stopped.clone();
+        let carrier = Carrier {
+            progress: carried.clone(),
+            stopped: Box::pin(async move {
+                // Nothing is ever sent: what comes is the sender's end.
+                let _ = stopped.changed().await;
+            }),
+        };
+        let response = routes::answer(&request, caller, &*state, carrier);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -122,10 +145,23 @@ async fn serve_connection(stream: Box<dyn Stream>, caller: Caller, state: Arc<dy
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::debug!(error = %e, "admin endpoint: connection failed"),
-        Err(_) => tracing::debug!("admin endpoint: connection took too long, closed"),
+    tokio::select! {
+        result = connection => if let Err(e) = result {
+            tracing::debug!(error = %e, "admin endpoint: connection failed");
+        },
+        () = out_of_time(&progress) => {
+            tracing::debug!("admin endpoint: connection took too long, closed");
+        }
+    }
+}
+
+/// Resolves when a connection has had its time: an answer its own, a stream when nobody takes anything of it.
+async fn out_of_time(progress: &Progress) {
+    tokio::time::sleep(CONNECTION_TIMEOUT).await;
+    while let Some(last) = progress.last()
+        && last.elapsed() < STALLED
+    {
+        tokio::time::sleep(STALLED).await;
     }
 }
 

@@ -14,9 +14,12 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::settings::Address;
 use crate::lifecycle::readiness::{Condition, Readiness};
+use crate::record::decision::tests::denial;
+use crate::record::{Decision, DecisionIds, Verdict};
 use crate::sys::bind;
+use crate::telemetry::decisions::MAX_SUBSCRIBERS;
 
-struct Fake(Readiness);
+struct Fake(Readiness, Decisions);
 
 impl AdminState for Fake {
     fn readiness(&self) -> Snapshot {
@@ -38,11 +41,16 @@ impl AdminState for Fake {
     fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
         json!({ "what": "connections", "limit": limit, "local": local })
     }
+
+    fn decisions(&self) -> &Decisions {
+        &self.1
+    }
 }
 
 struct Running {
     address: Address,
     readiness: Readiness,
+    state: Arc<Fake>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<std::io::Result<()>>,
 }
@@ -57,13 +65,14 @@ fn start(address: &Address, kind: Kind) -> Running {
         .map_or_else(|| address.clone(), Address::Tcp);
     let readiness = Readiness::new();
     let (stop, stopped) = oneshot::channel::<()>();
-    let state = Arc::new(Fake(readiness.clone()));
-    let served = tokio::spawn(serve(listener, kind, state, async move {
+    let state = Arc::new(Fake(readiness.clone(), Decisions::new(None)));
+    let served = tokio::spawn(serve(listener, kind, state.clone(), async move {
         let _ = stopped.await;
     }));
     Running {
         address,
         readiness,
+        state,
         stop,
         served,
     }
@@ -296,6 +305,8 @@ async fn the_probes_serve_health_alone() {
         "/api/v1/identity",
         "/api/v1/policy",
         "/api/v1/connections",
+        "/api/v1/decisions",
+        "/api/v1/decisions/4f2a90c1d3e7-1",
     ] {
         let (status, _, body) = running.get(path, LOCAL).await;
         assert_eq!(status, 404, "{path}");
@@ -371,5 +382,175 @@ async fn silent_connections_cannot_keep_a_probe_from_its_answer() {
         assert_eq!(parse(&answer).0, 200);
     }
     assert_eq!(running.get("/livez", LOCAL).await.0, 200);
+    running.end().await;
+}
+
+fn verdict(ids: &DecisionIds, verdict: Verdict) -> Arc<Decision> {
+    Arc::new(Decision {
+        id: ids.next(),
+        verdict,
+        ..denial()
+    })
+}
+
+#[tokio::test]
+async fn verdicts_are_listed_filtered_and_found_by_their_id() {
+    let running = start_tcp(Kind::Full);
+    let ids = DecisionIds::new(1);
+    let allowed = verdict(&ids, Verdict::Allow);
+    let denied = verdict(&ids, Verdict::Deny);
+    for verdict in [&allowed, &denied] {
+        running.state.decisions().record(verdict);
+    }
+    let ids_of = |body: &str| -> Vec<String> {
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["kept"], 2);
+        let found = body["decisions"].as_array().unwrap().iter();
+        found.map(|d| d["id"].as_str().unwrap().to_owned()).collect()
+    };
+    for (query, expected) in [
+        ("", vec![&denied, &allowed]),
+        ("?limit=1", vec![&denied]),
+        ("?verdict=allow", vec![&allowed]),
+        (
+            "?peer=spiffe%3A%2F%2Fexample.org%2F**&verdict=deny",
+            vec![&denied],
+        ),
+        ("?listener=other", vec![]),
+    ] {
+        let (status, _, body) = running.get(&format!("/api/v1/decisions{query}"), LOCAL).await;
+        let expected: Vec<_> = expected.iter().map(|d| d.id.to_string()).collect();
+        assert_eq!((status, ids_of(&body)), (200, expected), "{query}");
+    }
+    let one = format!("/api/v1/decisions/{}", denied.id);
+    let (status, _, body) = running.get(&one, LOCAL).await;
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!(denied));
+    for (path, status) in [
+        ("/api/v1/decisions/000000000001-99", 404),
+        ("/api/v1/decisions/17", 400),
+        ("/api/v1/decisions/", 400),
+        ("/api/v1/decisions?verdict=maybe", 400),
+        ("/api/v1/decisionsx", 404),
+    ] {
+        let (found, _, body) = running.get(path, LOCAL).await;
+        assert_eq!(found, status, "{path}: {body}");
+    }
+    running.end().await;
+}
+
+const STREAM: &str = "Host: 127.0.0.1:15000\r\nAccept: text/event-stream\r\n";
+
+async fn read_until(stream: &mut dyn Stream, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let mut part = [0; 4096];
+        let length = stream.read(&mut part).await.unwrap();
+        assert!(length > 0, "the stream ended before `{text}`: {seen}");
+        seen.push_str(std::str::from_utf8(&part[..length]).unwrap());
+    }
+    seen
+}
+
+async fn listen(running: &Running, query: &str) -> Box<dyn Stream> {
+    let mut stream = running.connect().await;
+    let request = format!("GET /api/v1/decisions{query} HTTP/1.1\r\n{STREAM}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let head = read_until(&mut *stream, "verdicts as they are given").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(
+        head.to_ascii_lowercase()
+            .contains("content-type: text/event-stream"),
+        "{head}"
+    );
+    stream
+}
+
+#[tokio::test]
+async fn a_stream_delivers_what_comes_and_ends_with_the_endpoint() {
+    let running = start_tcp(Kind::Full);
+    let ids = DecisionIds::new(1);
+    running.state.decisions().record(&verdict(&ids, Verdict::Deny));
+    let mut stream = listen(&running, "?verdict=deny").await;
+    let (allowed, denied) = (verdict(&ids, Verdict::Allow), verdict(&ids, Verdict::Deny));
+    for verdict in [&allowed, &denied] {
+        running.state.decisions().record(verdict);
+    }
+    let seen = read_until(&mut *stream, "\n\n\r\n").await;
+    assert!(
+        seen.contains(&format!("id: {}\ndata: {{\"id\":", denied.id)),
+        "{seen}"
+    );
+    assert!(!seen.contains(&allowed.id.to_string()), "{seen}");
+    running.stop.send(()).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(
+        rest.contains(": this process ends") && rest.ends_with("0\r\n\r\n"),
+        "{rest:?}"
+    );
+    running.served.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_outlives_the_time_of_an_answer() {
+    let running = start_tcp(Kind::Full);
+    let mut stream = listen(&running, "").await;
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < 5 * server::STALLED {
+        read_until(&mut *stream, ": verdicts as they are given\n\n").await;
+    }
+    let one = verdict(&DecisionIds::new(1), Verdict::Deny);
+    running.state.decisions().record(&one);
+    read_until(&mut *stream, &one.id.to_string()).await;
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_takes_nothing_loses_verdicts_and_then_its_place() {
+    let running = start_tcp(Kind::Full);
+    let ids = DecisionIds::new(1);
+    let mut stuck = listen(&running, "").await;
+    let mut quick = listen(&running, "").await;
+    // Until the socket's buffers are full and the queue has turned over.
+    let large = Arc::new(Decision {
+        detail: Some("x".repeat(4000).into()),
+        ..Decision::clone(&verdict(&ids, Verdict::Deny))
+    });
+    for _ in 0..3000 {
+        running.state.decisions().record(&large);
+        tokio::task::yield_now().await;
+    }
+    let one = verdict(&ids, Verdict::Deny);
+    running.state.decisions().record(&one);
+    read_until(&mut *quick, &one.id.to_string()).await;
+    tokio::time::sleep(server::CONNECTION_TIMEOUT + 3 * server::STALLED).await;
+    // Its bytes up to then, and an end without the last chunk.
+    let mut rest = Vec::new();
+    let _ = stuck.read_to_end(&mut rest).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"));
+    // The quick one is still there.
+    running.state.decisions().record(&verdict(&ids, Verdict::Deny));
+    read_until(&mut *quick, "id: ").await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn only_so_many_listen() {
+    let running = start_tcp(Kind::Full);
+    let mut listening = Vec::new();
+    for _ in 0..MAX_SUBSCRIBERS {
+        listening.push(listen(&running, "").await);
+    }
+    let (status, _, body) = running.get("/api/v1/decisions", STREAM).await;
+    assert_eq!(status, 503, "{body}");
+    let (status, _, body) = running.get("/api/v1/decisions?limit=3", STREAM).await;
+    assert_eq!(status, 400, "{body}");
+    // Whoever goes makes room, as soon as that is seen.
+    listening.pop();
+    while running.state.decisions().subscribe().is_none() {
+        tokio::task::yield_now().await;
+    }
+    listen(&running, "").await;
     running.end().await;
 }

@@ -1,11 +1,11 @@
 //! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
 //! and the signals live. Bytes move on the workers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::shared::Control;
@@ -14,7 +14,7 @@ use super::{AppError, Started, identity, policy};
 use crate::admin;
 use crate::config::settings::{Address, Limits, LogFormat};
 use crate::connection::live::Live;
-use crate::connection::{ListenerContext, authority};
+use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
@@ -22,8 +22,9 @@ use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::{ConnectionRecord, Decision, Ending, LogLine, Reason, RecordSink};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::{self, LogSink};
-use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
@@ -31,10 +32,11 @@ const FORCED_END: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
 const OWN_DESCRIPTORS: u64 = 256;
 
-/// The log and the metrics, which take every record.
+/// Those who take every record.
 struct Sinks {
     log: LogSink,
     metrics: Arc<Metrics>,
+    decisions: Arc<Decisions>,
 }
 
 impl RecordSink for Sinks {
@@ -44,6 +46,8 @@ impl RecordSink for Sinks {
     }
 
     fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+        // First: what a line names can then be found.
+        self.decisions.record(decision);
         self.log.decision(decision, line);
     }
 }
@@ -105,9 +109,16 @@ fn fit_open_files(settings: &mut Limits) {
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
+    let (file, _decision_guard) = started
+        .decisions
+        .map(|file| file.start(metrics.decisions_dropped.clone()))
+        .transpose()?
+        .unzip();
+    let decisions = Arc::new(Decisions::new(file));
     let records = Arc::new(Sinks {
         log: sink,
         metrics: metrics.clone(),
+        decisions: decisions.clone(),
     });
     let settings = started.settings;
     for warning in &started.warnings {
@@ -143,13 +154,10 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         live: live.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        decisions,
         identity: source.state.clone(),
-        policy_path: settings
-            .policy
-            .path
-            .as_ref()
-            .map(|path| path.display().to_string()),
-        last_reload: Mutex::new(None),
+        settings: settings.policy.clone(),
+        reloads: policy::Reloads::default(),
     });
     let control = Arc::new(Control {
         clock: started.clock,
@@ -157,15 +165,22 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics,
         readiness,
         listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
-        reload_asked: Notify::new(),
+        reload_asked: watch::Sender::new(()),
         view,
         settings,
     });
-    control.set_policy(started.policy, 1);
-    if started.policy_seen.is_some() {
-        control.metrics.policy_reloaded(ReloadResult::Success);
-    }
+    let documents: Vec<_> = started
+        .documents
+        .iter()
+        .map(|found| (found.document, found.path.clone(), found.fingerprint))
+        .collect();
+    control.begin(started.documents);
 
+    let mut tasks = JoinSet::new();
+    let authority = tokio::spawn(authority::watch(control.live.clone()));
+    tasks.spawn(named("the authority over open connections", authority));
+    let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
+    tasks.spawn(named("the renewal of open connections", pace));
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
@@ -179,9 +194,6 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         "listening"
     );
 
-    let mut tasks = JoinSet::new();
-    let authority = tokio::spawn(authority::watch(control.live.clone()));
-    tasks.spawn(named("the authority over open connections", authority));
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [
@@ -198,8 +210,8 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
-    if let Some((path, seen)) = started.policy_seen {
-        let following = tokio::spawn(policy::follow(control.clone(), path, seen));
+    for (document, path, seen) in documents {
+        let following = tokio::spawn(policy::follow(control.clone(), document, path, seen));
         tasks.spawn(named("the watch over the policy's files", following));
     }
 
@@ -246,7 +258,9 @@ async fn until_terminated(control: &Control, signals: &mut Signals) {
     loop {
         match signals.next().await {
             Signal::Terminate { .. } => return,
-            Signal::Reload => control.reload_asked.notify_one(),
+            Signal::Reload => {
+                control.reload_asked.send_replace(());
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Publishes who we are: builds what handshakes run with from each new material, and shows it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -11,7 +12,10 @@ use crate::connection::live::IdentityView;
 use crate::identity::source::{State, Status};
 use crate::lifecycle::readiness::Condition;
 use crate::record::Reason;
-use crate::tls::configs::{self, Context};
+use crate::tls::configs::{self, Context, Features};
+
+/// How soon readiness tells of a clock that was set.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Publishes who we are whenever the identity source says something new. Ends only when it refuses us for good while
 /// we hold nothing.
@@ -20,6 +24,10 @@ pub(super) async fn follow(
     mut states: watch::Receiver<Arc<State>>,
 ) -> Result<(), AppError> {
     let provider = configs::provider();
+    let features = Features {
+        resumption: control.settings.resumption,
+        renewal: control.settings.renewal,
+    };
     let mut published: Option<u64> = None;
     let mut rotations = 0;
     loop {
@@ -42,7 +50,7 @@ pub(super) async fn follow(
                     &control.settings.listeners,
                     &provider,
                     &control.clock,
-                    control.settings.resumption,
+                    features,
                 ) {
                     Ok(context) => {
                         for authority in context.store.unusable() {
@@ -70,9 +78,14 @@ pub(super) async fn follow(
                 });
             }
         }
-        control.show_identity(&state, unusable);
-        if states.changed().await.is_err() {
-            return Err(AppError::Identity("the identity source ended".to_owned()));
+        loop {
+            control.show_identity(&state, unusable.as_deref());
+            match tokio::time::timeout(LOOK, states.changed()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => return Err(AppError::Identity("the identity source ended".to_owned())),
+                // The clock may have been set: what was valid may not be, and the reverse.
+                Err(_) => {}
+            }
         }
     }
 }
@@ -92,12 +105,12 @@ impl Control {
     /// Whether connections are served with an identity at this moment.
     fn identity_is_good(&self) -> bool {
         match &*self.live.identity() {
-            IdentityView::Held(context) => context.material.svid.not_after > self.clock.now(),
+            IdentityView::Held(context) => context.material.svid.is_valid(self.clock.now()),
             IdentityView::Missing { .. } => false,
         }
     }
 
-    fn show_identity(&self, state: &State, unusable: Option<String>) {
+    fn show_identity(&self, state: &State, unusable: Option<&str>) {
         let detail = match (&state.material, &state.last_problem) {
             (Some(material), None) => {
                 format!("{} until {}", material.svid.id, rfc3339(material.svid.not_after))
@@ -114,6 +127,17 @@ impl Control {
         };
         let detail = match unusable {
             Some(why) => format!("{detail}; it cannot be used: {why}"),
+            None => detail,
+        };
+        let early = state
+            .material
+            .as_deref()
+            .filter(|m| self.clock.now() < m.svid.not_before);
+        let detail = match early {
+            Some(material) => {
+                let begin = rfc3339(material.svid.not_before);
+                format!("{detail}; it is valid from {begin} on, and our clock shows an earlier time")
+            }
             None => detail,
         };
         self.readiness

@@ -11,7 +11,7 @@ mod shared;
 mod state;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,8 +19,8 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, Listener, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{Policy, Surroundings};
-use crate::reload::{self, Fingerprint};
 use crate::sys::bind::{self, BindError, Listening};
+use crate::telemetry::decisions::{DecisionFile, DecisionFileOptions, OpenError, OpenedDecisionFile};
 use crate::yaml::Diagnostic;
 
 /// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
@@ -41,6 +41,9 @@ pub enum AppError {
     /// The admin socket could not be bound.
     #[error("admin endpoint: {0}")]
     Admin(BindError),
+    /// The verdicts' file cannot be written.
+    #[error("telemetry.decisions.file: {0}")]
+    Decisions(#[from] OpenError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -59,13 +62,13 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct Started {
     settings: Settings,
-    policy: Policy,
-    /// Where the policy is and what it looked like; none where no inbound listener needs one.
-    policy_seen: Option<(PathBuf, Fingerprint)>,
+    /// The policy, the deny list and the candidate, as far as the config names them.
+    documents: Vec<policy::Found>,
     warnings: Vec<Diagnostic>,
     listeners: Vec<(Arc<Listener>, Listening)>,
     admin: Option<Listening>,
     probes: Option<Listening>,
+    decisions: Option<OpenedDecisionFile>,
     clock: SharedClock,
 }
 
@@ -77,12 +80,7 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
     let clock: SharedClock = Arc::new(SystemClock);
     let (settings, mut warnings) =
         config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
-    // Before reading: a change while we read is then seen as one afterwards.
-    let policy_seen = settings.policy.path.clone().map(|path| {
-        let seen = reload::fingerprint(&path);
-        (path, seen)
-    });
-    let (policy, found) = load_policy(&settings, clock.now()).map_err(AppError::Configuration)?;
+    let (documents, found) = policy::read_all(&settings, clock.now()).map_err(AppError::Configuration)?;
     warnings.extend(found);
 
     let mut listeners = Vec::with_capacity(settings.listeners.len());
@@ -104,37 +102,44 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         .map(bind::tcp)
         .transpose()
         .map_err(AppError::Admin)?;
+    let decisions = settings
+        .decisions
+        .as_ref()
+        .map(|file| {
+            DecisionFile::open(DecisionFileOptions {
+                path: file.path.clone(),
+                max_size: file.max_size,
+                keep: file.keep,
+            })
+        })
+        .transpose()?;
     Ok(Started {
         settings,
-        policy,
-        policy_seen,
+        documents,
         warnings,
         listeners,
         admin,
         probes,
+        decisions,
         clock,
     })
 }
 
-/// Reads the policy as the settings name it.
+/// Reads a policy for what the settings say of listeners and of us.
 ///
 /// # Errors
 /// All findings, when one of them is an error.
-pub fn load_policy(
+fn load_policy(
+    path: &Path,
     settings: &Settings,
     now: SystemTime,
 ) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
-    match &settings.policy.path {
-        Some(path) => {
-            let names = config::listener_names(&settings.listeners);
-            let surroundings = Surroundings {
-                listeners: Some(&names),
-                own_trust_domain: settings.identity.trust_domain.as_ref(),
-            };
-            crate::policy::load(path, surroundings, now)
-        }
-        None => Ok((Policy::deny_all(), Vec::new())),
-    }
+    let names = config::listener_names(&settings.listeners);
+    let surroundings = Surroundings {
+        listeners: Some(&names),
+        own_trust_domain: settings.identity.trust_domain.as_ref(),
+    };
+    crate::policy::load(path, surroundings, now)
 }
 
 fn bind_address(address: &Address, mode: u32) -> Result<Listening, BindError> {

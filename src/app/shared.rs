@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::state::View;
 use crate::clock::SharedClock;
@@ -20,6 +20,7 @@ pub(super) struct Control {
     pub(super) readiness: Readiness,
     /// In the order of the settings' listeners.
     pub(super) listeners: Vec<Arc<ListenerMetrics>>,
-    pub(super) reload_asked: Notify,
+    /// Changed when a signal asks for everything to be read again.
+    pub(super) reload_asked: watch::Sender<()>,
     pub(super) view: Arc<View>,
 }

@@ -61,35 +61,44 @@ pub fn check(
     now: SystemTime,
 ) -> Result<(String, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut examined = config::examine(config, environment);
-    let policy = match examined.policy_path.take() {
-        // Without all the names nothing can be said of a rule's `to`; the rest of the policy is still checked.
-        Some(path) => {
-            let own = examined
-                .settings
-                .as_ref()
-                .and_then(|s| s.identity.trust_domain.as_ref());
-            let surroundings = Surroundings {
-                listeners: examined.listeners.as_deref(),
-                own_trust_domain: own,
-            };
-            policy::load(&path, surroundings, now).map(Some)
-        }
-        None => Ok(None),
+    let named = std::mem::take(&mut examined.policy);
+    // Without all the names nothing can be said of a rule's `to`; the rest of the policy is still checked.
+    let surroundings = Surroundings {
+        listeners: examined.listeners.as_deref(),
+        own_trust_domain: examined
+            .settings
+            .as_ref()
+            .and_then(|s| s.identity.trust_domain.as_ref()),
     };
+    let mut good = true;
     let mut found = std::mem::take(&mut examined.diagnostics);
-    match (examined.settings, policy) {
-        (Some(settings), Ok(policy)) => {
-            let (policy, warnings) = policy.unzip();
-            found.extend(warnings.into_iter().flatten());
-            Ok((summary(&settings, policy.as_ref()), found))
+    let policy = named.path.map(|path| policy::load(&path, surroundings, now));
+    let policy = keep(policy, &mut found, &mut good);
+    let deny_list = named.deny_list.map(|path| policy::load_deny_list(&path, now));
+    keep(deny_list, &mut found, &mut good);
+    // `run` would start with a bad one, since it decides nothing; whoever asks here wants to know.
+    let candidate = named.candidate.map(|path| policy::load(&path, surroundings, now));
+    keep(candidate, &mut found, &mut good);
+    match examined.settings {
+        Some(settings) if good => Ok((summary(&settings, policy.as_ref()), found)),
+        _ => Err(found),
+    }
+}
+
+/// A document with what one wonders about, or all findings.
+type Read<T> = Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// What was read, its findings added to those of the rest.
+fn keep<T>(read: Option<Read<T>>, found: &mut Vec<Diagnostic>, good: &mut bool) -> Option<T> {
+    match read? {
+        Ok((document, warnings)) => {
+            found.extend(warnings);
+            Some(document)
         }
-        (_, Ok(policy)) => {
-            found.extend(policy.into_iter().flat_map(|(_, warnings)| warnings));
-            Err(found)
-        }
-        (_, Err(problems)) => {
+        Err(problems) => {
             found.extend(problems);
-            Err(found)
+            *good = false;
+            None
         }
     }
 }

@@ -3,11 +3,12 @@
 mod general;
 mod identity;
 mod listeners;
+mod policy;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::{ListenerName, Policy, PolicyMode, Settings, listener_names};
+use super::settings::{ListenerName, Policy, Settings, listener_names};
 use super::{Environment, duration};
 use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value};
 
@@ -34,9 +35,11 @@ pub(super) const FIELDS: &[&[&str]] = &[
     listeners::INBOUND,
     listeners::PROXY_PROTOCOL,
     listeners::OUTBOUND,
+    policy::POLICY,
     general::LIMITS,
     general::OPEN_CONNECTIONS,
     general::TLS,
+    general::DECISIONS,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -46,8 +49,8 @@ pub struct Examination {
     pub settings: Option<Settings>,
     /// Errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
-    /// Where the policy is, even if something else is wrong.
-    pub policy_path: Option<PathBuf>,
+    /// Where the policy, the deny list and the candidate are, even if something else is wrong.
+    pub policy: Policy,
     /// The listeners' names; `None` when some could not be read, so that nothing can be told of a rule's `to`.
     pub listeners: Option<Vec<ListenerName>>,
 }
@@ -58,7 +61,7 @@ impl Examination {
         Self {
             settings: None,
             diagnostics: vec![diagnostic],
-            policy_path: None,
+            policy: Policy::default(),
             listeners: None,
         }
     }
@@ -97,7 +100,7 @@ pub(super) fn examine(text: &str, file_name: &str, base: &Path, environment: &En
     let mut examination = Examination {
         settings: None,
         diagnostics: Vec::new(),
-        policy_path: None,
+        policy: Policy::default(),
         listeners: None,
     };
     let settings = read(text, &context, &mut examination, &mut findings);
@@ -120,8 +123,8 @@ fn read(
     let top = Fields::of(&root, "", TOP, findings)?;
     let identity = identity::read(&top, context, findings);
     let listeners = listeners::read(&top, findings);
-    let policy = policy(&top, context, listeners.any_inbound, findings);
-    seen.policy_path = policy.path.clone();
+    let policy = policy::read(&top, context, listeners.any_inbound, findings);
+    seen.policy = policy.clone();
     seen.listeners = listeners.all_named.then(|| listener_names(&listeners.listeners));
     listeners.check_names(findings);
     let admin = general::admin(&top, findings);
@@ -130,8 +133,8 @@ fn read(
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
-    let resumption = general::resumption(&top, findings);
-    let log = general::log(&top, findings);
+    let (resumption, renewal) = general::tls(&top, findings);
+    let (log, decisions) = general::telemetry(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         identity: identity?,
@@ -141,33 +144,11 @@ fn read(
         open_connections,
         workers,
         resumption,
+        renewal,
         admin: admin.map(|admin| admin.settings),
         log,
+        decisions,
     })
-}
-
-fn policy(top: &Fields<'_>, context: &Context<'_>, any_inbound: bool, findings: &mut Findings) -> Policy {
-    let mut policy = Policy {
-        path: None,
-        mode: PolicyMode::Enforce,
-    };
-    let section = top
-        .get("policy")
-        .and_then(|node| Fields::of(node, "policy", &["path", "mode"], findings));
-    if let Some(fields) = section {
-        policy.path = fields
-            .required_text("path", "policy/", findings)
-            .map(|(text, _)| context.path(text));
-        let modes = [("enforce", PolicyMode::Enforce), ("audit", PolicyMode::Audit)];
-        if let Some(mode) = fields.word("mode", &modes, findings) {
-            policy.mode = mode;
-        }
-    } else if any_inbound && !top.mentions("policy") {
-        let place = top.key_place("inbound").unwrap_or_default();
-        let help = "name the policy files: `policy: { path: policy/ }`; without a rule that allows them, peers are denied";
-        findings.error_with_help(place, "`inbound` listeners need a `policy`", help);
-    }
-    policy
 }
 
 /// A duration field within bounds.
@@ -214,7 +195,8 @@ fn duration_node(
 }
 
 /// Whether `text` can be a listener's name, and with it a metric label.
-fn is_name(text: &str) -> bool {
+#[must_use]
+pub fn is_listener_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text
             .bytes()

@@ -30,10 +30,14 @@ pub struct Settings {
     pub workers: usize,
     /// Whether TLS sessions are resumed; without, no tickets are given or taken.
     pub resumption: bool,
+    /// Whether connections between svidecars are renewed when an SVID rotates.
+    pub renewal: bool,
     /// The admin endpoint; absent when the file has none.
     pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Log,
+    /// Where verdicts are written to; nowhere when the file does not say.
+    pub decisions: Option<Decisions>,
 }
 
 /// Where our identity comes from.
@@ -90,19 +94,24 @@ pub enum OnDenied {
 }
 
 /// Where the policy is, and how it is applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// A file, or a folder of `*.yaml` and `*.yml`. Always there when a listener is inbound; without one there is
     /// nothing for a policy to decide.
     pub path: Option<PathBuf>,
     /// Enforce it or only report.
     pub mode: PolicyMode,
+    /// The file that names whom to refuse whatever the policy says.
+    pub deny_list: Option<PathBuf>,
+    /// A policy that is asked beside the one in force, and decides nothing.
+    pub candidate: Option<PathBuf>,
 }
 
 /// How inbound policy is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PolicyMode {
     /// Denied peers are refused.
+    #[default]
     Enforce,
     /// Denied peers are reported and let through. Authentication and `peer` patterns still refuse.
     Audit,
@@ -128,6 +137,8 @@ pub enum ListenerKind {
     Inbound {
         /// The application.
         upstream: Target,
+        /// The federated trust domains whose peers are accepted beside those of our own.
+        trust: Vec<TrustDomain>,
         /// Whether and how the application is told who calls.
         proxy_protocol: Option<ProxyProtocol>,
         /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
@@ -151,6 +162,7 @@ impl ListenerKind {
     pub const fn inbound(upstream: Target) -> Self {
         Self::Inbound {
             upstream,
+            trust: Vec::new(),
             proxy_protocol: None,
             accept_proxy_from: Vec::new(),
         }
@@ -205,7 +217,10 @@ pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
                 Address::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
                 Address::Unix(_) => None,
             },
-            trust: None,
+            trust: match &l.kind {
+                ListenerKind::Inbound { trust, .. } => Some(trust.clone()),
+                ListenerKind::Outbound { .. } => None,
+            },
         })
         .collect()
 }
@@ -267,6 +282,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections in their handshake at once over all listeners.
     pub max_handshakes: usize,
+    /// Of these, those from one address, or one IPv6 network of 64 bits, on inbound listeners.
+    pub max_handshakes_per_source: Option<usize>,
     /// From acceptance to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// For name resolution and dialling together.
@@ -282,6 +299,7 @@ impl Default for Limits {
         Self {
             max_connections: 10_000,
             max_handshakes: 1_000,
+            max_handshakes_per_source: None,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(3600),
@@ -332,6 +350,17 @@ pub struct Admin {
     pub listen: Address,
     /// Health endpoints alone, on an address that a kubelet can reach.
     pub probes: Option<SocketAddr>,
+}
+
+/// The file that verdicts are written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decisions {
+    /// Where it is. Its folder is another process's business.
+    pub path: PathBuf,
+    /// The most bytes of one file.
+    pub max_size: u64,
+    /// How many older ones are kept.
+    pub keep: u32,
 }
 
 /// What is logged, and how.

@@ -1,3 +1,5 @@
+mod policy;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -421,6 +423,38 @@ fn refusals() {
             "`a=b` is no log level",
         ),
         (
+            format!("{}telemetry: {{ decisions: {{ max_size: 1GiB }} }}\n", with(IN)),
+            "`file` is missing in `telemetry.decisions`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, max_size: 64 }} }}\n",
+                with(IN)
+            ),
+            "write the unit: `64MiB` or `64KiB`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, max_size: 64MB }} }}\n",
+                with(IN)
+            ),
+            "such as `64MiB`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, max_size: 1KiB }} }}\n",
+                with(IN)
+            ),
+            "`telemetry.decisions.max_size` must be from 1MiB to 1024GiB",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ decisions: {{ file: d, keep: 1001 }} }}\n",
+                with(IN)
+            ),
+            "from 0 to 1000",
+        ),
+        (
             format!("{}telemetry: {{ log: {{ format: jsn }} }}\n", with(IN)),
             "did you mean `json`?",
         ),
@@ -546,6 +580,7 @@ fn accepted_without_a_word() {
         "sandbox: best-effort",
         "tls: { resumption: false }",
         "tls: { resumption: true }",
+        "tls: { renewal: false }",
         "telemetry: { log: { level: debug } }",
     ] {
         good(&format!("{}{extra}\n", with(IN)));
@@ -572,6 +607,20 @@ fn sessions_are_resumed_unless_the_file_says_otherwise() {
     ] {
         let settings = good(&format!("{}{extra}\n", with(IN)));
         assert_eq!(settings.resumption, resumption, "{extra}");
+    }
+}
+
+#[test]
+fn connections_are_renewed_unless_the_file_says_otherwise() {
+    for (extra, renewal) in [
+        ("", true),
+        ("tls: {}", true),
+        ("tls: { resumption: false }", true),
+        ("tls: { renewal: false }", false),
+        ("tls: { resumption: true, renewal: true }", true),
+    ] {
+        let settings = good(&format!("{}{extra}\n", with(IN)));
+        assert_eq!(settings.renewal, renewal, "{extra}");
     }
 }
 
@@ -718,7 +767,7 @@ fn a_bad_config_still_says_where_its_policy_is() {
         &environment(),
     );
     assert!(found.settings.is_none());
-    assert_eq!(found.policy_path.as_deref(), Some(Path::new("/x/p")));
+    assert_eq!(found.policy.path.as_deref(), Some(Path::new("/x/p")));
     assert_eq!(found.listeners.unwrap().len(), 1);
     let found = check::examine(
         &with("inbound: [{ name: a }]"),
@@ -769,6 +818,21 @@ proptest! {
         }
         let _ = address::workload_api(&text);
     }
+}
+
+#[test]
+fn verdicts_are_written_to_a_file_where_one_is_named() {
+    assert_eq!(good(&with(IN)).decisions, None);
+    let text = format!("{}telemetry: {{ decisions: {{ file: d/v.jsonl }} }}\n", with(IN));
+    let decisions = good(&text).decisions.unwrap();
+    assert!(decisions.path.ends_with("d/v.jsonl"), "{decisions:?}");
+    assert_eq!((decisions.max_size, decisions.keep), (64 << 20, 4));
+    let text = format!(
+        "{}telemetry: {{ decisions: {{ file: /v, max_size: 2GiB, keep: 0 }} }}\n",
+        with(IN)
+    );
+    let decisions = good(&text).decisions.unwrap();
+    assert_eq!((decisions.max_size, decisions.keep), (2 << 30, 0));
 }
 
 mod proxy;

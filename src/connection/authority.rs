@@ -1,187 +1,269 @@
 //! The authority over open connections: after every change of policy, bundles or identity, and when a chain or a rule
 //! runs out, it finds the connections that would not be admitted any more and ends them as the settings say.
 //!
-//! It is one task. It wakes when told of a change and twice a second besides, to see the wall clock jump. What it
-//! asks of a connection is what admission asked, by the same functions.
+//! It is one task. It wakes when told of a change, when something ends, and twice a second besides, to see the wall clock
+//! jump. What it asks is what admission asked, by the same functions ([`judge`]), once for each basis that the change
+//! can concern ([`change`]); it touches only the connections for which the answer is no ([`held`]).
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+mod change;
+mod held;
+mod judge;
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::live::{IdentityView, Live};
-use super::registry::{Entry, lock};
-use super::verdict::Finding;
-use crate::authorize;
-use crate::authorize::PolicyView;
+use super::registry::{Basis, Entry};
+use crate::authorize::{Admission, PolicyView};
 use crate::config::settings::{OnChange, OpenConnections};
-use crate::identity::material::Bundle;
-use crate::record::{Decision, Direction, Ending, LogLine, Nearest, Reason};
-use crate::tls::configs::Context;
-use crate::tls::verify::{PeerSide, Refusal, verify_chain};
+use crate::record::{Ending, LogLine, Nearest, Reason};
+use change::Change;
+use held::Held;
+pub(super) use judge::{Finding, recheck};
+use judge::{Verified, judge};
 
-/// How soon a chain's end, a rule's end or a jump of the clock is seen. Changes are seen at once.
+/// How soon a jump of the clock is seen. What is due by a clock that runs is seen when it is.
 const TICK: Duration = Duration::from_millis(500);
-/// Connections looked at before other tasks of the thread get their turn.
-const SLICE: usize = 512;
+/// For how long it works before other tasks of the thread get their turn.
+const TURN: Duration = Duration::from_millis(1);
+/// Connections that are told to end at once. More wait a moment, so that the workers that see to their end do not keep
+/// those that live on waiting: fifty thousand take under half a second.
+const AT_ONCE: usize = 128;
+const MOMENT: Duration = Duration::from_millis(1);
+/// What the nearest misses of one look may take together; findings after that are recorded without.
+const TIME_TO_EXPLAIN: Duration = Duration::from_millis(50);
 
-/// Watches over the open connections of `live` for as long as it is polled.
-pub async fn watch(live: Arc<Live>) {
+/// Watches over the open connections of `live` for as long as it is polled. What changes after this call is seen: call
+/// it before the first connection can come.
+pub fn watch(live: Arc<Live>) -> impl Future<Output = ()> + Send {
     let mut authority = Authority::new(live);
-    loop {
-        // A change or a tick, whichever comes first.
-        let _ = tokio::time::timeout(TICK, authority.live.changed.notified()).await;
-        authority.look().await;
+    async move {
+        loop {
+            // A change or something that is due, whichever comes first.
+            let _ = tokio::time::timeout(authority.rest(), authority.live.changed.notified()).await;
+            authority.look().await;
+        }
     }
 }
 
-struct Authority {
+/// How many of the open connections `admission` would not let in, which is asked and not done.
+pub async fn count_refused(live: &Live, admission: &Admission) -> usize {
+    let (identity, now) = (live.identity(), live.clock.now());
+    let mut pace = Pace::new();
+    let mut refused = 0_usize;
+    for slice in live.registry.bases() {
+        for basis in slice {
+            pace.step().await;
+            if judge::refused_by(&basis, &identity, admission, now) {
+                let members = live.registry.members(&basis).map(|slice| slice.len());
+                refused = refused.saturating_add(members.sum());
+            }
+        }
+    }
+    refused
+}
+
+/// What watches over the open connections: `watch` is this in a loop.
+#[derive(Debug)]
+pub struct Authority {
     live: Arc<Live>,
     identity: Arc<IdentityView>,
     policy: Arc<PolicyView>,
-    next_rule_change: Option<SystemTime>,
-    /// When the last scan was; a clock that went backwards since makes us scan again.
-    scanned_at: SystemTime,
-    /// Connections that were given time to end by themselves: until when, and the verdict.
-    draining: HashMap<u64, (Instant, Arc<Decision>)>,
+    /// When a rule of the policy begins or ends next.
+    next_rule: Option<SystemTime>,
+    /// The time of day of the last look. What ended before is dealt with; a clock that shows less went backwards.
+    looked_at: SystemTime,
+    /// Connections that are not admitted any more and live on.
+    held: Held,
+    /// What the nearest misses of this look took.
+    explained: Duration,
+    pace: Pace,
 }
 
 impl Authority {
-    fn new(live: Arc<Live>) -> Self {
+    /// Sees what changes from now on.
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
-        let next_rule_change = policy.admission.next_change(now);
         Self {
+            next_rule: policy.admission.next_change(now),
             live,
             identity,
             policy,
-            next_rule_change,
-            scanned_at: now,
-            draining: HashMap::new(),
+            looked_at: now,
+            held: Held::default(),
+            explained: Duration::ZERO,
+            pace: Pace::new(),
         }
     }
 
-    /// Scans when something may have changed for somebody.
-    async fn look(&mut self) {
-        let (identity, policy, now) = (self.live.identity(), self.live.policy(), self.live.clock.now());
-        let due = |time: Option<SystemTime>| time.is_some_and(|time| time <= now);
-        let must_scan = !Arc::ptr_eq(&identity, &self.identity)
-            || !Arc::ptr_eq(&policy, &self.policy)
-            || due(self.next_rule_change)
-            || due(self.live.registry.earliest_expiry())
-            || now < self.scanned_at
-            || self
-                .draining
-                .values()
-                .any(|(deadline, _)| *deadline <= Instant::now());
-        if must_scan {
-            self.next_rule_change = policy.admission.next_change(now);
-            self.identity = identity;
-            self.policy = policy;
-            self.scanned_at = now;
-            self.scan(now).await;
-        }
+    /// How long nothing is due.
+    fn rest(&self) -> Duration {
+        let now = self.live.clock.now();
+        let until = |time: SystemTime| time.duration_since(now).unwrap_or_default();
+        let end = self.live.registry.next_end(self.looked_at).map(until);
+        let rule = self.next_rule.map(until);
+        let deadline = self
+            .held
+            .next_deadline()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        [end, rule, deadline]
+            .into_iter()
+            .flatten()
+            .fold(TICK, Duration::min)
     }
 
-    async fn scan(&mut self, now: SystemTime) {
+    /// Asks again about those that something may have changed for.
+    pub async fn look(&mut self) {
+        self.live.budgets.forget_unused();
+        // Before the snapshots: who is renewed afterwards is judged by them or by the next ones.
         let live = self.live.clone();
-        live.registry.reset_expiry();
-        let entries = live.registry.snapshot();
+        let mut asked = live.registry.take_renewed();
+        let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
+        let (old_policy, new_policy) = (self.policy.clone(), policy.clone());
+        let change = Change::between(
+            (&self.identity, &old_policy, self.looked_at, self.next_rule),
+            (&identity, &new_policy, now),
+        );
+        asked.extend(live.registry.ended(self.looked_at, now));
+        self.next_rule = policy.admission.next_change(now);
+        self.identity = identity;
+        self.policy = policy;
+        self.looked_at = now;
+        self.explained = Duration::ZERO;
+
         let mut verified = Verified::default();
-        let mut nearest = Misses::default();
-        let mut draining = HashMap::new();
-        for (count, entry) in entries.iter().enumerate() {
-            if count % SLICE == SLICE - 1 {
-                tokio::task::yield_now().await;
-            }
-            let finding = strictest(
-                &live.open_connections,
-                judge(entry, &self.identity, &self.policy, now, &mut verified),
-            );
-            // Also of one that is let live: its chain's end may be treated otherwise than what was found now.
-            if entry.expires() > now {
-                live.registry.note_expiry(entry);
-            }
-            let Some((action, finding)) = finding else {
-                *lock(&entry.noted) = None;
-                continue;
-            };
-            let mut tell = |finding: Finding, enforced, line| {
-                let nearest = nearest.of(entry, &finding, &self.identity, &self.policy, now);
-                let verdict = finding.verdict(entry, &live, &self.policy, nearest, enforced);
-                let verdict = Arc::new(verdict);
-                live.records.decision(&verdict, line);
-                verdict
-            };
-            match action {
-                OnChange::Close => {
-                    if entry.order().is_none() {
-                        entry.order_close(Ending::by(tell(finding, true, LogLine::OfConnection)));
-                    }
-                }
-                OnChange::Drain(time) => {
-                    let anew = Instant::now() + time;
-                    let begun = self.draining.remove(&entry.id);
-                    let deadline = begun.as_ref().map_or(anew, |(deadline, _)| anew.min(*deadline));
-                    let known = begun.map(|(_, verdict)| verdict);
-                    let known = known.filter(|verdict| verdict.reason == Some(finding.ending.reason));
-                    if deadline > Instant::now() {
-                        let verdict = known.unwrap_or_else(|| tell(finding, true, LogLine::Own));
-                        draining.insert(entry.id, (deadline, verdict));
-                    } else if entry.order().is_none() {
-                        let verdict = known.unwrap_or_else(|| tell(finding, true, LogLine::OfConnection));
-                        entry.order_close(Ending::by(verdict));
-                    }
-                }
-                OnChange::Log => {
-                    let reason = finding.ending.reason;
-                    if lock(&entry.noted).replace(reason) != Some(reason) {
-                        tell(finding, false, LogLine::Own);
-                    }
+        let mut good = Vec::new();
+        for basis in asked {
+            self.ask(&basis, &mut verified, &mut good).await;
+        }
+        if !change.is_nothing() {
+            for slice in live.registry.bases() {
+                for basis in slice.iter().filter(|basis| change.concerns(basis)) {
+                    self.ask(basis, &mut verified, &mut good).await;
                 }
             }
         }
-        self.draining = draining;
+        self.held.admitted_again(&good);
+        for (entry, verdict) in self.held.overdue(Instant::now()) {
+            if entry.order_close(Ending::by(verdict)) {
+                self.pace.ordered().await;
+            }
+        }
+    }
+
+    /// Asks about all connections that rest on `basis`. Where they would be admitted now, its number goes to `good`.
+    async fn ask(&mut self, basis: &Basis, verified: &mut Verified, good: &mut Vec<u64>) {
+        let live = self.live.clone();
+        self.pace.step().await;
+        let findings = judge(
+            basis,
+            &live.registry,
+            &self.identity,
+            &self.policy,
+            self.looked_at,
+            verified,
+        );
+        let Some((action, finding)) = strictest(&live.open_connections, findings) else {
+            good.push(basis.number());
+            return;
+        };
+        // Once for all that rest on it.
+        let nearest = self.nearest(basis, &finding);
+        for slice in live.registry.members(basis) {
+            for entry in slice {
+                // One that was renewed since is asked about with its new basis.
+                if entry.basis().number() == basis.number() {
+                    self.found(&entry, &finding, nearest.as_deref(), action).await;
+                }
+            }
+            self.pace.step().await;
+        }
+    }
+
+    /// The rule that comes nearest, for as many as there is time for: it is for people, and closing is not to wait.
+    fn nearest(&mut self, basis: &Basis, finding: &Finding) -> Option<Box<Nearest>> {
+        if self.explained >= TIME_TO_EXPLAIN {
+            return None;
+        }
+        let begun = std::time::Instant::now();
+        let nearest = finding.nearest(basis, &self.identity, &self.policy, self.looked_at);
+        self.explained += begun.elapsed();
+        nearest
+    }
+
+    /// Does what the settings want with a connection that would not be admitted any more, and records the verdict.
+    async fn found(
+        &mut self,
+        entry: &Arc<Entry>,
+        finding: &Finding,
+        nearest: Option<&Nearest>,
+        action: OnChange,
+    ) {
+        let (live, policy) = (&self.live, &self.policy);
+        let verdict = |enforced, line| {
+            let verdict = Arc::new(finding.verdict(entry, live, policy, nearest, enforced));
+            live.records.decision(&verdict, line);
+            verdict
+        };
+        let reason = finding.reason_for(entry, policy);
+        match action {
+            // It was told already, and that was recorded.
+            OnChange::Close if entry.order().is_some() => {}
+            OnChange::Close => {
+                entry.order_close(Ending::by(verdict(true, LogLine::OfConnection)));
+                self.pace.ordered().await;
+            }
+            OnChange::Drain(time) => {
+                let until = Instant::now() + time;
+                self.held
+                    .drain(entry, until, reason, || verdict(true, LogLine::Own));
+            }
+            OnChange::Log => self.held.note(entry, reason, || verdict(false, LogLine::Own)),
+        }
     }
 }
 
-/// The nearest misses of one scan. Each looks at every rule, so that connections that ask the same share one, and there
-/// are only so many: the rest of a scan's verdicts do without.
-#[derive(Default)]
-struct Misses(HashMap<(usize, usize, Option<IpAddr>), Option<Box<Nearest>>>);
+/// Leaves the thread, and the workers, time for others.
+#[derive(Debug)]
+struct Pace {
+    turn: std::time::Instant,
+    ordered: usize,
+}
 
-/// With 10,000 rules some 100 ms, in slices, off the path.
-const MAX_MISSES: usize = 256;
+impl Pace {
+    fn new() -> Self {
+        Self {
+            turn: std::time::Instant::now(),
+            ordered: 0,
+        }
+    }
 
-impl Misses {
-    fn of(
-        &mut self,
-        entry: &Entry,
-        finding: &Finding,
-        identity: &IdentityView,
-        policy: &PolicyView,
-        now: SystemTime,
-    ) -> Option<Box<Nearest>> {
-        let terms = finding.terms.as_ref()?;
-        let listener = Arc::as_ptr(&entry.listener).addr();
-        let key = (listener, Arc::as_ptr(&entry.peer).addr(), entry.peer_addr.ip());
-        if let Some(known) = self.0.get(&key) {
-            return known.clone();
+    /// To be called before each piece of work.
+    async fn step(&mut self) {
+        if self.turn.elapsed() >= TURN {
+            tokio::task::yield_now().await;
+            self.turn = std::time::Instant::now();
         }
-        if self.0.len() >= MAX_MISSES {
-            return None;
+    }
+
+    /// To be called after each connection that was told to end.
+    async fn ordered(&mut self) {
+        self.ordered = self.ordered.saturating_add(1);
+        if self.ordered >= AT_ONCE {
+            self.ordered = 0;
+            tokio::time::sleep(MOMENT).await;
         }
-        let nearest = authorize::nearest(policy, &asks(entry, identity), terms, now);
-        self.0.insert(key, nearest.clone());
-        nearest
     }
 }
 
 /// What the settings want for a reason.
 const fn action(settings: &OpenConnections, reason: Reason) -> OnChange {
     match reason {
+        // It is for emergencies: no setting keeps a connection from it.
+        Reason::DenyListChange | Reason::Internal => OnChange::Close,
         Reason::BundleChange => settings.on_bundle_change,
         Reason::IdentityChange => settings.on_identity_change,
         Reason::PeerExpired | Reason::OwnExpired => settings.on_expiry,
@@ -196,173 +278,12 @@ fn strictest(
     found: impl Iterator<Item = Finding>,
 ) -> Option<(OnChange, Finding)> {
     found
-        .map(|finding| (action(settings, finding.ending.reason), finding))
+        .map(|finding| (action(settings, finding.reason), finding))
         .min_by_key(|(action, _)| match action {
             OnChange::Close => (0, Duration::ZERO),
             OnChange::Drain(time) => (1, *time),
             OnChange::Log => (2, Duration::ZERO),
         })
-}
-
-/// The results of one scan's verifications: connections of the same peer share them, refusals too. Told apart by where
-/// the shared `VerifiedPeer` lies, which the entries of the scan hold throughout it.
-#[derive(Default)]
-struct Verified(HashMap<(Direction, usize), Result<SystemTime, Refusal>>);
-
-/// Every cause for which `entry` would not be admitted now, the one that says most first.
-fn judge(
-    entry: &Entry,
-    identity: &IdentityView,
-    policy: &PolicyView,
-    now: SystemTime,
-    verified: &mut Verified,
-) -> impl Iterator<Item = Finding> {
-    judge_trust(entry, identity, now, verified).chain(judge_policy(entry, identity, policy, now))
-}
-
-/// Checks a connection that has just registered against an identity that is newer than the one its handshake used.
-#[must_use]
-pub(super) fn recheck(entry: &Entry, identity: &IdentityView, now: SystemTime) -> Option<Finding> {
-    judge_trust(entry, identity, now, &mut Verified::default()).next()
-}
-
-/// All but policy.
-fn judge_trust(
-    entry: &Entry,
-    identity: &IdentityView,
-    now: SystemTime,
-    verified: &mut Verified,
-) -> impl Iterator<Item = Finding> {
-    // First, as a renewed authority moves the chain's end.
-    let bundle = match identity {
-        IdentityView::Held(context) => judge_bundle(entry, context, now, verified),
-        IdentityView::Missing { .. } => None,
-    };
-    let ends = judge_ends(entry, now);
-    ends.into_iter()
-        .chain(judge_identity(entry, identity))
-        .map(Finding::from)
-        .chain(bundle)
-}
-
-fn judge_ends(entry: &Entry, now: SystemTime) -> Option<Ending> {
-    let until = crate::clock::rfc3339;
-    let peer_ends = lock(&entry.trust).not_after;
-    if entry.own.not_after <= now {
-        let detail = format!("our SVID ran out at {}", until(entry.own.not_after));
-        Some(Ending::with(Reason::OwnExpired, detail))
-    } else if peer_ends <= now {
-        let detail = format!("the peer's chain ran out at {}", until(peer_ends));
-        Some(Ending::with(Reason::PeerExpired, detail))
-    } else {
-        None
-    }
-}
-
-fn judge_identity(entry: &Entry, identity: &IdentityView) -> Option<Ending> {
-    let detail = match identity {
-        // The connections that rest on it end with it.
-        IdentityView::Missing {
-            reason: Reason::IdentityExpired,
-            ..
-        } => return None,
-        IdentityView::Missing { detail, .. } => format!("our identity was withdrawn: {detail}"),
-        IdentityView::Held(context) if context.material.svid.id != entry.own.id => {
-            format!("our identity is now {}", context.material.svid.id)
-        }
-        IdentityView::Held(_) => return None,
-    };
-    Some(Ending::with(Reason::IdentityChange, detail))
-}
-
-fn judge_bundle(
-    entry: &Entry,
-    context: &Context,
-    now: SystemTime,
-    verified: &mut Verified,
-) -> Option<Finding> {
-    let current = context.material.bundles.get(entry.peer.id.trust_domain());
-    let mut trust = lock(&entry.trust);
-    if same_bundle(trust.bundle.as_ref(), current) {
-        return None;
-    }
-    let side = match entry.direction {
-        Direction::Inbound => PeerSide::Client,
-        Direction::Outbound => PeerSide::Server,
-    };
-    // That time ran out is another finding: what is asked here is whether these authorities vouch for the chain.
-    let at = now.min(trust.not_after);
-    let outcome = verified
-        .0
-        .entry((entry.direction, Arc::as_ptr(&entry.peer).addr()))
-        .or_insert_with(|| {
-            verify_chain(&context.store, &entry.peer.chain, side, at).map(|peer| peer.not_after)
-        });
-    match outcome {
-        Ok(not_after) => {
-            trust.bundle = current.cloned();
-            trust.not_after = *not_after;
-            None
-        }
-        Err(refusal) => Some(Finding {
-            check: refusal.check().map(Box::new),
-            ..Ending::with(Reason::BundleChange, refusal.to_string()).into()
-        }),
-    }
-}
-
-fn same_bundle(a: Option<&Arc<Bundle>>, b: Option<&Arc<Bundle>>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
-        _ => false,
-    }
-}
-
-fn judge_policy(
-    entry: &Entry,
-    identity: &IdentityView,
-    policy: &PolicyView,
-    now: SystemTime,
-) -> Option<Finding> {
-    if entry.direction == Direction::Outbound {
-        // Its `peer` list is in the config, which the connection keeps as it was.
-        return None;
-    }
-    let Err(denial) = authorize::inbound(policy, &asks(entry, identity), now) else {
-        entry.admitted_under.store(policy.generation, Ordering::Relaxed);
-        return None;
-    };
-    let admitted_by = entry.decision.get().map(|decision| decision.policy_generation);
-    let admitted_under = entry.admitted_under.load(Ordering::Relaxed);
-    let reason = if admitted_by == Some(policy.generation) || admitted_under == policy.generation {
-        Reason::RuleExpired
-    } else {
-        Reason::PolicyChange
-    };
-    let detail = denial.decision.detail.as_deref().map(str::to_owned);
-    Some(Finding {
-        terms: Some(denial.decision),
-        ..Ending {
-            detail,
-            ..Ending::new(reason)
-        }
-        .into()
-    })
-}
-
-/// Who asks, as admission would see it now.
-fn asks<'a>(entry: &'a Entry, identity: &'a IdentityView) -> authorize::Facts<'a> {
-    let own = match identity {
-        IdentityView::Held(context) => &context.material.svid.id,
-        IdentityView::Missing { .. } => &entry.own.id,
-    };
-    authorize::Facts {
-        listener: &entry.listener.name,
-        peer: &entry.peer.id,
-        source: entry.source.ip(),
-        own_trust_domain: own.trust_domain(),
-        certificate: Some(super::certificate(&entry.peer)),
-    }
 }
 
 #[cfg(test)]

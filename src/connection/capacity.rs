@@ -2,16 +2,48 @@
 //! connections still in their handshake have a cap of their own, so that peers who never finish one cannot fill
 //! the house.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use crate::record::Reason;
+use super::registry::lock;
+use crate::config::settings::Limits;
+use crate::record::{Ending, Reason};
 
-/// The two counters with their caps.
+/// The counters with their caps.
 #[derive(Debug)]
 pub struct Capacity {
     connections: Arc<Counter>,
     handshakes: Arc<Counter>,
+    by_source: Option<Arc<BySource>>,
+}
+
+/// Handshakes in flight by where they come from. As many entries as there are handshakes at most.
+#[derive(Debug)]
+struct BySource {
+    cap: usize,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A taken place among the handshakes from one source, given back when dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct FromSource {
+    all: Arc<BySource>,
+    source: IpAddr,
+}
+
+impl Drop for FromSource {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.all.taken);
+        if let Some(count) = taken.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.source);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -45,7 +77,7 @@ impl Counter {
 impl Capacity {
     /// Nothing taken yet.
     #[must_use]
-    pub fn new(max_connections: usize, max_handshakes: usize) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         let counter = |cap| {
             Arc::new(Counter {
                 taken: AtomicUsize::new(0),
@@ -53,8 +85,14 @@ impl Capacity {
             })
         };
         Self {
-            connections: counter(max_connections),
-            handshakes: counter(max_handshakes),
+            connections: counter(limits.max_connections),
+            handshakes: counter(limits.max_handshakes),
+            by_source: limits.max_handshakes_per_source.map(|cap| {
+                Arc::new(BySource {
+                    cap,
+                    taken: Mutex::default(),
+                })
+            }),
         }
     }
 
@@ -68,6 +106,33 @@ impl Capacity {
         Ok((connection, handshake))
     }
 
+    /// A place for a handshake among those from the same source, if there is a cap on them. IPv6 is counted by networks of
+    /// 64 bits, as whoever has one address has all of those (RFC 4291 section 2.5.4).
+    ///
+    /// # Errors
+    /// When the cap was reached, with [`Reason::MaxHandshakesPerSource`].
+    pub fn handshake_from(&self, source: IpAddr) -> Result<Option<FromSource>, Ending> {
+        let Some(all) = &self.by_source else {
+            return Ok(None);
+        };
+        let source = network(source);
+        let mut taken = lock(&all.taken);
+        let count = taken.entry(source).or_default();
+        if *count >= all.cap {
+            let detail = match source {
+                IpAddr::V4(ip) => format!("{count} handshakes from {ip} are in flight"),
+                IpAddr::V6(ip) => format!("{count} handshakes from {ip}/64 are in flight"),
+            };
+            return Err(Ending::with(Reason::MaxHandshakesPerSource, detail));
+        }
+        *count += 1;
+        drop(taken);
+        Ok(Some(FromSource {
+            all: all.clone(),
+            source,
+        }))
+    }
+
     /// Connections at the moment, those in their handshake included.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -75,13 +140,63 @@ impl Capacity {
     }
 }
 
+/// What counts as one source.
+fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn capacity(max_connections: usize, max_handshakes: usize, per_source: Option<usize>) -> Capacity {
+        Capacity::new(&Limits {
+            max_connections,
+            max_handshakes,
+            max_handshakes_per_source: per_source,
+            ..Limits::default()
+        })
+    }
+
+    #[test]
+    fn handshakes_are_capped_by_source() {
+        let capacity = capacity(100, 100, Some(2));
+        let from = |source: &str| capacity.handshake_from(source.parse().unwrap());
+        for [one, two, three, elsewhere] in [
+            ["192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"],
+            [
+                "2001:db8::1",
+                "2001:db8::2",
+                "2001:db8::ffff:0:0:1",
+                "2001:db8:0:1::1",
+            ],
+        ] {
+            let held = (from(one).unwrap(), from(two).unwrap());
+            let refused = from(three).unwrap_err();
+            assert_eq!(refused.reason, Reason::MaxHandshakesPerSource);
+            assert!(refused.detail.unwrap().starts_with("2 handshakes from"));
+            drop(from(elsewhere).unwrap());
+            drop(held.0);
+            drop(from(three).unwrap());
+        }
+        let all = capacity.by_source.as_ref().unwrap();
+        assert!(lock(&all.taken).is_empty(), "nothing is kept of who has gone");
+    }
+
+    #[test]
+    fn without_a_cap_nobody_is_counted() {
+        let capacity = capacity(100, 100, None);
+        for _ in 0..1000 {
+            assert!(capacity.handshake_from([192, 0, 2, 1].into()).unwrap().is_none());
+        }
+    }
+
     #[test]
     fn both_caps_hold_and_places_come_back() {
-        let capacity = Capacity::new(2, 1);
+        let capacity = capacity(2, 1, None);
         let (connection, handshake) = capacity.admit().unwrap();
         assert_eq!(capacity.admit().unwrap_err(), Reason::MaxHandshakes);
         // The place taken before the handshake cap was found full is given back.

@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustls::AlertDescription;
+use tokio::time::Instant;
 
+use super::budget::InUse;
 use super::registry::Registered;
 use super::{Admitted, Closing, Serving, after_failure, proxy, refuse};
 use crate::authorize::{self, Permit};
-use crate::config::settings::ListenerKind;
+use crate::config::settings::{ListenerKind, PolicyMode};
 use crate::forward::relay::{Ends, alert_for};
 use crate::record::{Decision, Ending, Reason};
 use crate::sys::stream::Stream;
@@ -39,19 +42,14 @@ pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<
         return Err(without_identity(tls, ending).await);
     };
 
-    // For whom does a load balancer call?
+    // From where, and are there too many from there already?
     let deadline = serving.handshake_deadline();
-    let balancer = |ip: IpAddr| accept_proxy_from.iter().any(|network| network.contains(&ip));
-    let read = if serving.draft.peer_addr.ip().is_some_and(balancer) {
-        match Box::pin(proxy::read_header(serving, &mut tls, deadline)).await {
-            Ok(beyond) => beyond,
-            Err(ending) => {
-                tls.abort();
-                return Err(Closing::done(ending));
-            }
+    let read = match from_where(serving, &mut tls, accept_proxy_from, deadline).await {
+        Ok(beyond) => beyond,
+        Err(ending) => {
+            tls.abort();
+            return Err(Closing::done(ending));
         }
-    } else {
-        Vec::new()
     };
 
     // Who are they?
@@ -61,6 +59,27 @@ pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<
         Err(failure) => return Err(after_failure(tls, failure)),
     };
     admitted_or_not(serving, &context, established, tls, &settings.kind).await
+}
+
+/// Takes a place for the handshake among those from the same source. For whom a load balancer calls its header says, which
+/// is read first; what was read beyond it is returned.
+async fn from_where(
+    serving: &mut Serving<'_>,
+    tls: &mut Stream,
+    balancers: &[IpNet],
+    deadline: Instant,
+) -> Result<Vec<u8>, Ending> {
+    let is_balancer = |ip: IpAddr| balancers.iter().any(|network| network.contains(&ip));
+    let read = if serving.draft.peer_addr.ip().is_some_and(is_balancer) {
+        Box::pin(proxy::read_header(serving, tls, deadline)).await?
+    } else {
+        Vec::new()
+    };
+    if let Some(source) = serving.draft.source().ip() {
+        let capacity = &serving.worker.live.capacity;
+        serving.from_source = capacity.handshake_from(source)?;
+    }
+    Ok(read)
 }
 
 /// From here on the peer is known and can be told in TLS.
@@ -85,7 +104,7 @@ async fn admitted_or_not(
         let linger = refuse(session, tls, alert_for(ending.reason)).await;
         return Err(Closing { ending, linger });
     }
-    let (permit, decision) = match authorize(serving, context, &peer) {
+    let (permit, in_use, decision) = match authorize(serving, context, &peer) {
         Ok(admitted) => admitted,
         Err(ending) => {
             let linger = refuse(session, tls, AlertDescription::AccessDenied).await;
@@ -112,6 +131,7 @@ async fn admitted_or_not(
         permit,
         ends,
         registered,
+        in_use: in_use.map(Box::new),
     })
 }
 
@@ -153,11 +173,12 @@ async fn connect(
     Ok(plain)
 }
 
+/// Policy first, and what it admits is counted against the peer's budgets.
 fn authorize(
     serving: &mut Serving<'_>,
     context: &Context,
     peer: &VerifiedPeer,
-) -> Result<(Permit, Arc<Decision>), Ending> {
+) -> Result<(Permit, Option<InUse>, Arc<Decision>), Ending> {
     let live = &serving.worker.live;
     let listener = serving.listener.settings.clone();
     let facts = authorize::Facts {
@@ -168,10 +189,24 @@ fn authorize(
         certificate: Some(super::certificate(peer)),
     };
     let (policy, now) = (live.policy(), live.clock.now());
-    let result = authorize::inbound(&policy, &facts, now);
+    let mut in_use = None;
+    let result = authorize::inbound(&policy, &facts, now).and_then(|permit| {
+        let budgets: Vec<_> = policy
+            .admission
+            .policy
+            .budgets(&listener.name, &peer.id)
+            .collect();
+        let enforced = policy.mode == PolicyMode::Enforce;
+        let (entered, over) = live.budgets.enter(&budgets, &peer.id, enforced);
+        in_use = entered;
+        match over {
+            Some(over) => permit.over_budget(&policy, &over.budget, over.detail),
+            None => Ok(permit),
+        }
+    });
     let decision = serving.authorized(&policy, &facts, now, &result);
     match result {
-        Ok(permit) => Ok((permit, decision)),
+        Ok(permit) => Ok((permit, in_use, decision)),
         Err(_) => Err(Ending::by(decision)),
     }
 }

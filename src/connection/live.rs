@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::budget::Budgets;
 use super::capacity::Capacity;
 use super::registry::Registry;
 use crate::authorize::PolicyView;
@@ -38,10 +39,14 @@ pub struct Live {
     policy: ArcSwap<PolicyView>,
     /// Told after every change of the two.
     pub changed: Notify,
+    /// Told after every change of our identity: connections may have to be renewed.
+    pub rotated: Notify,
     /// The connections that are open.
     pub registry: Registry,
     /// How many more may be.
     pub capacity: Capacity,
+    /// What each identity uses.
+    pub budgets: Arc<Budgets>,
     /// The time of day.
     pub clock: SharedClock,
     /// Gives every verdict its name.
@@ -74,8 +79,10 @@ impl Live {
             }),
             policy: ArcSwap::from_pointee(PolicyView::deny_all(mode, now)),
             changed: Notify::new(),
+            rotated: Notify::new(),
             registry: Registry::default(),
-            capacity: Capacity::new(limits.max_connections, limits.max_handshakes),
+            capacity: Capacity::new(&limits),
+            budgets: Arc::default(),
             clock,
             decisions: DecisionIds::new(random()),
             records,
@@ -101,10 +108,14 @@ impl Live {
     pub fn set_identity(&self, view: IdentityView) {
         self.identity.store(Arc::new(view));
         self.changed.notify_one();
+        self.rotated.notify_one();
     }
 
     /// Publishes the policy that is in force from now on.
     pub fn set_policy(&self, view: PolicyView) {
+        // First: who has the new policy finds its budgets.
+        self.budgets
+            .put(view.admission.policy.all_budgets().map(Arc::clone));
         self.policy.store(Arc::new(view));
         self.changed.notify_one();
     }

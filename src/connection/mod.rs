@@ -8,6 +8,7 @@
 //! the relay lives in memory of its own, which is freed when the relay begins ([`open`]).
 
 pub mod authority;
+pub mod budget;
 pub mod capacity;
 mod draft;
 mod inbound;
@@ -16,6 +17,7 @@ mod open;
 mod outbound;
 mod proxy;
 pub mod registry;
+pub mod renewal;
 mod verdict;
 
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ use rustls::AlertDescription;
 use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::{CertificateFacts, Permit};
+use crate::clock::rfc3339;
 use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
@@ -38,6 +41,7 @@ use crate::tls::handshake::{Established, Failure};
 use crate::tls::session::Session;
 use crate::tls::verify::VerifiedPeer;
 use crate::upstream::resolve::Resolver;
+use budget::InUse;
 use draft::Draft;
 use live::{IdentityView, Live};
 use open::Open;
@@ -104,6 +108,8 @@ struct Serving<'a> {
     draft: Draft,
     /// Given back when the handshake is over.
     handshake: Option<capacity::Place>,
+    /// Likewise.
+    from_source: Option<capacity::FromSource>,
     /// The address that a load balancer's caller reached, by its PROXY header.
     reached: Option<SocketAddr>,
 }
@@ -113,6 +119,8 @@ struct Admitted {
     permit: Permit,
     ends: Ends,
     registered: Registered,
+    /// What its peer's budgets are charged with.
+    in_use: Option<Box<InUse>>,
 }
 
 /// Serves one accepted connection to its end, and records it. A drain waits for it from this call on, before it is
@@ -181,14 +189,15 @@ async fn admit(
         listener: &listener,
         draft,
         handshake: Some(handshake),
+        from_source: None,
         reached: None,
     };
     let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
         Direction::Outbound => outbound::serve(&mut serving, stream).await,
     };
-    // One that was refused without a handshake still has its place there.
-    drop(serving.handshake.take());
+    // One that was refused without a handshake still has its places there.
+    drop((serving.handshake.take(), serving.from_source.take()));
     let draft = serving.draft;
     match admitted {
         Ok(admitted) => Ok(Open::new(admitted, draft, &worker, &listener, place, counted)),
@@ -207,10 +216,16 @@ impl Serving<'_> {
     /// Who we are, or why the connection must be refused.
     fn identity(&mut self) -> Result<Arc<Context>, Ending> {
         let live = &self.worker.live;
+        let now = live.clock.now();
         match &*live.identity() {
-            IdentityView::Held(context) if context.material.svid.not_after > live.clock.now() => {
+            IdentityView::Held(context) if context.material.svid.is_valid(now) => {
                 self.draft.own_id = Some(context.material.svid.id.clone());
                 Ok(context.clone())
+            }
+            IdentityView::Held(context) if now < context.material.svid.not_before => {
+                let (begin, now) = (rfc3339(context.material.svid.not_before), rfc3339(now));
+                let detail = format!("our SVID is valid from {begin} on, and our clock shows {now}");
+                Err(Ending::with(Reason::NoIdentity, detail))
             }
             // The identity task is about to say so; nobody is let in meanwhile.
             IdentityView::Held(_) => Err(Ending::with(Reason::IdentityExpired, "our SVID ran out")),
@@ -248,7 +263,7 @@ impl Serving<'_> {
                 check: None,
             }),
         };
-        self.handshake = None;
+        (self.handshake, self.from_source) = (None, None);
         match &result {
             Ok(established) => {
                 let kind = if established.resumed {
@@ -274,22 +289,23 @@ impl Serving<'_> {
         let peer = established.peer.clone();
         self.worker.live.registry.register(Registration {
             id: self.draft.id,
-            listener: self.listener.settings.clone(),
-            direction: self.listener.direction,
             peer_addr: self.draft.peer_addr,
             source: self.draft.source(),
+            since: self.draft.since,
+            listener: self.listener.settings.clone(),
+            direction: self.listener.direction,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: Arc::<Svid>::clone(&context.material.svid),
-            since: self.draft.since,
         })
     }
 
     /// Checks what changed between the handshake and the registration.
     fn recheck(&mut self, registered: &Registered) -> Result<(), Ending> {
         let live = &self.worker.live;
-        match authority::recheck(&registered.entry, &live.identity(), live.clock.now()) {
-            Some(finding) => Err(self.overtaken(&registered.entry, finding)),
+        let (identity, now) = (live.identity(), live.clock.now());
+        match authority::recheck(&registered.entry, &live.registry, &identity, now) {
+            Some(finding) => Err(self.overtaken(&registered.entry, &finding)),
             None => Ok(()),
         }
     }

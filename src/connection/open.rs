@@ -4,10 +4,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::budget::InUse;
 use super::capacity::Place;
 use super::draft::Draft;
 use super::live::Live;
 use super::registry::Registered;
+use super::renewal::Renewals;
 use super::{Admitted, Left, ListenerContext, Worker};
 use crate::forward::meter::Meter;
 use crate::forward::relay::{self, Ended};
@@ -21,6 +23,8 @@ pub(super) struct Open {
     place: Place,
     /// Out of the registry when the relay has ended.
     registered: Registered,
+    /// Given back then, too.
+    in_use: Option<Box<InUse>>,
     counted: OpenConnection,
 }
 
@@ -35,20 +39,25 @@ impl Open {
     ) -> Box<Self> {
         let Admitted {
             permit,
-            ends,
+            mut ends,
             registered,
+            in_use,
         } = admitted;
         let traffic = registered.entry.traffic.clone();
         draft.traffic = Some(traffic.clone());
-        let meter = Meter::new(listener.direction, traffic, listener.metrics.clone());
+        let meter = Meter::new(listener.direction, traffic, listener.metrics.clone())
+            .paced(in_use.as_ref().map(|in_use| Box::new(in_use.pace())));
         let idle = worker.live.limits.idle_timeout;
-        let relay = relay::run(&permit, ends, meter, idle, registered.told_to_end());
+        let (live, entry) = (&worker.live, &registered.entry);
+        let renewing = Renewals::new(live, entry, &listener.metrics, &mut ends.session);
+        let relay = relay::run(&permit, ends, meter, idle, renewing, registered.told_to_end());
         Box::new(Self {
             relay: Box::pin(relay),
             draft,
             live: worker.live.clone(),
             place,
             registered,
+            in_use,
             counted,
         })
     }
@@ -61,10 +70,11 @@ impl Open {
             live,
             place,
             registered,
+            in_use,
             counted,
             ..
         } = *self;
-        drop(registered);
+        drop((registered, in_use));
         live.records.record(&draft.finish(ending, live.clock.now()));
         drop(counted);
         Left {

@@ -93,6 +93,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
         permit,
         ends,
         registered,
+        in_use: None,
     })
 }
 

@@ -116,11 +116,12 @@ pub(super) fn header_for_application(
             let peer_id = peer_id
                 .ok_or_else(|| unencodable("the caller's SPIFFE ID is not known"))?
                 .to_string();
-            let connection = serving.draft.id.to_string();
+            // The verdict that let it in: what log, records and API find it by.
+            let verdict = serving.draft.admission.map(|id| id.to_string());
             let caller = Caller {
                 alpn: agreed.alpn.as_deref(),
                 authority: agreed.server_name.as_deref(),
-                unique_id: Some(connection.as_bytes()),
+                unique_id: verdict.as_ref().map(String::as_bytes),
                 ssl: Some(Ssl {
                     version: "TLSv1.3",
                     cipher: agreed.suite,

@@ -2,58 +2,60 @@
 //!
 //! A connection registers *before* it is checked against policy and bundles. A change that comes later finds it here;
 //! a change that came earlier is already in the snapshot that the check loads. None falls in between.
+//!
+//! What is asked of a connection after a change is the same for all that share a [`Basis`]: the listener, the peer's
+//! verified chain, its address, and the SVID of ours. So the registry keeps bases, each once, with the connections that
+//! rest on it, and those that ask ([`super::authority`]) ask about bases. Fifty thousand connections of a thousand
+//! peers are a thousand questions, and connections are touched only where the answer is no. The ends of the chains are
+//! kept in order; everything else that a change names (a listener, a peer, a trust domain, our identity) is a look at
+//! a basis, which costs less than keeping an index of it at every connection would.
+//!
+//! It is divided into shards by the peer's ID, and whoever reads it takes a slice at a time, so that a worker that
+//! registers or removes a connection waits for microseconds at most.
 
-use std::collections::HashMap;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 
 use crate::config::settings;
 use crate::forward::meter::Traffic;
 use crate::identity::material::{Bundle, Svid};
-use crate::record::{Decision, Direction, Ending, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, PeerAddr};
 use crate::tls::verify::VerifiedPeer;
+use shard::Shard;
 
-/// What an open connection was admitted on.
+/// Enough that workers seldom meet at one.
+const SHARDS: usize = 16;
+
+/// What connections rest on: everything that is asked about after a change. One for all connections that share it.
 #[derive(Debug)]
-pub struct Entry {
-    /// As in its record.
-    pub id: u64,
-    /// The listener as it was configured when the connection came.
+pub struct Basis {
+    /// Unique in the registry.
+    number: u64,
+    /// The listener as it was configured when the connections came.
     pub listener: Arc<settings::Listener>,
     /// The listener's direction.
     pub direction: Direction,
-    /// Who connected.
-    pub peer_addr: PeerAddr,
-    /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
-    pub source: PeerAddr,
-    /// Our address of the connection to the application, which is what the application sees as its peer's.
-    pub local: OnceLock<SocketAddr>,
-    /// The verified peer; one record for all connections of the same certificates.
+    /// The address that rules ask for; `None` on a unix socket, and for an outbound connection, where nobody asks.
+    pub source: Option<IpAddr>,
+    /// The verified peer.
     pub peer: Arc<VerifiedPeer>,
-    /// What last verified it.
-    pub trust: Mutex<Trust>,
     /// The SVID we presented.
     pub own: Arc<Svid>,
-    /// When it was accepted.
-    pub since: SystemTime,
-    /// What has flowed.
-    pub traffic: Arc<Traffic>,
-    /// The verdict that let it in; absent until it is admitted.
-    pub decision: OnceLock<Arc<Decision>>,
-    /// The generation of the last policy that was seen to admit it, after the one in `decision`.
-    pub admitted_under: AtomicU64,
-    /// What was only logged of it last, so that it is said once.
-    pub noted: Mutex<Option<Reason>>,
-    /// That it must end, and why.
-    order: OnceLock<Ending>,
-    /// Its task.
-    waker: AtomicWaker,
+    /// What last verified the peer. Written under the shard's lock, which keeps its ends in order.
+    trust: Mutex<Trust>,
 }
 
 /// What a peer's chain rests on.
@@ -61,15 +63,95 @@ pub struct Entry {
 pub struct Trust {
     /// The bundle that verified it.
     pub bundle: Option<Arc<Bundle>>,
-    /// When the chain ends, up to and with the authority of that bundle. A renewed authority moves it.
+    /// When the chain begins, its authority in that bundle included. A renewed authority moves it, and the end too.
+    pub not_before: SystemTime,
+    /// When the chain ends.
     pub not_after: SystemTime,
 }
 
-impl Entry {
+impl Trust {
+    /// What a verification found.
+    #[must_use]
+    pub fn new(bundle: Option<Arc<Bundle>>, peer: &VerifiedPeer) -> Self {
+        Self {
+            bundle,
+            not_before: peer.not_before,
+            not_after: peer.not_after,
+        }
+    }
+}
+
+impl Basis {
+    /// Tells it from every other.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What last verified the peer.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        lock(&self.trust).clone()
+    }
+
     /// The earlier end of the two chains.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         lock(&self.trust).not_after.min(self.own.not_after)
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Entry {
+    /// As in its record.
+    pub id: u64,
+    /// Who connected.
+    pub peer_addr: PeerAddr,
+    /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
+    pub source: PeerAddr,
+    /// Our address of the connection to the application, which is what the application sees as its peer's.
+    pub local: OnceLock<SocketAddr>,
+    /// When it was accepted.
+    pub since: SystemTime,
+    /// What has flowed.
+    pub traffic: Arc<Traffic>,
+    /// The verdict that it is open on; absent until it is admitted.
+    pub decision: OnceLock<Arc<Decision>>,
+    /// What it rests on. Written under the shard's lock.
+    basis: ArcSwap<Basis>,
+    /// That it must end, and why.
+    order: OnceLock<Ending>,
+    /// Whether both ends are known to understand renewal.
+    pub can_renew: AtomicBool,
+    /// That our newer SVID is to be told now.
+    renewal_due: AtomicBool,
+    /// Its task.
+    waker: AtomicWaker,
+}
+
+impl Entry {
+    /// What it rests on now. A renewal gives it another.
+    #[must_use]
+    pub fn basis(&self) -> Arc<Basis> {
+        self.basis.load_full()
+    }
+
+    /// Has the connection's task tell the peer of our newer SVID.
+    pub fn order_renewal(&self) {
+        self.renewal_due.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether that is to be done.
+    #[must_use]
+    pub fn renewal_is_due(&self) -> bool {
+        self.renewal_due.load(Ordering::Acquire)
+    }
+
+    /// Takes the order.
+    pub fn take_renewal_order(&self) -> bool {
+        self.renewal_due.swap(false, Ordering::AcqRel)
     }
 
     /// Tells the connection to end. Returns false when it was told before.
@@ -105,31 +187,49 @@ impl Entry {
 pub struct Registration {
     /// See [`Entry::id`].
     pub id: u64,
-    /// See [`Entry::listener`].
-    pub listener: Arc<settings::Listener>,
-    /// See [`Entry::direction`].
-    pub direction: Direction,
     /// See [`Entry::peer_addr`].
     pub peer_addr: PeerAddr,
     /// See [`Entry::source`].
     pub source: PeerAddr,
-    /// See [`Entry::peer`].
+    /// See [`Entry::since`].
+    pub since: SystemTime,
+    /// See [`Basis::listener`].
+    pub listener: Arc<settings::Listener>,
+    /// See [`Basis::direction`].
+    pub direction: Direction,
+    /// See [`Basis::peer`].
     pub peer: Arc<VerifiedPeer>,
     /// The bundle that verified it in the handshake.
     pub bundle: Option<Arc<Bundle>>,
-    /// See [`Entry::own`].
+    /// See [`Basis::own`].
     pub own: Arc<Svid>,
-    /// See [`Entry::since`].
-    pub since: SystemTime,
 }
+
+/// What is new of an open connection. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// The peer's newer chain, as [`verify_chain`](crate::tls::verify::verify_chain) answered, and the bundle that it
+    /// was verified with.
+    pub peer: Option<(Arc<VerifiedPeer>, Option<Arc<Bundle>>)>,
+    /// The newer SVID that we presented.
+    pub own: Option<Arc<Svid>>,
+}
+
+/// A connection keeps its two identities while it lives: what was presented is not that peer's, or not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a renewal must be of the SPIFFE ID that the connection was admitted with")]
+pub struct OtherIdentity;
 
 /// The open connections.
 #[derive(Debug)]
 pub struct Registry {
-    entries: Arc<Mutex<HashMap<u64, Arc<Entry>>>>,
+    shards: Arc<[Mutex<Shard>; SHARDS]>,
+    /// With a key of its own, so that nobody can aim at one shard.
+    hasher: RandomState,
     next_id: AtomicU64,
-    /// Milliseconds since the epoch: no chain of an entry ends before. Lowered by registration, recomputed by scans.
-    earliest_expiry: AtomicU64,
+    next_basis: AtomicU64,
+    /// Bases of connections that were renewed since they were last taken, by number.
+    renewed: Mutex<BTreeMap<u64, Arc<Basis>>>,
     /// That all must end, also those that come now.
     end_of_all: OnceLock<Ending>,
 }
@@ -137,9 +237,11 @@ pub struct Registry {
 impl Default for Registry {
     fn default() -> Self {
         Self {
-            entries: Arc::default(),
+            shards: Arc::default(),
+            hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
-            earliest_expiry: AtomicU64::new(u64::MAX),
+            next_basis: AtomicU64::new(1),
+            renewed: Mutex::default(),
             end_of_all: OnceLock::new(),
         }
     }
@@ -150,7 +252,8 @@ impl Default for Registry {
 pub struct Registered {
     /// What was registered.
     pub entry: Arc<Entry>,
-    entries: Arc<Mutex<HashMap<u64, Arc<Entry>>>>,
+    shards: Arc<[Mutex<Shard>; SHARDS]>,
+    shard: usize,
 }
 
 impl Registered {
@@ -163,7 +266,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        lock(&self.entries).remove(&self.entry.id);
+        if let Some(shard) = self.shards.get(self.shard) {
+            lock(shard).remove(&self.entry);
+        }
     }
 }
 
@@ -176,39 +281,81 @@ impl Registry {
     /// Registers a connection.
     #[must_use]
     pub fn register(&self, facts: Registration) -> Registered {
-        let entry = Arc::new(Entry {
-            id: facts.id,
+        let shard = self.shard_of(&facts.peer);
+        let basis = Basis {
+            number: self.next_basis.fetch_add(1, Ordering::Relaxed),
             listener: facts.listener,
             direction: facts.direction,
+            source: match facts.direction {
+                Direction::Inbound => facts.source.ip(),
+                Direction::Outbound => None,
+            },
+            trust: Mutex::new(Trust::new(facts.bundle, &facts.peer)),
+            peer: facts.peer,
+            own: facts.own,
+        };
+        let entry = self.lock(shard).add(basis, |basis| Entry {
+            id: facts.id,
             peer_addr: facts.peer_addr,
             source: facts.source,
             local: OnceLock::new(),
-            trust: Mutex::new(Trust {
-                bundle: facts.bundle,
-                not_after: facts.peer.not_after,
-            }),
-            peer: facts.peer,
-            own: facts.own,
             since: facts.since,
             traffic: Arc::default(),
             decision: OnceLock::new(),
-            admitted_under: AtomicU64::new(0),
-            noted: Mutex::new(None),
+            basis: ArcSwap::new(basis),
             order: OnceLock::new(),
+            can_renew: AtomicBool::new(false),
+            renewal_due: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        lock(&self.entries).insert(entry.id, entry.clone());
-        // After the entry is visible: a scan that misses the entry then sees the lowered bound afterwards.
-        self.earliest_expiry
-            .fetch_min(millis(entry.expires()), Ordering::SeqCst);
-        // Likewise: who ends all either finds the entry or has said so before.
+        // After the entry is visible: who ends all either finds it or has said so before.
         if let Some(order) = self.end_of_all.get() {
             entry.order_close(order.clone());
         }
         Registered {
             entry,
-            entries: self.entries.clone(),
+            shards: self.shards.clone(),
+            shard,
         }
+    }
+
+    /// Puts an open connection on its renewed chains. It is found by what they are and when they end from now on, and
+    /// [`Self::take_renewed`] has it asked about anew: to be called once the new chain is verified, and followed by
+    /// `Live::changed.notify_one()`.
+    ///
+    /// # Errors
+    /// When an ID is not that of before; the connection is left as it was.
+    pub fn renew(&self, entry: &Arc<Entry>, renewal: Renewal) -> Result<(), OtherIdentity> {
+        let before = entry.basis();
+        let Renewal { peer, own } = renewal;
+        let (peer, trust) = match peer {
+            Some((peer, bundle)) => {
+                let trust = Trust::new(bundle, &peer);
+                (peer, trust)
+            }
+            None => (before.peer.clone(), before.trust()),
+        };
+        let own = own.unwrap_or_else(|| before.own.clone());
+        if peer.id != before.peer.id || own.id != before.own.id {
+            return Err(OtherIdentity);
+        }
+        let shard = self.shard_of(&peer);
+        let basis = self.lock(shard).rebase(
+            entry,
+            Basis {
+                number: self.next_basis.fetch_add(1, Ordering::Relaxed),
+                listener: before.listener.clone(),
+                direction: before.direction,
+                source: before.source,
+                peer,
+                own,
+                trust: Mutex::new(trust),
+            },
+        );
+        if let Some(basis) = basis {
+            lock(&self.renewed).insert(basis.number, basis);
+        }
+        Ok(())
     }
 
     /// Tells every connection to end, and those that register from now on. Later calls do nothing.
@@ -220,16 +367,20 @@ impl Registry {
         }
     }
 
-    /// All entries at this moment.
+    /// All entries, in no order. Those that come or go meanwhile may be missing or not.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Arc<Entry>> {
-        lock(&self.entries).values().cloned().collect()
+        let slices = self.slices(|shard, after| {
+            let slice = shard.entries_after(after);
+            slice.last().map(|(place, _)| *place).map(|last| (slice, last))
+        });
+        slices.flatten().map(|(_, entry)| entry).collect()
     }
 
     /// How many connections are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.entries).len()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// Whether none is open.
@@ -238,30 +389,90 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Before this time no chain of an open connection ends.
+    /// All bases, a slice at a time; nothing is locked between two slices. One that is made meanwhile may be missing: its
+    /// connections are checked by what is in force when they register.
+    pub fn bases(&self) -> impl Iterator<Item = Vec<Arc<Basis>>> + Send + '_ {
+        self.slices(|shard, after| {
+            let slice = shard.bases_after(after);
+            slice.last().map(|basis| basis.number).map(|last| (slice, last))
+        })
+    }
+
+    /// The bases whose earlier end lies after `after`, up to and with `until`.
     #[must_use]
-    pub fn earliest_expiry(&self) -> Option<SystemTime> {
-        match self.earliest_expiry.load(Ordering::SeqCst) {
-            u64::MAX => None,
-            millis => UNIX_EPOCH.checked_add(Duration::from_millis(millis)),
-        }
+    pub fn ended(&self, after: SystemTime, until: SystemTime) -> Vec<Arc<Basis>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| lock(shard).ended(after, until))
+            .collect()
     }
 
-    /// Begins a scan: forgets the bound, which [`Self::note_expiry`] and new registrations then make anew.
-    pub fn reset_expiry(&self) {
-        self.earliest_expiry.store(u64::MAX, Ordering::SeqCst);
+    /// The first end of a basis after `after`.
+    #[must_use]
+    pub fn next_end(&self, after: SystemTime) -> Option<SystemTime> {
+        self.shards
+            .iter()
+            .filter_map(|shard| lock(shard).next_end(after))
+            .min()
     }
 
-    /// Lowers the bound to the end of `entry`, if that is earlier.
-    pub fn note_expiry(&self, entry: &Entry) {
-        self.earliest_expiry
-            .fetch_min(millis(entry.expires()), Ordering::SeqCst);
+    /// The connections that rest on a basis, a slice at a time, as [`Self::bases`] gives them.
+    pub fn members<'a>(&'a self, basis: &Basis) -> impl Iterator<Item = Vec<Arc<Entry>>> + Send + 'a {
+        let (number, shard) = (basis.number, self.shard_of(&basis.peer));
+        let mut after = Some(0);
+        std::iter::from_fn(move || {
+            let slice = self.lock(shard).members_after(number, after?);
+            // Numbers of connections begin at 1.
+            after = slice.last().map(|entry| entry.id);
+            (!slice.is_empty()).then_some(slice)
+        })
     }
-}
 
-fn millis(time: SystemTime) -> u64 {
-    let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    u64::try_from(millis).unwrap_or(u64::MAX)
+    /// Notes that a basis was verified anew: by another bundle, which may have moved its ends.
+    pub fn verified(&self, basis: &Basis, trust: Trust) {
+        self.lock(self.shard_of(&basis.peer)).set_trust(basis, trust);
+    }
+
+    /// The bases of those that were renewed since this was last asked.
+    #[must_use]
+    pub fn take_renewed(&self) -> Vec<Arc<Basis>> {
+        std::mem::take(&mut *lock(&self.renewed)).into_values().collect()
+    }
+
+    /// What `next` finds in each shard, called with the last that it found until it finds no more.
+    fn slices<'a, T, P: Default + Send + 'a>(
+        &'a self,
+        next: impl Fn(&Shard, &P) -> Option<(Vec<T>, P)> + Send + 'a,
+    ) -> impl Iterator<Item = Vec<T>> + Send + 'a {
+        let mut shards = self.shards.iter();
+        let mut current = shards.next().map(|shard| (shard, P::default()));
+        std::iter::from_fn(move || {
+            loop {
+                let (shard, after) = current.take()?;
+                let found = next(&lock(shard), &after);
+                match found {
+                    Some((slice, last)) => {
+                        current = Some((shard, last));
+                        return Some(slice);
+                    }
+                    None => current = shards.next().map(|shard| (shard, P::default())),
+                }
+            }
+        })
+    }
+
+    fn shard_of(&self, peer: &VerifiedPeer) -> usize {
+        // Which bits are left is all the same.
+        #[expect(clippy::cast_possible_truncation, reason = "a hash")]
+        let hash = self.hasher.hash_one(&*peer.id) as usize;
+        hash % SHARDS
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        let [first, ..] = &*self.shards;
+        // The index is below their number.
+        lock(self.shards.get(shard).unwrap_or(first))
+    }
 }
 
 /// Locks, also after a panic elsewhere: no holder leaves the data half-changed.

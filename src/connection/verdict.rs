@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Serving;
+use super::authority::Finding;
 use super::live::Live;
 use super::registry::Entry;
+use super::renewal;
 use crate::authorize::{self, Denial, Permit, PolicyView};
 use crate::record::decision::{VERSION, bounded};
 use crate::record::{
-    Check, Decision, Direction, Ending, Kind, LogLine, Nearest, PeerAddr, PolicyHash, Reason, Verdict,
+    Candidate, Decision, Direction, Ending, Kind, LogLine, Nearest, PeerAddr, PolicyHash, Reason, Verdict,
 };
 use crate::spiffe::SpiffeId;
 use crate::tls::handshake::Failure;
@@ -68,7 +70,16 @@ impl Decision {
         self.rule = terms.rule.clone();
         self.description = terms.description.clone();
         self.audited.clone_from(&terms.audited);
-        self.candidate = terms.candidate.clone();
+        self.budget = terms
+            .rule
+            .clone()
+            .filter(|_| terms.reason == Some(Reason::OverBudget));
+        self.candidate = terms.candidate.as_deref().map(|said| {
+            Box::new(Candidate {
+                verdict: said.verdict,
+                rule: said.rule.clone(),
+            })
+        });
     }
 
     /// Why the peer is denied, with the nearest miss in words.
@@ -104,9 +115,7 @@ impl Serving<'_> {
     pub(super) fn decided(&mut self, decision: Decision) -> Arc<Decision> {
         let decision = Arc::new(decision);
         if decision.kind == Kind::Admission {
-            self.listener
-                .metrics
-                .decided(decision.rule.as_deref(), decision.verdict);
+            self.listener.metrics.decided(&decision);
         }
         self.draft.decision = Some(decision.clone());
         self.worker
@@ -130,6 +139,10 @@ impl Serving<'_> {
         };
         let mut decision = self.verdict(policy, Kind::Admission, terms.verdict);
         decision.set_terms(terms);
+        if let Some(candidate) = &terms.candidate {
+            let (rule, other) = (terms.rule.as_ref(), candidate.rule.as_ref());
+            self.listener.metrics.diverged(candidate.change, rule, other);
+        }
         if let Some(reason) = terms.reason {
             decision.enforced = result.is_err();
             let nearest = authorize::nearest(policy, who, terms, now);
@@ -169,61 +182,75 @@ impl Serving<'_> {
     }
 
     /// The end of a connection that was judged anew before it was open.
-    pub(super) fn overtaken(&mut self, entry: &Entry, finding: Finding) -> Ending {
+    pub(super) fn overtaken(&mut self, entry: &Entry, finding: &Finding) -> Ending {
         let live = &self.worker.live;
         let verdict = finding.verdict(entry, live, &live.policy(), None, true);
         Ending::by(self.decided(verdict))
     }
 }
 
-/// What was found of an open connection that would not be admitted any more.
-pub(super) struct Finding {
-    /// Why, and what a person needs beyond that.
-    pub(super) ending: Ending,
-    /// What authorization said, where it was that.
-    pub(super) terms: Option<Arc<authorize::Decision>>,
-    /// A check that the peer's chain does not pass any more.
-    pub(super) check: Option<Box<Check>>,
-}
-
-impl From<Ending> for Finding {
-    fn from(ending: Ending) -> Self {
-        Self {
-            ending,
-            terms: None,
-            check: None,
-        }
-    }
-}
-
 impl Finding {
     /// The record of the verdict; `enforced` unless the settings let the connection live on.
     pub(super) fn verdict(
-        self,
+        &self,
         entry: &Entry,
         live: &Live,
         policy: &PolicyView,
-        nearest: Option<Box<Nearest>>,
+        nearest: Option<&Nearest>,
         enforced: bool,
     ) -> Decision {
+        let basis = entry.basis();
         let about = About {
             connection: entry.id,
-            listener: &entry.listener.name,
-            direction: entry.direction,
+            listener: &basis.listener.name,
+            direction: basis.direction,
             peer_addr: entry.peer_addr,
             source: entry.source.ip(),
-            peer_id: Some(&entry.peer.id),
-            own_id: Some(&entry.own.id),
-            serial: Some(&entry.peer.serial),
+            peer_id: Some(&basis.peer.id),
+            own_id: Some(&basis.own.id),
+            serial: Some(&basis.peer.serial),
         };
         let mut decision = about.verdict(live, policy, Kind::OpenConnection, Verdict::Deny);
         if let Some(terms) = &self.terms {
             decision.set_terms(terms);
         }
-        let detail = self.ending.detail.unwrap_or_default();
-        decision.set_denial(self.ending.reason, &detail, nearest);
-        decision.check = self.check;
+        let nearest = nearest.cloned().map(Box::new);
+        decision.set_denial(self.reason_for(entry, policy), &self.detail, nearest);
+        decision.check.clone_from(&self.check);
         decision.enforced = enforced;
+        decision
+    }
+}
+
+impl renewal::Found {
+    /// The record of the verdict about a peer's renewal: refused for `refused`, not taken, or taken.
+    pub(super) fn verdict(&self, entry: &Entry, live: &Live, refused: Option<&str>) -> Decision {
+        let basis = entry.basis();
+        let about = About {
+            connection: entry.id,
+            listener: &basis.listener.name,
+            direction: basis.direction,
+            peer_addr: entry.peer_addr,
+            source: entry.source.ip(),
+            peer_id: Some(&basis.peer.id),
+            own_id: Some(&basis.own.id),
+            serial: Some(&self.peer.as_ref().unwrap_or(&basis.peer).serial),
+        };
+        let why = refused.or(self.kept.as_deref());
+        let verdict = if why.is_some() {
+            Verdict::Deny
+        } else {
+            Verdict::Allow
+        };
+        let mut decision = about.verdict(live, &live.policy(), Kind::Renewal, verdict);
+        if let Some(terms) = &self.terms {
+            decision.set_terms(terms);
+        }
+        if let Some(why) = why {
+            decision.set_denial(Reason::RenewalRefused, why, None);
+        }
+        decision.check.clone_from(&self.check);
+        decision.enforced = self.kept.is_none();
         decision
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use rustls::AlertDescription;
 
 use super::buffer::{Buffer, Size};
+use super::pace::Pace;
 use crate::sys::stream::Stream;
 use crate::tls::record::record_length;
 use crate::tls::session::{Received, Session, SessionError};
@@ -114,6 +115,7 @@ impl Incoming {
         cx: &mut Context<'_>,
         tls: &Stream,
         session: &mut Session,
+        pace: Option<&mut Pace>,
     ) -> Poll<Fill> {
         if let Some(fill) = self.open(session) {
             return Poll::Ready(fill);
@@ -125,7 +127,7 @@ impl Incoming {
                 return Poll::Ready(Fill::Stop(Stop::Failed(error)));
             }
         }
-        match ready!(self.poll_read(cx, tls)) {
+        match ready!(self.poll_read(cx, tls, pace)) {
             Ok(Some(0)) => Poll::Ready(Fill::Stop(Stop::Truncated)),
             Ok(Some(_)) => Poll::Ready(self.open(session).unwrap_or(Fill::Moved)),
             Ok(None) => Poll::Ready(Fill::Moved),
@@ -171,21 +173,37 @@ impl Incoming {
     }
 
     /// Reads once behind the sealed bytes that are left; `None` when there was nothing after all.
-    fn poll_read(&mut self, cx: &mut Context<'_>, tls: &Stream) -> Poll<io::Result<Option<usize>>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        tls: &Stream,
+        pace: Option<&mut Pace>,
+    ) -> Poll<io::Result<Option<usize>>> {
         let unread = std::mem::take(&mut self.unread);
         let mut buffer = self.with_room();
         let room = buffer.get_mut(self.sealed.end..).unwrap_or_default();
         let length = room.len();
-        let read = if unread.is_empty() {
-            tls.try_read(room)
-        } else {
-            let count = unread.len().min(length);
+        let mut read = |most: usize| {
+            let room = room.get_mut(..most).unwrap_or_default();
+            if unread.is_empty() {
+                return tls.try_read(room);
+            }
+            let count = unread.len().min(room.len());
             let (now, later) = unread.split_at_checked(count).unwrap_or_default();
             if let Some(room) = room.get_mut(..count) {
                 room.copy_from_slice(now);
             }
             self.unread = later.to_vec();
             Ok(count)
+        };
+        let read = match pace {
+            None => Poll::Ready(read(length)),
+            Some(pace) => pace.poll_read(cx, length, read),
+        };
+        let Poll::Ready(read) = read else {
+            self.unread = unread;
+            self.wait_in_the_smallest(buffer);
+            return Poll::Pending;
         };
         match read {
             Ok(count) => {

@@ -1,8 +1,10 @@
-//! Counts payload as it moves: for the connection's own record, and for the listener's metrics.
+//! Counts payload as it moves, for the connection's own record and for the listener's metrics, and holds it back where a
+//! budget says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::pace::Pace;
 use crate::record::Direction;
 use crate::telemetry::metrics::{Flow, ListenerMetrics};
 
@@ -21,6 +23,7 @@ pub struct Meter {
     direction: Direction,
     traffic: Arc<Traffic>,
     listener: Arc<ListenerMetrics>,
+    pace: Option<Box<Pace>>,
 }
 
 impl Meter {
@@ -31,7 +34,19 @@ impl Meter {
             direction,
             traffic,
             listener,
+            pace: None,
         }
+    }
+
+    /// The same, which holds payload back.
+    #[must_use]
+    pub fn paced(self, pace: Option<Box<Pace>>) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// What payload is held back to, if anything.
+    pub(super) fn pace(&mut self) -> Option<&mut Pace> {
+        self.pace.as_deref_mut()
     }
 
     /// Payload that came out of TLS and was written on.

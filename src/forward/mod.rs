@@ -7,7 +7,9 @@ mod incoming;
 mod last_words;
 pub mod meter;
 mod outgoing;
+pub mod pace;
 pub mod relay;
+pub mod renewing;
 pub mod stream;
 #[cfg(test)]
 mod testing;

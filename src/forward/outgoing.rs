@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use super::buffer::{Buffer, Size};
+use super::pace::Pace;
 use crate::sys::stream::Stream;
 use crate::tls::record::{HEADER, MAX_PAYLOAD, MAX_SEALED, TRAILER};
 use crate::tls::session::{Session, SessionError};
@@ -55,6 +56,11 @@ impl Outgoing {
         self.control.is_empty() && self.sealed.is_empty()
     }
 
+    /// Whether payload was sealed that is not written yet.
+    pub(super) fn has_payload(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
     /// Where to append control records that are to go out.
     pub(super) const fn control(&mut self) -> &mut Vec<u8> {
         &mut self.control
@@ -74,10 +80,16 @@ impl Outgoing {
         cx: &mut Context<'_>,
         plain: &Stream,
         session: &mut Session,
+        pace: Option<&mut Pace>,
     ) -> Poll<Result<Read, ReadError>> {
         ready!(plain.poll_read_ready(cx)).map_err(ReadError::Socket)?;
         let mut buffer = Buffer::take(self.size);
-        let read = match read_into_slots(plain, &mut buffer) {
+        let most = buffer.size().records() * MAX_PAYLOAD;
+        let read = match pace {
+            None => read_into_slots(plain, &mut buffer, most),
+            Some(pace) => ready!(pace.poll_read(cx, most, |most| read_into_slots(plain, &mut buffer, most))),
+        };
+        let read = match read {
             Ok(0) => return Poll::Ready(Ok(Read::End)),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -85,7 +97,6 @@ impl Outgoing {
             }
             Err(error) => return Poll::Ready(Err(ReadError::Socket(error))),
         };
-        let most = buffer.size().records() * MAX_PAYLOAD;
         if read == most {
             self.size = buffer.size().larger();
         } else if read < most / 8 {
@@ -195,18 +206,20 @@ impl Outgoing {
     }
 }
 
-/// Reads into the places of payload, with room for a header before and a trailer behind each.
-fn read_into_slots(plain: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
+/// Reads `most` bytes or less into the places of payload, with room for a header before and a trailer behind each.
+fn read_into_slots(plain: &Stream, buffer: &mut Buffer, most: usize) -> io::Result<usize> {
     let slots = buffer.size().records();
     if slots == 1 {
-        let slot = buffer.get_mut(HEADER..HEADER + MAX_PAYLOAD);
+        let slot = buffer.get_mut(HEADER..HEADER + MAX_PAYLOAD.min(most));
         return plain.try_read(slot.unwrap_or_default());
     }
     let mut slices: [IoSliceMut<'_>; Size::Large.records()] =
         std::array::from_fn(|_| IoSliceMut::new(&mut []));
+    let mut left = most;
     for (slice, slot) in slices.iter_mut().zip(buffer.chunks_exact_mut(MAX_SEALED)) {
-        let payload = slot.get_mut(HEADER..HEADER + MAX_PAYLOAD);
+        let payload = slot.get_mut(HEADER..HEADER + MAX_PAYLOAD.min(left));
         *slice = IoSliceMut::new(payload.unwrap_or_default());
+        left -= slice.len();
     }
     plain.try_read_vectored(slices.get_mut(..slots).unwrap_or_default())
 }

@@ -13,6 +13,7 @@
 
 mod last_words;
 mod opening;
+mod renewals;
 mod sealing;
 
 use std::future::poll_fn;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use super::incoming::Incoming;
 use super::meter::Meter;
 use super::outgoing::Outgoing;
+use super::renewing::Renewing;
 use super::{buffer, give_way};
 use crate::authorize::Permit;
 use crate::record::{Ending, Reason};
@@ -66,16 +68,18 @@ pub struct Ended {
     pub linger: Option<Stream>,
 }
 
-/// Moves bytes until both directions have ended, one side fails, nothing moved for `idle`, or `close` says so.
+/// Moves bytes until both directions have ended, one side fails, nothing moved for `idle`, or `close` says so. Without
+/// `renewing` nothing is said of renewal, and what the peer says of it is passed over.
 pub fn run<C: Future<Output = Ending>>(
     _permit: &Permit,
     ends: Ends,
     meter: Meter,
     idle: Duration,
+    renewing: Option<Box<dyn Renewing>>,
     close: C,
 ) -> impl Future<Output = Ended> + use<C> {
     // Made here, and only lent from there on: what an async function is given, it stores once more.
-    let mut relay = Relay::new(ends, meter);
+    let mut relay = Relay::new(ends, meter, renewing);
     async move {
         let Some(ending) = drive(&mut relay, idle, close).await else {
             return Ended {
@@ -109,6 +113,7 @@ async fn drive(relay: &mut Relay, idle: Duration, close: impl Future<Output = En
             },
             // The timer is not moved at each byte: it looks back when it fires.
             () = &mut timer => {
+                relay.begin_renewing();
                 if let Some(ending) = relay.reset_after_end() {
                     return Some(relay.failed.take().unwrap_or(ending));
                 }
@@ -186,12 +191,16 @@ struct Relay {
     failed: Option<Ending>,
     /// Whether [`drive`] knows that.
     failure_told: bool,
-    /// What the peer is told when it broke TLS.
+    /// What the peer is told when it broke TLS, or the rules of renewal.
     protocol_alert: Option<AlertDescription>,
+    /// Knows when and with whom the connection is renewed.
+    renewing: Option<Box<dyn Renewing>>,
+    /// Whether it was told that the connection lasts.
+    begun: bool,
 }
 
 impl Relay {
-    fn new(ends: Ends, meter: Meter) -> Self {
+    fn new(ends: Ends, meter: Meter, renewing: Option<Box<dyn Renewing>>) -> Self {
         let Ends {
             tls,
             session,
@@ -216,6 +225,8 @@ impl Relay {
             failed: None,
             failure_told: false,
             protocol_alert: None,
+            renewing,
+            begun: false,
         }
     }
 
@@ -230,6 +241,8 @@ impl Relay {
                 self.open_turn(cx)?
             };
         }
+        // What was heard may ask for an answer when the sealing direction has had its turn.
+        again |= self.outgoing.is_empty() && self.has_renewal_to_say();
         if self.moved != before {
             self.last_move = Instant::now();
         }

@@ -47,6 +47,15 @@ pub struct Svid {
     pub key_type: String,
 }
 
+impl Svid {
+    /// Whether it may be presented at `now`: from the leaf's beginning on, and before anything in the chain ends. What the
+    /// clock shows is all that is known; set wrong, it fails closed.
+    #[must_use]
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+}
+
 // The key must never reach a log by way of `{:?}`.
 impl fmt::Debug for Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -159,9 +159,28 @@ impl Policy {
         }
     }
 
+    /// Whether every listener accepts the same trust domains by another policy.
+    pub(super) fn trusts_as(&self, other: &Self) -> bool {
+        let names = self.listeners.keys().chain(other.listeners.keys());
+        self.knows_listeners == other.knows_listeners
+            && names
+                .into_iter()
+                .all(|name| self.trust(name) == other.trust(name))
+    }
+
     /// The budgets of a peer at a listener, in the order of the files.
     pub fn budgets(&self, listener: &str, peer: &SpiffeId) -> impl Iterator<Item = &Arc<Budget>> {
         self.budgets.of(listener, peer).into_iter()
+    }
+
+    /// The budgets at a listener, whoever the peer is, in the order of the files.
+    pub fn budgets_at(&self, listener: &str) -> impl Iterator<Item = &Arc<Budget>> {
+        let at = self
+            .budgets
+            .list
+            .iter()
+            .filter(move |compiled| compiled.is_about(listener));
+        at.map(|compiled| &compiled.budget)
     }
 
     /// All budgets, in the order of the files.

@@ -211,6 +211,10 @@ impl IdSet {
         self.parts.iter().any(|part| part.matches(id))
     }
 
+    pub(super) const fn parts(&self) -> &[Arc<Ids>] {
+        &self.parts
+    }
+
     /// All patterns.
     pub(super) fn patterns(&self) -> impl Iterator<Item = &IdPattern> + Clone {
         self.parts.iter().flat_map(|part| part.patterns())

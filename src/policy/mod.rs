@@ -10,6 +10,7 @@
 mod admission;
 mod budget;
 mod compile;
+mod delta;
 pub mod deny_list;
 mod evaluate;
 mod explain;
@@ -29,6 +30,7 @@ mod tests;
 pub use admission::{Admission, Decider, Outcome};
 pub use budget::{Budget, Rate};
 pub use compile::{Surroundings, compile};
+pub use delta::Delta;
 pub use deny_list::DenyList;
 pub use evaluate::Policy;
 pub use explain::{

@@ -152,6 +152,10 @@ impl NetworkSet {
         self.parts.iter().any(|part| part.contains(address))
     }
 
+    pub(super) const fn parts(&self) -> &[Arc<Networks>] {
+        &self.parts
+    }
+
     /// All networks.
     pub(super) fn networks(&self) -> impl Iterator<Item = &IpNet> {
         self.parts.iter().flat_map(|part| part.networks())

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::facts::Facts;
 use super::ids::IdSet;
 use super::networks::NetworkSet;
-use crate::spiffe::TrustDomain;
+use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// What a rule does with what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -184,6 +184,23 @@ impl Rule {
         self.not_before
     }
 
+    /// Its lists with the values of named sets in place of their names: each field, and `None` where it is left out.
+    #[must_use]
+    pub fn resolved(&self) -> [(&'static str, Option<Vec<String>>); 4] {
+        fn ids(set: &Option<IdSet>) -> Option<Vec<String>> {
+            Some(set.as_ref()?.patterns().map(ToString::to_string).collect())
+        }
+        fn networks(set: &Option<NetworkSet>) -> Option<Vec<String>> {
+            Some(set.as_ref()?.networks().map(ToString::to_string).collect())
+        }
+        [
+            ("from", ids(&self.from)),
+            ("not_from", ids(&self.not_from)),
+            ("source", networks(&self.source)),
+            ("not_source", networks(&self.not_source)),
+        ]
+    }
+
     /// When it ends.
     #[must_use]
     pub const fn expires(&self) -> Option<SystemTime> {
@@ -212,6 +229,11 @@ impl Rule {
     #[must_use]
     pub fn depends_on_own_trust_domain(&self, listener: &str) -> bool {
         self.is_about(listener) && self.action == Action::Allow && self.from.is_none()
+    }
+
+    /// Whether the rule may match a peer, as far as its ID tells.
+    pub(super) fn may_match(&self, peer: &SpiffeId) -> bool {
+        self.from.as_ref().is_none_or(|from| from.matches(peer))
     }
 
     /// The listeners that `to` and `ports` leave; `None` for all that there are.

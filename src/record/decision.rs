@@ -115,7 +115,7 @@ pub struct Decision {
     pub nearest: Option<Box<Nearest>>,
     /// Where a certificate did not pass: which, and what it should have been.
     pub check: Option<Box<Check>>,
-    /// What the candidate policy says to the same question.
+    /// What the candidate policy says to the same question, where it says something else.
     pub candidate: Option<Box<Candidate>>,
     /// The budget that the peer is counted against, where one decided.
     pub budget: Option<Arc<str>>,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::metrics::{Exposition, Flow, Metrics, ReloadResult};
-use crate::record::{Direction, HandshakeKind, Outcome, Reason, Verdict};
+use super::metrics::{Document, Exposition, Flow, InForce, Metrics, ReloadResult};
+use crate::record::{Direction, Divergence, HandshakeKind, Kind, Outcome, Reason, RenewalResult, Verdict};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
 
@@ -43,10 +43,17 @@ fn closed_sets_are_documented_whole_and_in_order() {
     }
     assert_eq!(words("### direction"), list(Direction::ALL, Direction::as_str));
     assert_eq!(words("### verdict"), list(Verdict::ALL, Verdict::as_str));
+    assert_eq!(words("### decision kind"), list(Kind::ALL, Kind::as_str));
     assert_eq!(words("### result"), list(Outcome::ALL, Outcome::as_str));
     assert_eq!(words("### reason"), list(Reason::ALL, Reason::as_str));
     assert_eq!(words("### kind"), list(HandshakeKind::ALL, HandshakeKind::as_str));
+    assert_eq!(
+        words("### renewal result"),
+        list(RenewalResult::ALL, RenewalResult::as_str)
+    );
     assert_eq!(words("### flow"), list(Flow::ALL, Flow::as_str));
+    assert_eq!(words("### document"), list(Document::ALL, Document::as_str));
+    assert_eq!(words("### change"), list(Divergence::ALL, Divergence::as_str));
     assert_eq!(
         words("### reload result"),
         list(ReloadResult::ALL, ReloadResult::as_str)
@@ -59,14 +66,25 @@ fn closed_sets_are_documented_whole_and_in_order() {
 #[test]
 fn fields_of_a_record_are_documented_whole_and_in_order() {
     assert_eq!(words("### Connections"), super::log::CONNECTION_FIELDS);
+    assert_eq!(words("## Decisions"), crate::record::decision::FIELDS);
 }
 
 #[test]
 fn metrics_are_documented_whole() {
     let metrics = Metrics::new(None);
-    let _listener = metrics.listener(&"x".into(), Direction::Inbound);
+    let listener = metrics.listener(&"x".into(), Direction::Inbound);
+    listener.diverged(Divergence::WouldDeny, None, None);
     metrics.set_svid(Some(("x", std::time::SystemTime::now())));
     metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
+    for document in Document::ALL {
+        let in_force = InForce {
+            generation: 1,
+            content_hash: "x".to_owned(),
+            source: "x".to_owned(),
+            since: std::time::SystemTime::now(),
+        };
+        metrics.set_in_force(*document, Some(in_force));
+    }
     let text = metrics.encode(Exposition::Prometheus);
     let told: BTreeSet<&str> = text
         .lines()
@@ -80,4 +98,17 @@ fn metrics_are_documented_whole() {
         }
     }
     assert_eq!(told, documented.iter().map(String::as_str).collect());
+}
+
+/// The bounds that the page tells.
+#[test]
+fn bounds_are_documented_as_they_are() {
+    use super::decisions::{MAX_KEPT, MAX_KEPT_BYTES, SUBSCRIBER_QUEUE};
+    for bound in [
+        format!("the last {MAX_KEPT}"),
+        format!("larger than {} MiB together", MAX_KEPT_BYTES >> 20),
+        format!("the oldest beyond {SUBSCRIBER_QUEUE}"),
+    ] {
+        assert!(DOCS.contains(&bound), "{bound}");
+    }
 }

@@ -5,6 +5,8 @@
 //! files, `result`, `reason`, `verdict`, `direction` and `flow` are closed sets, and the SVID's `id` is ours.
 
 mod collect;
+mod divergences;
+mod documents;
 mod exposition;
 mod labels;
 mod listener;
@@ -12,7 +14,6 @@ mod process;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -26,8 +27,10 @@ use prometheus_client::registry::Registry;
 use super::log::DroppedLines;
 use crate::record::{ConnectionRecord, Direction};
 use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
+use documents::{Documents, Reloads};
 use labels::{Families, ReloadLabels};
 
+pub use documents::{Document, InForce, ReloadResult};
 pub use exposition::Exposition;
 pub use listener::{Flow, ListenerMetrics, OTHER_RULE, OpenConnection};
 
@@ -41,33 +44,11 @@ pub struct Metrics {
     expiries: Arc<Expiries>,
     /// SVIDs published after the first one.
     pub svid_rotations: Counter,
+    /// Verdicts that did not reach their file.
+    pub decisions_dropped: Counter,
     workload_api_connected: Gauge,
-    policy_reload_success: Counter,
-    policy_reload_failure: Counter,
-    policy_generation: Gauge<u64, AtomicU64>,
-}
-
-/// How reading a policy went: the `result` label of `policy_reload_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadResult {
-    /// The new policy is in force.
-    Success,
-    /// The last good policy stays in force.
-    Failure,
-}
-
-impl ReloadResult {
-    /// Every value, in the order of the documentation.
-    pub const ALL: &'static [Self] = &[Self::Success, Self::Failure];
-
-    /// The word used as label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-        }
-    }
+    reloads: Reloads,
+    documents: Arc<Documents>,
 }
 
 impl Metrics {
@@ -84,6 +65,12 @@ impl Metrics {
             "SVIDs taken into use after the first one",
             svid_rotations.clone(),
         );
+        let decisions_dropped = Counter::default();
+        registry.register(
+            "decisions_dropped",
+            "Verdicts that did not reach `telemetry.decisions.file`",
+            decisions_dropped.clone(),
+        );
         let workload_api_connected = Gauge::default();
         registry.register(
             "workload_api_connected",
@@ -93,20 +80,11 @@ impl Metrics {
         let reload = Family::<ReloadLabels, Counter>::default();
         registry.register(
             "policy_reload",
-            "Policies read, at start and after",
+            "Policies, deny lists and candidates read, at start and after",
             reload.clone(),
         );
-        let reload_counter = |result: ReloadResult| {
-            reload.get_or_create_owned(&ReloadLabels {
-                result: result.as_str(),
-            })
-        };
-        let policy_generation = Gauge::default();
-        registry.register(
-            "policy_generation",
-            "The number of the policy in force, counted from 1 in this process",
-            policy_generation.clone(),
-        );
+        let documents = Arc::new(Documents::default());
+        registry.register_collector(Box::new(Arc::clone(&documents)));
         registry.register(
             "build",
             "What this binary was built from",
@@ -121,10 +99,10 @@ impl Metrics {
             listeners_change: Mutex::new(()),
             expiries,
             svid_rotations,
+            decisions_dropped,
             workload_api_connected,
-            policy_reload_success: reload_counter(ReloadResult::Success),
-            policy_reload_failure: reload_counter(ReloadResult::Failure),
-            policy_generation,
+            reloads: Reloads::new(&reload),
+            documents,
             registry: root,
         }
     }
@@ -191,17 +169,19 @@ impl Metrics {
         self.workload_api_connected.set(i64::from(connected));
     }
 
-    /// Counts one reading of the policy.
-    pub fn policy_reloaded(&self, result: ReloadResult) {
-        match result {
-            ReloadResult::Success => self.policy_reload_success.inc(),
-            ReloadResult::Failure => self.policy_reload_failure.inc(),
-        };
+    /// Counts one reading of a document.
+    pub fn policy_reloaded(&self, document: Document, result: ReloadResult) {
+        self.reloads.count(document, result);
     }
 
-    /// The number of the policy in force.
-    pub fn set_policy_generation(&self, generation: u64) {
-        self.policy_generation.set(generation);
+    /// What is in force of a document. Called by one thread alone.
+    pub fn set_in_force(&self, document: Document, in_force: Option<InForce>) {
+        self.documents.set(document, in_force);
+    }
+
+    /// Begins anew to count what a candidate policy decides otherwise.
+    pub fn reset_divergences(&self) {
+        self.families.divergences.reset();
     }
 
     /// All metrics as text.

@@ -5,6 +5,7 @@
 //! dropped and counted. Knows no part of svidecar but the connection record and the clock; names of listeners and
 //! rules are handed in.
 
+pub mod decisions;
 pub mod log;
 pub mod metrics;
 

@@ -9,7 +9,7 @@ use rustls::client::{Resumption, Tls12Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
@@ -44,6 +44,8 @@ pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     /// The one in `config`.
     pub(super) verifier: Arc<PeerVerifier>,
+    /// Whether clients may renew their connections.
+    pub(super) renewal: bool,
 }
 
 /// What the client's side of a handshake runs with.
@@ -56,6 +58,17 @@ pub struct Client {
     pub(super) name: ServerName<'static>,
     /// Whether tickets are of use to us.
     pub(super) resumption: bool,
+    /// Whether connections are renewed, where the server understands it.
+    pub(super) renewal: bool,
+}
+
+/// What two ends may do beyond a handshake, as the settings have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Sessions are resumed, in both directions, for as long as a context is in use.
+    pub resumption: bool,
+    /// Connections between svidecars are renewed ([`super::renewal`]).
+    pub renewal: bool,
 }
 
 /// One consistent view of who we are and how we shake hands.
@@ -64,6 +77,8 @@ pub struct Context {
     pub material: Arc<Material>,
     /// The bundles, ready to verify with.
     pub store: Arc<TrustStore>,
+    /// What our SVID signs with.
+    pub key: Arc<dyn SigningKey>,
     servers: HashMap<Arc<str>, Server>,
     clients: HashMap<Arc<str>, Client>,
 }
@@ -89,8 +104,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 impl Context {
-    /// Builds the configuration of each of `listeners` from `material`. With `resumption` sessions are resumed, in both
-    /// directions, for as long as this context is in use.
+    /// Builds the configuration of each of `listeners` from `material`.
     ///
     /// # Errors
     /// A key or bundle that can't be used.
@@ -99,7 +113,7 @@ impl Context {
         listeners: &[Arc<Listener>],
         provider: &Arc<CryptoProvider>,
         clock: &SharedClock,
-        resumption: bool,
+        features: Features,
     ) -> Result<Self, ContextError> {
         let store = Arc::new(
             TrustStore::new(&material.bundles).map_err(|e| ContextError::TrustStore(e.to_string()))?,
@@ -107,15 +121,18 @@ impl Context {
         let key: PrivateKeyDer<'static> = material.svid.key.clone_key();
         let certified = CertifiedKey::from_der(material.svid.chain.clone(), key, provider)
             .map_err(ContextError::OwnSvid)?;
+        let signing = certified.key.clone();
         let builder = Builder {
             material: &material,
             store: &store,
             certified: Arc::new(certified.into()),
             provider,
             clock,
-            resumption,
+            features,
         };
-        let client_verifier = Arc::new(PeerVerifier::for_clients(store.clone(), clock.clone(), provider));
+        let client_verifier = PeerVerifier::for_clients(store.clone(), clock.clone(), provider)
+            .telling_of_renewal(features.renewal);
+        let client_verifier = Arc::new(client_verifier);
         let mut servers = HashMap::new();
         let mut clients = HashMap::new();
         for listener in listeners {
@@ -133,6 +150,7 @@ impl Context {
         Ok(Self {
             material,
             store,
+            key: signing,
             servers,
             clients,
         })
@@ -158,7 +176,7 @@ struct Builder<'a> {
     certified: Arc<SingleCertAndKey>,
     provider: &'a Arc<CryptoProvider>,
     clock: &'a SharedClock,
-    resumption: bool,
+    features: Features,
 }
 
 impl Builder<'_> {
@@ -187,7 +205,7 @@ impl Builder<'_> {
         config.max_early_data_size = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        if self.resumption {
+        if self.features.resumption {
             let ticketer = Ticketer::new(self.clock.clone(), self.material.svid.not_after)
                 .map_err(|_| ContextError::OwnSvid(rustls::Error::FailedToGetRandomBytes))?;
             config.ticketer = Arc::new(ticketer);
@@ -197,6 +215,7 @@ impl Builder<'_> {
         Ok(Server {
             config: Arc::new(config),
             verifier: verifier.clone(),
+            renewal: self.features.renewal,
         })
     }
 
@@ -227,7 +246,7 @@ impl Builder<'_> {
         config.key_log = collector();
         config.enable_sni = sni.is_some();
         config.enable_early_data = false;
-        config.resumption = if self.resumption {
+        config.resumption = if self.features.resumption {
             Resumption::store(Arc::new(Sessions::new(self.clock.clone())))
                 .tls12_resumption(Tls12Resumption::Disabled)
         } else {
@@ -237,7 +256,8 @@ impl Builder<'_> {
             config: Arc::new(config),
             verifier,
             name,
-            resumption: self.resumption,
+            resumption: self.features.resumption,
+            renewal: self.features.renewal,
         })
     }
 

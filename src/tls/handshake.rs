@@ -22,6 +22,7 @@ use super::alert;
 use super::configs::{Client, Server};
 use super::present::{take_called, take_presented};
 use super::record::{HEADER, MAX_RECORD};
+use super::renewal::{Link, capability};
 use super::session::{Session, Side, TicketTaker};
 use super::traffic::{TrafficSecrets, take_secrets};
 use super::verify::{Outcome, PeerSide, PeerVerifier, Refusal, VerifiedPeer, lend_outcome, take_outcome};
@@ -98,8 +99,9 @@ impl Failure {
 pub async fn accept(stream: &mut Stream, server: Server, read: Vec<u8>) -> Result<Established, Failure> {
     let connection = UnbufferedServerConnection::new(server.config)
         .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    // What a server has to send at its end are tickets. They can wait for its first data.
     let mut driver = Driver::new(Connection::Server(Box::new(connection)), server.verifier, false);
+    driver.renewal = server.renewal;
+    // What a server has to send at its end are tickets. They can wait for its first data.
     driver.incoming = read;
     driver.run(stream, || true).await
 }
@@ -114,15 +116,19 @@ pub async fn connect(
     client: Client,
     more: impl Fn() -> bool,
 ) -> Result<Established, Failure> {
-    let connection = UnbufferedClientConnection::new(client.config, client.name)
-        .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-    Driver::new(
+    // It takes a ticket, if there is one.
+    capability::take();
+    let connection = UnbufferedClientConnection::new(client.config, client.name);
+    let remembered = capability::take();
+    let connection = connection.map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
+    let mut driver = Driver::new(
         Connection::Client(Box::new(connection)),
         client.verifier,
         client.resumption,
-    )
-    .run(stream, more)
-    .await
+    );
+    driver.renewal = client.renewal;
+    driver.remembered = remembered;
+    driver.run(stream, more).await
 }
 
 enum Connection {
@@ -159,6 +165,11 @@ struct Driver {
     secrets: Option<TrafficSecrets>,
     /// What a server was called, if its configuration notes it.
     called: Option<Box<str>>,
+    /// Whether we do renewal.
+    renewal: bool,
+    /// Whether the server whose ticket we took does; whether the server said so in this handshake.
+    remembered: bool,
+    announced: bool,
 }
 
 impl Driver {
@@ -175,6 +186,9 @@ impl Driver {
             presented: false,
             secrets: None,
             called: None,
+            renewal: false,
+            remembered: false,
+            announced: false,
         }
     }
 
@@ -204,6 +218,7 @@ impl Driver {
     fn step(&mut self) -> Result<Step, TlsError> {
         lend_outcome(self.verified.take());
         take_presented();
+        capability::take();
         drop((take_called(), take_secrets()));
         let incoming = self.incoming.get_mut(..self.fed).unwrap_or_default();
         let (discard, step) = match &mut self.connection {
@@ -217,6 +232,7 @@ impl Driver {
         self.verified = take_outcome();
         self.presented |= take_presented();
         self.called = take_called().or(self.called.take());
+        self.announced |= capability::take();
         self.secrets = take_secrets().or(self.secrets.take());
         if self.verified.is_none() && self.resumed() {
             self.verified = Some(self.verify_kept());
@@ -356,11 +372,18 @@ impl Driver {
             .connection
             .into_keys(peer)
             .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
-        let Some(secrets) = self.secrets else {
+        let Some(mut secrets) = self.secrets else {
             let detail = "the TLS library did not tell the traffic secrets";
             return Err(Failure::new(Reason::Internal, detail));
         };
-        let mut session = Session::new(&keys, secrets, side, self.outgoing)
+        let (own_side, understood) = match &side {
+            Side::Server => (PeerSide::Server, true),
+            Side::Client(_) if resumed => (PeerSide::Client, self.remembered),
+            Side::Client(_) => (PeerSide::Client, self.announced),
+        };
+        let binding = secrets.binding.take().filter(|_| self.renewal && understood);
+        let link = binding.map(|binding| Box::new(Link::new(binding, own_side)));
+        let mut session = Session::new(&keys, secrets, side, self.outgoing, link)
             .map_err(|e| Failure::new(Reason::Internal, e.to_string()))?;
         let peer = match verified {
             Ok(peer) if mutual => peer,

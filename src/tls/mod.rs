@@ -5,6 +5,7 @@ pub mod configs;
 pub mod handshake;
 mod present;
 pub mod record;
+pub mod renewal;
 mod resumption;
 pub mod session;
 #[cfg(test)]

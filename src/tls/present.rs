@@ -1,5 +1,5 @@
 //! Presents our certificate, and tells the driver of the handshake what rustls does not: as a client whether the server
-//! wanted it, as a server which name the client asked for.
+//! wanted it and whether that server understands renewal, as a server which name the client asked for.
 //!
 //! A server that does not ask who we are would serve anybody: that is TLS, but it is not mutual, and rustls says
 //! nothing of it. Nor does an unbuffered server tell the name it was called by. As with the verifier's outcome
@@ -13,6 +13,8 @@ use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use super::renewal::capability;
 
 thread_local! {
     static PRESENTED: Cell<bool> = const { Cell::new(false) };
@@ -49,6 +51,7 @@ impl ResolvesClientCert for Presenting {
         // Called when the server's CertificateRequest is there, and only then.
         let certified = ResolvesClientCert::resolve(self.0.as_ref(), root_hints, schemes);
         PRESENTED.set(certified.is_some());
+        capability::lend(capability::is_marked(schemes));
         certified
     }
 

@@ -1,7 +1,8 @@
 //! An established TLS 1.3 connection: what its records mean (RFC 8446 sections 4.6, 5, 6).
 //!
 //! A [`Session`] seals what is sent and opens what is received, answers key updates, keeps a few session tickets for
-//! later connections, and tells data from the end of data and from a failure. It does no I/O and holds no buffer for
+//! later connections, carries what two svidecars say of renewal ([`super::renewal`]), and tells data from the end of data
+//! and from a failure. It does no I/O and holds no buffer for
 //! data: the caller reads records into its own and has them opened there.
 
 use std::ops::Range;
@@ -13,6 +14,8 @@ use rustls::{AlertDescription, ContentType, Error as TlsError, ExtractedSecrets}
 
 use super::alert;
 use super::record::{HEADER, Opener, RecordError, SEAL_LIMIT, Sealer, TRAILER};
+use super::renewal::message::HANDSHAKE_TYPE as RENEWAL;
+use super::renewal::{self, Flaw, Link};
 use super::resumption::tickets::MAX_SESSION;
 use super::traffic::{TrafficSecret, TrafficSecrets};
 use super::verify::{VerifiedPeer, lend_outcome, take_outcome};
@@ -129,6 +132,8 @@ pub struct Session {
     unsent: Vec<u8>,
     /// Records to seal with one key.
     seal_limit: u64,
+    /// Where both ends may understand renewal.
+    renewal: Option<Box<Link>>,
 }
 
 impl Session {
@@ -138,6 +143,7 @@ impl Session {
         secrets: TrafficSecrets,
         side: Side,
         unsent: Vec<u8>,
+        renewal: Option<Box<Link>>,
     ) -> Result<Self, RecordError> {
         let (sending_secret, receiving_secret) = match side {
             Side::Client(_) => (secrets.client, secrets.server),
@@ -156,6 +162,7 @@ impl Session {
             sending: Sending::Open,
             unsent,
             seal_limit: SEAL_LIMIT,
+            renewal,
         })
     }
 
@@ -245,10 +252,14 @@ impl Session {
                 ));
             }
             let Some((body, after)) = split_message(rest) else {
+                if message_type == RENEWAL {
+                    return Err(unexpected("a renewal message that is not whole in its record"));
+                }
                 break;
             };
             match message_type {
                 KEY_UPDATE => self.key_update(body, after.is_empty())?,
+                RENEWAL => self.renewal_message(body)?,
                 _ => self.ticket(body)?,
             }
             rest = after;
@@ -262,8 +273,66 @@ impl Session {
         match message_type {
             KEY_UPDATE => true,
             NEW_SESSION_TICKET => matches!(self.side, Side::Client(_)),
+            // It says itself who may speak when.
+            RENEWAL => self.renewal.is_some(),
             _ => false,
         }
+    }
+
+    /// What the peer says of renewal: laid by for [`Link::next_heard`].
+    fn renewal_message(&mut self, body: &[u8]) -> Result<(), SessionError> {
+        let Some(link) = &mut self.renewal else {
+            return Ok(());
+        };
+        let answers = link.awaits_answer();
+        link.receive(body)
+            .map_err(|(what, alert)| SessionError::Message { what, alert })?;
+        if answers && !link.awaits_answer() {
+            // We asked for it: it is no idle talk, however often a quiet connection is renewed.
+            self.idle_records = 0;
+        }
+        Ok(())
+    }
+
+    /// What the two ends say of renewal, where both may understand it.
+    pub fn renewal(&mut self) -> Option<&mut Link> {
+        self.renewal.as_deref_mut()
+    }
+
+    /// Whether the peer said something of renewal that is to be acted on.
+    #[must_use]
+    pub fn has_heard_renewal(&self) -> bool {
+        self.renewal.as_ref().is_some_and(|link| link.has_heard())
+    }
+
+    /// Whether something of renewal is to be said: [`Self::seal_renewal`].
+    #[must_use]
+    pub fn has_renewal_to_say(&self) -> bool {
+        self.sending == Sending::Open && self.renewal.as_ref().is_some_and(|link| link.has_to_say())
+    }
+
+    /// Seals what is to be said of renewal, each message in a record of its own, and appends it to `out`.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`]; also after the end was sealed.
+    pub fn seal_renewal(&mut self, out: &mut Vec<u8>) -> Result<(), SessionError> {
+        self.may_send()?;
+        while let Some(message) = self.renewal.as_mut().and_then(|link| link.next_to_say()) {
+            self.seal_control(ContentType::Handshake, &message, out)?;
+        }
+        Ok(())
+    }
+
+    /// Checks a renewal of the peer as [`Link::check`] does. One that is good counts as data does: a connection on which
+    /// nothing else is said may be renewed for ever. How often is for the caller to limit.
+    ///
+    /// # Errors
+    /// As [`Link::check`].
+    pub fn check_renewal(&mut self, renewal: &renewal::Renewal) -> Result<(), Flaw> {
+        let link = self.renewal.as_mut().ok_or(Flaw::Signature)?;
+        link.check(renewal)?;
+        self.idle_records = 0;
+        Ok(())
     }
 
     /// RFC 8446 section 4.6.1. rustls keeps the ticket with what it needs; see [`super::resumption`].
@@ -277,7 +346,9 @@ impl Session {
         }
         taker.left -= 1;
         lend_outcome(Some(Ok(taker.peer.clone())));
+        renewal::capability::lend(self.renewal.is_some());
         let kept = taker.kernel.handle_new_session_ticket(body);
+        renewal::capability::take();
         take_outcome();
         kept.map_err(|error| SessionError::Message {
             what: "a malformed session ticket",

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, Connection, ServerConfig, SupportedCipherSuite};
 use tokio::net::UnixStream;
 
-use super::configs::{Context, provider};
+use super::configs::{Context, Features, provider};
 use super::handshake::{self, Established};
 use super::record::{HEADER, TRAILER, record_length};
 use super::session::{Received, Session, SessionError};
@@ -54,7 +54,14 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         bundles,
     };
     let clock: SharedClock = Arc::new(SystemClock);
-    let context = Context::new(Arc::new(material), &listeners(), &provider(), &clock, false).unwrap();
+    let context = Context::new(
+        Arc::new(material),
+        &listeners(),
+        &provider(),
+        &clock,
+        features(false),
+    )
+    .unwrap();
     let theirs = issue(&authority, THEIR_ID, now);
     World {
         authority,
@@ -125,6 +132,14 @@ pub(crate) fn svid(issued: &Issued) -> Svid {
     }
 }
 
+/// With renewal, and with resumption or without.
+pub(crate) const fn features(resumption: bool) -> Features {
+    Features {
+        resumption,
+        renewal: true,
+    }
+}
+
 pub(crate) fn world() -> &'static World {
     &WORLD
 }
@@ -135,11 +150,27 @@ fn certified(chain: &[CertificateDer<'static>], key: &[u8]) -> Arc<SingleCertAnd
     Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain.to_vec(), key)))
 }
 
+/// A newer SVID: its chain and its key.
+pub(crate) type Newer = (Vec<CertificateDer<'static>>, Arc<dyn SigningKey>);
+
 impl World {
+    /// An SVID of this ID that our authority has just issued.
+    pub(crate) fn newer(&self, id: &str) -> Newer {
+        let issued = issue(&self.authority, id, SystemTime::now());
+        let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
+        let key = default_provider().key_provider.load_private_key(key).unwrap();
+        (issued.chain, key)
+    }
+
+    /// Our context with these features.
+    pub(crate) fn with_features(&self, features: Features) -> Context {
+        let material = self.context.material.clone();
+        Context::new(material, &listeners(), &provider(), &self.clock, features).unwrap()
+    }
+
     /// Our context, with resumption, and with nothing to resume yet.
     pub(crate) fn resuming(&self) -> Context {
-        let material = self.context.material.clone();
-        Context::new(material, &listeners(), &provider(), &self.clock, true).unwrap()
+        self.with_features(features(true))
     }
 
     /// The peer's chain and PKCS#8 key, as files that other programs read.

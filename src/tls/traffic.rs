@@ -4,36 +4,43 @@
 //! chain), which is as much as everything else that an idle connection costs. So we keep the two secrets. rustls has one
 //! way to tell them, the one that serves key logs: it calls [`Collector`] while it makes them, and the driver of the
 //! handshake takes them from there, on the same thread and before anything else can run (`tls::verify::outcome`
-//! tells why that is sound). They go nowhere else.
+//! tells why that is sound). They go nowhere else. The exporter's secret comes the same way; of it nothing is kept but
+//! what a renewal is bound to ([`Binding`]).
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA256, SHA384, digest};
 use aws_lc_rs::hkdf::{Algorithm, HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
 use rustls::KeyLog;
 use zeroize::Zeroizing;
 
+use super::renewal::Binding;
+
 /// The longest secret of the suites that we know: as long as SHA-384's output.
 const MAX_SECRET: usize = 48;
 /// The longest label that we expand with, `traffic upd`, in an `HkdfLabel`: two bytes of length, the label behind its
-/// length and prefix, and an empty context (RFC 8446 section 7.1).
+/// length and prefix, and an empty context (RFC 8446 section 7.1). The exporter's is longer.
 const MAX_LABEL: usize = 2 + 1 + 6 + 11 + 1;
 
 thread_local! {
-    static COLLECTED: RefCell<Collected> = const { RefCell::new(Collected { client: None, server: None }) };
+    static COLLECTED: RefCell<Collected> = const { RefCell::new(Collected { client: None, server: None, exporter: None }) };
 }
 
 struct Collected {
     client: Option<TrafficSecret>,
     server: Option<TrafficSecret>,
+    exporter: Option<TrafficSecret>,
 }
 
-/// The secrets of a connection's two directions.
+/// The secrets of a connection.
 pub struct TrafficSecrets {
     /// What the client sends with.
     pub client: TrafficSecret,
     /// What the server sends with.
     pub server: TrafficSecret,
+    /// What tells the connection from every other; `None` if it was not told, or the library failed.
+    pub binding: Option<Binding>,
 }
 
 /// One direction's secret.
@@ -48,9 +55,11 @@ pub fn take_secrets() -> Option<TrafficSecrets> {
     COLLECTED.with(|collected| {
         let mut collected = collected.try_borrow_mut().ok()?;
         let (client, server) = (collected.client.take(), collected.server.take());
+        let exporter = collected.exporter.take();
         Some(TrafficSecrets {
             client: client?,
             server: server?,
+            binding: exporter.as_ref().and_then(Binding::new),
         })
     })
 }
@@ -75,13 +84,17 @@ impl KeyLog for Collector {
             match label {
                 "CLIENT_TRAFFIC_SECRET_0" => collected.client = secret,
                 "SERVER_TRAFFIC_SECRET_0" => collected.server = secret,
+                "EXPORTER_SECRET" => collected.exporter = secret,
                 _ => {}
             }
         });
     }
 
     fn will_log(&self, label: &str) -> bool {
-        matches!(label, "CLIENT_TRAFFIC_SECRET_0" | "SERVER_TRAFFIC_SECRET_0")
+        matches!(
+            label,
+            "CLIENT_TRAFFIC_SECRET_0" | "SERVER_TRAFFIC_SECRET_0" | "EXPORTER_SECRET"
+        )
     }
 }
 
@@ -117,14 +130,40 @@ impl TrafficSecret {
         })
     }
 
+    /// TLS-Exporter with an empty context (RFC 8446 section 7.5), of an exporter's secret, as long as `out`; `None` if the
+    /// library fails.
+    pub(super) fn export(&self, label: &[u8], out: &mut [u8]) -> Option<()> {
+        let nothing = digest(self.digest()?, &[]);
+        let mut derived = Self {
+            bytes: Zeroizing::new([0; MAX_SECRET]),
+            length: self.length,
+        };
+        let bytes = derived.bytes.get_mut(..usize::from(self.length))?;
+        self.expand_in(label, nothing.as_ref(), bytes)?;
+        derived.expand_in(b"exporter", nothing.as_ref(), out)
+    }
+
+    const fn digest(&self) -> Option<&'static digest::Algorithm> {
+        match self.length {
+            32 => Some(&SHA256),
+            48 => Some(&SHA384),
+            _ => None,
+        }
+    }
+
     /// HKDF-Expand-Label with an empty context (RFC 8446 section 7.1), as long as `out`; `None` if the library fails.
     pub(super) fn expand(&self, label: &[u8], out: &mut [u8]) -> Option<()> {
+        self.expand_in(label, &[], out)
+    }
+
+    fn expand_in(&self, label: &[u8], context: &[u8], out: &mut [u8]) -> Option<()> {
         let mut info = Vec::with_capacity(MAX_LABEL);
         info.extend_from_slice(&u16::try_from(out.len()).ok()?.to_be_bytes());
         info.push(u8::try_from(6 + label.len()).ok()?);
         info.extend_from_slice(b"tls13 ");
         info.extend_from_slice(label);
-        info.push(0);
+        info.push(u8::try_from(context.len()).ok()?);
+        info.extend_from_slice(context);
         let secret = self.bytes.get(..usize::from(self.length))?;
         Prk::new_less_safe(self.hash()?, secret)
             .expand(&[&info], Length(out.len()))

@@ -9,6 +9,7 @@
 )]
 
 mod handshake;
+mod open_connections;
 mod policy;
 mod record;
 mod verify;
@@ -24,5 +25,6 @@ fn main() {
     handshake::bench(&mut criterion, &world);
     verify::bench(&mut criterion, &world);
     policy::bench(&mut criterion);
+    open_connections::bench(&mut criterion, &world);
     criterion.final_summary();
 }

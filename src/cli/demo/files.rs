@@ -48,6 +48,7 @@ inbound:
   - name: orders
     listen: {listen}
     upstream: {upstream}
+    trust: [partner.example]             # beside our own; once its bundle is there
 admin:
   listen: {admin}
 {REST}"

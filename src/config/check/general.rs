@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::listeners::{is_local, listen_advice};
 use super::{CheckedAdmin, Context, duration_field, duration_node};
-use crate::config::address;
-use crate::config::settings::{Admin, Limits, Log, LogFormat, OnChange, OpenConnections};
+use crate::config::settings::{Admin, Decisions, Limits, Log, LogFormat, OnChange, OpenConnections};
+use crate::config::{address, size};
 use crate::yaml::{Fields, Findings, Place, Value, closest};
 
 /// Threads by default, even where more cores are at hand: a sidecar is the application's guest.
@@ -14,6 +14,7 @@ const DEFAULT_MAX_WORKERS: usize = 4;
 pub(super) const LIMITS: &[&str] = &[
     "max_connections",
     "max_handshakes",
+    "max_handshakes_per_source",
     "handshake_timeout",
     "connect_timeout",
     "idle_timeout",
@@ -25,7 +26,9 @@ pub(super) const OPEN_CONNECTIONS: &[&str] = &[
     "on_identity_change",
     "on_expiry",
 ];
-pub(super) const TLS: &[&str] = &["resumption"];
+pub(super) const TLS: &[&str] = &["resumption", "renewal"];
+const TELEMETRY: &[&str] = &["log", "decisions"];
+pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HUNDREDTH: Duration = Duration::from_millis(10);
@@ -68,6 +71,7 @@ pub(super) fn limits(top: &Fields<'_>, findings: &mut Findings) -> Limits {
         }
         limits.max_handshakes = number;
     }
+    limits.max_handshakes_per_source = count("max_handshakes_per_source", findings);
     let times = [
         (
             "handshake_timeout",
@@ -183,14 +187,22 @@ pub(super) fn admin(top: &Fields<'_>, findings: &mut Findings) -> Option<Checked
     })
 }
 
-pub(super) fn log(top: &Fields<'_>, findings: &mut Findings) -> Log {
-    let mut log = Log::default();
-    let Some(telemetry) = top
+pub(super) fn telemetry(
+    top: &Fields<'_>,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> (Log, Option<Decisions>) {
+    match top
         .get("telemetry")
-        .and_then(|n| Fields::of(n, "telemetry", &["log"], findings))
-    else {
-        return log;
-    };
+        .and_then(|node| Fields::of(node, "telemetry", TELEMETRY, findings))
+    {
+        Some(fields) => (log(&fields, findings), decisions(&fields, context, findings)),
+        None => (Log::default(), None),
+    }
+}
+
+fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {
+    let mut log = Log::default();
     let node = telemetry.get("log");
     let Some(fields) = node.and_then(|n| Fields::of(n, "telemetry.log", &["format", "level"], findings))
     else {
@@ -207,6 +219,56 @@ pub(super) fn log(top: &Fields<'_>, findings: &mut Findings) -> Log {
         text.clone_into(&mut log.level);
     }
     log
+}
+
+fn decisions(telemetry: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<Decisions> {
+    let node = telemetry.get("decisions")?;
+    let fields = Fields::of(node, "telemetry.decisions", DECISIONS, findings)?;
+    let (file, _) = fields.required_text("file", "/var/log/svidecar/decisions.jsonl", findings)?;
+    let max_size = size_field(&fields, "max_size", (size::MIB, 1024 * size::GIB), findings);
+    let keep = fields
+        .integer("keep", 0, 1000, findings)
+        .and_then(|number| u32::try_from(number).ok());
+    Some(Decisions {
+        path: context.path(file),
+        max_size: max_size.unwrap_or(64 * size::MIB),
+        keep: keep.unwrap_or(4),
+    })
+}
+
+/// A size within bounds.
+fn size_field(
+    fields: &Fields<'_>,
+    name: &str,
+    (least, most): (u64, u64),
+    findings: &mut Findings,
+) -> Option<u64> {
+    let node = fields.get(name)?;
+    let path = fields.name_of(name);
+    let typed = match &node.value {
+        Value::Text(text) => size::parse(text),
+        _ => None,
+    };
+    match typed {
+        Some(value) if (least..=most).contains(&value) => Some(value),
+        Some(_) => {
+            let message = format!(
+                "`{path}` must be from {} to {}",
+                size::show(least),
+                size::show(most)
+            );
+            findings.error(node.place, message);
+            None
+        }
+        None => {
+            let help = match node.value {
+                Value::Integer(number) => format!("write the unit: `{number}MiB` or `{number}KiB`"),
+                _ => "write a whole number and `KiB`, `MiB` or `GiB`, such as `64MiB`".to_owned(),
+            };
+            findings.error_with_help(node.place, format!("`{path}` is no size"), help);
+            None
+        }
+    }
 }
 
 /// A level, or levels by module: `info,svidecar::identity=debug`. The part of `tracing`'s syntax that cannot be
@@ -254,10 +316,17 @@ pub(super) fn refuse_later_sections(top: &Fields<'_>, findings: &mut Findings) {
     }
 }
 
-/// Whether TLS sessions are resumed: on, unless the file says otherwise.
-pub(super) fn resumption(top: &Fields<'_>, findings: &mut Findings) -> bool {
-    top.get("tls")
-        .and_then(|node| Fields::of(node, "tls", TLS, findings))
-        .and_then(|fields| fields.boolean("resumption", findings))
-        .unwrap_or(true)
+/// Whether TLS sessions are resumed, and whether connections between svidecars are renewed: on, unless the file says
+/// otherwise.
+pub(super) fn tls(top: &Fields<'_>, findings: &mut Findings) -> (bool, bool) {
+    let fields = top
+        .get("tls")
+        .and_then(|node| Fields::of(node, "tls", TLS, findings));
+    let mut on = |name| {
+        let fields = fields.as_ref();
+        fields
+            .and_then(|fields| fields.boolean(name, findings))
+            .unwrap_or(true)
+    };
+    (on("resumption"), on("renewal"))
 }

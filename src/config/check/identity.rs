@@ -204,7 +204,12 @@ fn trust_domain(fields: &Fields<'_>, select: &SvidSelect, findings: &mut Finding
     typed
 }
 
-fn parse_trust_domain(text: &str, place: Place, name: &str, findings: &mut Findings) -> Option<TrustDomain> {
+pub(super) fn parse_trust_domain(
+    text: &str,
+    place: Place,
+    name: &str,
+    findings: &mut Findings,
+) -> Option<TrustDomain> {
     // `TrustDomain::new` also takes a whole SPIFFE ID and drops its path in silence.
     let parsed = if text.contains('/') {
         Err("a trust domain is written without `spiffe://` and without a path".to_owned())

@@ -5,11 +5,12 @@ mod proxy;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{CheckedAdmin, is_name};
+use super::identity::parse_trust_domain;
+use super::{CheckedAdmin, is_listener_name};
 use crate::config::address::{self, AddressError};
 use crate::config::settings::{Address, Listener, ListenerKind, Target};
 use crate::record::Direction;
-use crate::spiffe::IdPattern;
+use crate::spiffe::{IdPattern, TrustDomain};
 use crate::yaml::{Fields, Findings, Node, Place, Value};
 #[cfg(test)]
 pub(super) use proxy::PROXY_PROTOCOL;
@@ -22,6 +23,7 @@ pub(super) const INBOUND: &[&str] = &[
     "name",
     "listen",
     "upstream",
+    "trust",
     "protocol",
     "alpn",
     "proxy_protocol",
@@ -195,7 +197,7 @@ fn listener(
 
 fn name<'n>(fields: &Fields<'n>, findings: &mut Findings) -> Option<(&'n str, Place)> {
     let (text, place) = fields.required_text("name", "orders", findings)?;
-    if is_name(text) {
+    if is_listener_name(text) {
         return Some((text, place));
     }
     let message = format!("`{text}` cannot be a listener's name");
@@ -255,13 +257,31 @@ pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> 
 
 fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Findings) -> Option<ListenerKind> {
     let upstream = target(fields, "upstream", "127.0.0.1:8080", findings);
+    let trust = trust(fields, findings);
     let proxy_protocol = proxy::protocol(fields, listen, findings);
     let accept_proxy_from = proxy::accept_from(fields, listen, findings);
     Some(ListenerKind::Inbound {
         upstream: upstream?,
+        trust,
         proxy_protocol,
         accept_proxy_from,
     })
+}
+
+/// The federated trust domains that a listener accepts. Left out: our own alone.
+fn trust(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TrustDomain> {
+    let mut domains: Vec<TrustDomain> = Vec::new();
+    let name = fields.name_of("trust");
+    for (text, place) in fields.texts("trust", MAX_PATTERNS, findings).unwrap_or_default() {
+        match parse_trust_domain(text, place, &name, findings) {
+            Some(domain) if domains.contains(&domain) => {
+                findings.error(place, format!("`{text}` is in `{name}` twice"));
+            }
+            Some(domain) => domains.push(domain),
+            None => {}
+        }
+    }
+    domains
 }
 
 fn outbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {

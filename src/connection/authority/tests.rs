@@ -1,17 +1,20 @@
 //! One authority with a few registered connections and a clock that the test sets.
 
+mod races;
+
 use std::sync::Mutex;
 
 use super::*;
-use crate::authorize::Admission;
+use crate::authorize;
 use crate::clock::ManualClock;
 use crate::config::settings::{Limits, Listener, ListenerKind, PolicyMode, SvidSelect, Target};
 use crate::connection::registry::{Registered, Registration};
 use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
-use crate::record::{ConnectionRecord, PeerAddr, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Direction, PeerAddr, RecordSink};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::tls::configs::provider;
+use crate::tls::configs::{Context, provider};
+use crate::tls::verify::{PeerSide, VerifiedPeer, verify_chain};
 use crate::workload_api::authority::Authority as Ca;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -117,7 +120,7 @@ impl World {
             std::slice::from_ref(&self.listener),
             &provider(),
             &clock,
-            true,
+            crate::tls::testing::features(true),
         )
         .unwrap();
         self.live.set_identity(IdentityView::Held(Arc::new(context)));
@@ -127,17 +130,31 @@ impl World {
         let file = crate::policy::file::read("p.yaml", text);
         let (policy, _) =
             crate::policy::compile(vec![file], crate::policy::Surroundings::default(), self.now()).unwrap();
-        let generation = self.live.policy().generation + 1;
-        self.live.set_policy(PolicyView {
-            generation,
-            admission: Admission::new(Arc::new(policy), Arc::default()),
-            mode: PolicyMode::Enforce,
-            since: self.now(),
-        });
+        let view = self.live.policy();
+        let generation = view.generation + 1;
+        self.live
+            .set_policy(view.with_policy(Arc::new(policy), generation, self.now()));
     }
 
-    /// Registers a connection as `connection::inbound` does.
+    fn deny_list(&self, text: &str) {
+        let written = crate::policy::deny_list::read("deny.yaml", text);
+        let (list, _) = crate::policy::deny_list::compile(written, self.now()).unwrap();
+        let view = self.live.policy();
+        let generation = view.deny_list_generation + 1;
+        self.live
+            .set_policy(view.with_deny_list(&Arc::new(list), generation, self.now()));
+    }
+
+    /// Registers a connection and has it admitted, as `connection::inbound` does.
     fn connect(&self, id: &str, ttl: Duration) -> Registered {
+        let (peer, context) = self.shake_hands(id, ttl);
+        let registered = self.register(peer, &context, Direction::Inbound);
+        assert_eq!(self.admit(&registered), None);
+        registered
+    }
+
+    /// A peer as a handshake verifies it, and what we shook hands with.
+    fn shake_hands(&self, id: &str, ttl: Duration) -> (Arc<VerifiedPeer>, Arc<Context>) {
         let id = SpiffeId::new(id).unwrap();
         let ca = if id.trust_domain() == self.own.trust_domain() {
             &self.own
@@ -150,32 +167,58 @@ impl World {
             panic!("no identity")
         };
         let peer = verify_chain(&context.store, &chain, PeerSide::Client, self.now()).unwrap();
-        let registered = self.live.registry.register(Registration {
+        (peer, context.clone())
+    }
+
+    fn register(&self, peer: Arc<VerifiedPeer>, context: &Context, direction: Direction) -> Registered {
+        self.live.registry.register(Registration {
             id: self.live.registry.next_id(),
-            listener: self.listener.clone(),
-            direction: Direction::Inbound,
             peer_addr: PeerAddr::Unix,
             source: PeerAddr::Unix,
+            since: self.now(),
+            listener: self.listener.clone(),
+            direction,
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),
-            since: self.now(),
-        });
+        })
+    }
+
+    /// What an inbound connection does once it is registered. Why it is not let in, if it is not.
+    fn admit(&self, registered: &Registered) -> Option<Reason> {
+        let (registry, identity) = (&self.live.registry, self.live.identity());
+        if let Some(ending) = recheck(&registered.entry, registry, &identity, self.now()) {
+            return Some(ending.reason);
+        }
+        let basis = registered.entry.basis();
         let facts = authorize::Facts {
             listener: "orders",
-            peer: &registered.entry.peer.id,
+            peer: &basis.peer.id,
             source: None,
             own_trust_domain: self.own.trust_domain(),
-            certificate: None,
+            certificate: Some(crate::connection::certificate(&basis.peer)),
         };
-        let permit = authorize::inbound(&self.live.policy(), &facts, self.now()).unwrap();
-        let admission = Decision {
-            policy_generation: permit.decision().policy_generation,
-            ..crate::record::decision::tests::bare()
-        };
-        registered.entry.decision.set(Arc::new(admission)).unwrap();
-        registered
+        match authorize::inbound(&self.live.policy(), &facts, self.now()) {
+            Ok(permit) => {
+                let admission = Decision {
+                    policy_generation: permit.decision().policy_generation,
+                    ..crate::record::decision::tests::bare()
+                };
+                registered.entry.decision.set(Arc::new(admission)).unwrap();
+                None
+            }
+            Err(denial) => Some(denial.reason),
+        }
     }
+}
+
+/// What was recorded since this was last asked: reason, whether it has its effect, whether in a line of its own.
+fn recorded(world: &World) -> Vec<(Option<Reason>, bool, bool)> {
+    let taken = std::mem::take(&mut *world.told.0.lock().unwrap());
+    taken
+        .iter()
+        .map(|(verdict, line)| (verdict.reason, verdict.enforced, *line == LogLine::Own))
+        .collect()
 }
 
 /// Why a connection was told to end, if it was.
@@ -233,6 +276,12 @@ async fn each_kind_of_change_ends_those_it_concerns_and_no_others() {
             Some(Reason::IdentityChange),
         ),
         (
+            "a deny list",
+            |w| w.deny_list(&format!("deny: [{{name: stop, ids: ['{PARTNER}']}}]")),
+            None,
+            Some(Reason::DenyListChange),
+        ),
+        (
             "the web's chain ends",
             |w| w.pass(HOUR / 2),
             Some(Reason::PeerExpired),
@@ -275,6 +324,72 @@ async fn a_rule_that_ends_is_told_from_a_policy_that_changed() {
     assert_eq!((told(&web), told(&partner)), (None, Some(Reason::RuleExpired)));
 }
 
+#[tokio::test]
+async fn a_deny_rule_whose_time_comes_is_told_from_a_policy_that_changed() {
+    let world = World::new(OpenConnections::default());
+    let from = crate::clock::rfc3339(world.now() + HOUR / 4);
+    world.policy(&format!(
+        "rules: [{{name: all, action: allow, from: ['spiffe://example.org/**', 'spiffe://partner.example/**']}}, \
+         {{name: stop, action: deny, from: ['{PARTNER}'], not_before: {from}}}]"
+    ));
+    let mut authority = Authority::new(world.live.clone());
+    let (web, partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
+    world.pass(HOUR / 4 - Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&web), told(&partner)), (None, None));
+    world.pass(Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&web), told(&partner)), (None, Some(Reason::RuleBegan)));
+}
+
+#[tokio::test]
+async fn the_deny_list_closes_whatever_the_settings_say_and_servers_too() {
+    let log = OpenConnections {
+        on_policy_change: OnChange::Log,
+        on_bundle_change: OnChange::Log,
+        on_identity_change: OnChange::Log,
+        on_expiry: OnChange::Log,
+    };
+    let world = World::new(log);
+    let mut authority = Authority::new(world.live.clone());
+    let (web, partner) = (world.connect(WEB, HOUR), world.connect(PARTNER, HOUR));
+    let (server, context) = world.shake_hands(PARTNER, HOUR);
+    let server = world.register(server, &context, Direction::Outbound);
+    let serial = &server.entry.basis().peer.serial;
+    world.deny_list(&format!("deny: [{{name: stolen, serials: ['{serial}']}}]"));
+    authority.look().await;
+    assert_eq!(told(&server), Some(Reason::DenyListChange));
+    assert_eq!((told(&web), told(&partner)), (None, None));
+    world.deny_list(&format!("deny: [{{name: gone, ids: ['{PARTNER}']}}]"));
+    authority.look().await;
+    assert_eq!((told(&web), told(&partner)), (None, Some(Reason::DenyListChange)));
+    let detail = partner.entry.order().unwrap().detail.clone().unwrap();
+    assert!(detail.contains("gone"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_candidate_is_asked_about_open_connections_and_ends_none() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let open = [
+        world.connect(WEB, HOUR),
+        world.connect(PARTNER, HOUR),
+        world.connect(PARTNER, HOUR),
+    ];
+    let file = crate::policy::file::read("p.yaml", "rules: [{name: own, action: allow}]");
+    let (candidate, _) =
+        crate::policy::compile(vec![file], crate::policy::Surroundings::default(), world.now()).unwrap();
+    let view = world
+        .live
+        .policy()
+        .with_candidate(Arc::new(candidate), 1, world.now());
+    let admission = view.candidate.as_ref().unwrap().admission.clone();
+    world.live.set_policy(view);
+    authority.look().await;
+    assert_eq!(count_refused(&world.live, &admission).await, 2);
+    assert!(open.iter().all(|one| told(one).is_none()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     let actions = OpenConnections {
@@ -289,6 +404,11 @@ async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     tokio::time::advance(Duration::from_secs(29)).await;
     authority.look().await;
     assert_eq!(told(&web), None);
+    assert_eq!(
+        recorded(&world),
+        [(Some(Reason::PolicyChange), true, true)],
+        "once"
+    );
     // Admitted again: the time starts anew at the next change.
     world.policy(ALLOW_BOTH);
     authority.look().await;
@@ -297,9 +417,17 @@ async fn draining_gives_time_and_is_taken_back_when_the_change_is() {
     tokio::time::advance(Duration::from_secs(29)).await;
     authority.look().await;
     assert_eq!(told(&web), None);
+    assert_eq!(
+        recorded(&world),
+        [(Some(Reason::PolicyChange), true, true)],
+        "once more"
+    );
     tokio::time::advance(Duration::from_secs(1)).await;
     authority.look().await;
     assert_eq!(told(&web), Some(Reason::PolicyChange));
+    // That verdict has its effect now; it is no other one.
+    assert_eq!(recorded(&world), []);
+    assert!(web.entry.order().unwrap().decision.is_some());
 }
 
 #[tokio::test]
@@ -314,10 +442,16 @@ async fn logging_leaves_the_connection_alone() {
     let web = world.connect(WEB, HOUR);
     world.policy("rules: []");
     authority.look().await;
+    assert_eq!(authority.held.said(&web.entry), Some(Reason::PolicyChange));
+    assert_eq!(recorded(&world), [(Some(Reason::PolicyChange), false, true)]);
+    world.policy("rules: [{name: others, action: allow, from: ['spiffe://example.org/others']}]");
+    authority.look().await;
+    assert_eq!(recorded(&world), [], "said once");
     world.pass(2 * HOUR);
     authority.look().await;
     assert_eq!(told(&web), None);
-    assert!(lock(&web.entry.noted).is_some());
+    assert_eq!(recorded(&world), [(Some(Reason::OwnExpired), false, true)]);
+    assert_eq!(authority.held.said(&web.entry), Some(Reason::OwnExpired));
 }
 
 #[tokio::test]
@@ -334,19 +468,50 @@ async fn a_connection_that_registers_after_the_bound_was_computed_is_still_seen_
 }
 
 #[tokio::test]
-async fn a_clock_set_back_beyond_the_last_scan_is_looked_at() {
+async fn a_clock_set_back_before_a_chain_began_ends_what_rests_on_it() {
     let world = World::new(OpenConnections::default());
     let mut authority = Authority::new(world.live.clone());
-    let web = world.connect(WEB, HOUR);
     let start = world.now();
-    world.pass(HOUR / 2);
-    world.policy(ALLOW_BOTH);
+    let early = world.connect(WEB, HOUR);
+    world.pass(HOUR / 4);
+    let late = world.connect(WEB, HOUR);
     authority.look().await;
+    // Both chains are valid then.
+    world.clock.set(start + HOUR / 4 - Duration::from_secs(1));
+    authority.look().await;
+    assert_eq!((told(&early), told(&late)), (None, None));
     world.clock.set(start);
     authority.look().await;
-    // Still admitted at the earlier time; the point is that it was judged by it.
-    assert_eq!(authority.scanned_at, start);
-    assert_eq!(told(&web), None);
+    assert_eq!((told(&early), told(&late)), (None, Some(Reason::PeerExpired)));
+    let detail = late.entry.order().unwrap().detail.clone().unwrap();
+    assert!(detail.contains("clock was set back"), "{detail}");
+    // Before our own began.
+    world.clock.set(start - HOUR);
+    authority.look().await;
+    assert_eq!(told(&early), Some(Reason::OwnExpired));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_there_and_back_ends_what_was_due_and_nothing_else() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let (short, long) = (world.connect(WEB, HOUR / 4), world.connect(WEB, HOUR));
+    let start = world.now();
+    // Nobody looked while it was wrong: nothing is known of it.
+    world.pass(HOUR / 2);
+    world.clock.set(start);
+    authority.look().await;
+    assert_eq!((told(&short), told(&long)), (None, None));
+    // Seen, the jump ends what ran out by it, and going back does not hide the end to come.
+    world.pass(HOUR / 2);
+    authority.look().await;
+    assert_eq!((told(&short), told(&long)), (Some(Reason::PeerExpired), None));
+    world.clock.set(start);
+    authority.look().await;
+    assert_eq!(told(&long), None);
+    world.pass(HOUR);
+    authority.look().await;
+    assert_eq!(told(&long), Some(Reason::OwnExpired));
 }
 
 #[test]
@@ -458,4 +623,112 @@ async fn a_new_bundle_moves_the_end_of_the_chain_with_its_authority() {
         authority.look().await;
         assert_eq!(told(&partner), end, "{first:?} renewed for {second:?}");
     }
+}
+
+impl World {
+    /// The verdicts so far: what they are about, whether they have their effect, and who tells of them.
+    fn verdicts(&self) -> Vec<(Reason, bool, LogLine)> {
+        let told = self.told.0.lock().unwrap();
+        told.iter()
+            .map(|(verdict, line)| {
+                assert_eq!(verdict.kind, crate::record::Kind::OpenConnection);
+                assert_eq!(verdict.verdict, crate::record::Verdict::Deny);
+                crate::record::decision::tests::must_fit_the_schema(&serde_json::to_value(verdict).unwrap());
+                (verdict.reason.unwrap(), verdict.enforced, *line)
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_ends_by_one_verdict() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let web = world.connect(WEB, HOUR);
+    world.policy(&format!(
+        "rules: [{{name: p, action: allow, from: ['{PARTNER}']}}]"
+    ));
+    for _ in 0..3 {
+        authority.look().await;
+        world.policy("rules: []");
+    }
+    assert_eq!(
+        world.verdicts(),
+        [(Reason::PolicyChange, true, LogLine::OfConnection)]
+    );
+    let order = web.entry.order().unwrap();
+    let verdict = order.decision.as_ref().unwrap();
+    assert_eq!(*verdict, world.told.0.lock().unwrap()[0].0);
+    assert_eq!(
+        (order.reason, verdict.policy_generation),
+        (Reason::PolicyChange, 2)
+    );
+    assert_eq!(verdict.nearest.as_ref().unwrap().unmet[0].condition, "from");
+    assert!(
+        verdict
+            .detail
+            .as_ref()
+            .unwrap()
+            .contains("the nearest is rule `p`"),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_lives_on_has_a_verdict_without_effect_for_each_cause() {
+    let world = World::new(OpenConnections {
+        on_policy_change: OnChange::Log,
+        on_expiry: OnChange::Log,
+        ..OpenConnections::default()
+    });
+    let mut authority = Authority::new(world.live.clone());
+    let _web = world.connect(WEB, HOUR / 2);
+    world.policy("rules: []");
+    authority.look().await;
+    world.policy("rules: []");
+    authority.look().await;
+    world.pass(HOUR / 2);
+    authority.look().await;
+    assert_eq!(
+        world.verdicts(),
+        [
+            (Reason::PolicyChange, false, LogLine::Own),
+            (Reason::PeerExpired, false, LogLine::Own)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_drains_is_told_of_once_and_ends_by_that_verdict() {
+    let world = World::new(OpenConnections {
+        on_policy_change: OnChange::Drain(Duration::from_secs(30)),
+        ..OpenConnections::default()
+    });
+    let mut authority = Authority::new(world.live.clone());
+    let web = world.connect(WEB, HOUR);
+    world.policy("rules: []");
+    authority.look().await;
+    world.policy("rules: []");
+    authority.look().await;
+    tokio::time::advance(Duration::from_secs(30)).await;
+    authority.look().await;
+    assert_eq!(world.verdicts(), [(Reason::PolicyChange, true, LogLine::Own)]);
+    let order = web.entry.order().unwrap();
+    assert_eq!(
+        order.decision.as_ref().unwrap().id,
+        world.told.0.lock().unwrap()[0].0.id
+    );
+}
+
+/// A bundle that does not vouch for a peer any more is explained as a refused handshake is.
+#[tokio::test]
+async fn a_chain_that_fails_anew_names_the_check() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    let partner = world.connect(PARTNER, HOUR);
+    world.identity(OWN, HOUR, &[]);
+    authority.look().await;
+    let order = partner.entry.order().unwrap();
+    let check = order.decision.as_ref().unwrap().check.as_ref().unwrap();
+    assert_eq!(check.standard, "SPIFFE-ID 3.1");
 }

@@ -76,7 +76,10 @@ impl Line {
                 self.incoming.consume(taken);
             }
             let mut cx = Context::from_waker(Waker::noop());
-            match self.incoming.poll_fill(&mut cx, &self.near, &mut self.session) {
+            match self
+                .incoming
+                .poll_fill(&mut cx, &self.near, &mut self.session, None)
+            {
                 Poll::Pending => return None,
                 Poll::Ready(Fill::Payload) => assert!(self.incoming.has_payload()),
                 Poll::Ready(Fill::Moved) => assert!(!self.incoming.has_payload()),
@@ -293,7 +296,10 @@ fn buffers_grow_with_the_beginning_of_a_record_and_shrink_again() {
             }
             tokio::task::yield_now().await;
             let mut cx = Context::from_waker(Waker::noop());
-            match line.incoming.poll_fill(&mut cx, &line.near, &mut line.session) {
+            match line
+                .incoming
+                .poll_fill(&mut cx, &line.near, &mut line.session, None)
+            {
                 Poll::Pending if left.is_empty() => break,
                 Poll::Pending | Poll::Ready(Fill::Moved) => {}
                 Poll::Ready(Fill::Payload) => {
@@ -339,7 +345,9 @@ fn heaps_of_short_records_are_opened_in_bounded_portions() {
             line.incoming = Incoming::new(heap);
             let mut cx = Context::from_waker(Waker::noop());
             while records < 2000 {
-                let fill = line.incoming.poll_fill(&mut cx, &line.near, &mut line.session);
+                let fill = line
+                    .incoming
+                    .poll_fill(&mut cx, &line.near, &mut line.session, None);
                 let Poll::Ready(Fill::Payload | Fill::Moved) = fill else {
                     panic!("{records}")
                 };

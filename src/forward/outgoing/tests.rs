@@ -72,7 +72,11 @@ impl Line {
 
     /// Reads once what the application said, and seals it.
     async fn seal(&mut self) -> bool {
-        let read = poll_fn(|cx| self.outgoing.poll_read_from(cx, &self.plain, &mut self.session)).await;
+        let read = poll_fn(|cx| {
+            self.outgoing
+                .poll_read_from(cx, &self.plain, &mut self.session, None)
+        })
+        .await;
         matches!(read, Ok(Read::Payload))
     }
 
@@ -190,7 +194,10 @@ fn buffers_grow_while_much_is_said_and_shrink_again() {
         assert_eq!((line.outgoing.size, buffer::taken()), (Size::Small, 0));
         assert_eq!(line.opened.len(), 8 * much.len() + 15);
         drop(line.app);
-        let end = poll_fn(|cx| line.outgoing.poll_read_from(cx, &line.plain, &mut line.session));
+        let end = poll_fn(|cx| {
+            line.outgoing
+                .poll_read_from(cx, &line.plain, &mut line.session, None)
+        });
         assert!(matches!(end.await, Ok(Read::End)));
         assert_eq!(buffer::taken(), 0);
     });

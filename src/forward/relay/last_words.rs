@@ -26,11 +26,20 @@ impl Relay {
 #[must_use]
 pub const fn alert_for(reason: Reason) -> AlertDescription {
     match reason {
-        Reason::PolicyChange | Reason::RuleExpired | Reason::DenyRule | Reason::NoAllowRule => {
-            AlertDescription::AccessDenied
-        }
+        Reason::DenyRule
+        | Reason::NoAllowRule
+        | Reason::PeerNotExpected
+        | Reason::DenyList
+        | Reason::TrustDomainNotAccepted
+        | Reason::OverBudget
+        | Reason::PolicyChange
+        | Reason::RuleExpired
+        | Reason::RuleBegan
+        | Reason::DenyListChange => AlertDescription::AccessDenied,
         Reason::BundleChange => AlertDescription::UnknownCA,
         Reason::PeerExpired => AlertDescription::CertificateExpired,
+        // Where nothing says it better.
+        Reason::RenewalRefused => AlertDescription::BadCertificate,
         Reason::PeerTruncated => AlertDescription::DecodeError,
         // Our own affair: nothing the peer did.
         _ => AlertDescription::InternalError,

@@ -65,7 +65,14 @@ impl Relay {
             OpeningState::Ended { ignored } => return self.poll_after_end(cx, ignored),
             OpeningState::Done => return Poll::Ready(Ok(false)),
         }
-        let fill = ready!(self.incoming.poll_fill(cx, &self.tls, &mut self.session));
+        let pace = self.meter.pace();
+        let fill = ready!(self.incoming.poll_fill(cx, &self.tls, &mut self.session, pace));
+        if self.session.has_heard_renewal() {
+            self.hear_renewals()?;
+            if matches!(fill, Fill::Moved) {
+                return Poll::Ready(Ok(true));
+            }
+        }
         self.moved += 1;
         match fill {
             Fill::Payload => {

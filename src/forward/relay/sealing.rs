@@ -41,7 +41,14 @@ impl Relay {
             }
             SealingState::Done => return Poll::Ready(Ok(false)),
         }
-        match ready!(self.outgoing.poll_read_from(cx, &self.plain, &mut self.session)) {
+        if self.say_renewals()? {
+            return self.poll_write_sealed(cx, turn);
+        }
+        let pace = self.meter.pace();
+        match ready!(
+            self.outgoing
+                .poll_read_from(cx, &self.plain, &mut self.session, pace)
+        ) {
             Ok(Read::Payload) => {
                 self.moved += 1;
                 self.poll_write_sealed(cx, turn)
@@ -69,11 +76,12 @@ impl Relay {
     }
 
     fn poll_write_sealed(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<Result<bool, Ending>> {
+        let is_traffic = self.outgoing.has_payload();
         match ready!(self.outgoing.poll_write_to(cx, &self.tls)) {
             Ok(payload) => {
                 turn.moved(payload);
                 self.meter.sealed(payload);
-                self.moved += 1;
+                self.moved += u64::from(is_traffic);
                 Poll::Ready(Ok(true))
             }
             Err(error) => {

@@ -3,6 +3,7 @@
 mod differential;
 mod endings;
 mod openssl;
+mod renewing;
 mod schedules;
 mod script;
 mod sharing;
@@ -49,7 +50,7 @@ struct Report {
 /// Relays to the end, and closes as a connection does.
 async fn relay(ends: Ends, idle: Duration, close: impl Future<Output = Ending>) -> Report {
     let (meter, traffic) = meter();
-    let ended = run(&permit(), ends, meter, idle, close).await;
+    let ended = run(&permit(), ends, meter, idle, None, close).await;
     if let Some(stream) = ended.linger {
         stream.close_lingering().await;
     }

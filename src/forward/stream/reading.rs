@@ -54,7 +54,15 @@ impl TlsStream {
                 budget.made_progress();
                 return Poll::Ready(Ok(!self.ended));
             }
-            match ready!(self.incoming.poll_fill(cx, &self.tls, &mut self.session)) {
+            let fill = ready!(
+                self.incoming
+                    .poll_fill(cx, &self.tls, &mut self.session, self.meter.pace())
+            );
+            // Nobody stands behind a stream yet who could judge it: the peer's expiry stays what it was.
+            while let Some(link) = self.session.renewal()
+                && link.next_heard().is_some()
+            {}
+            match fill {
                 Fill::Payload | Fill::Moved => {}
                 Fill::Stop(stop) => self.stopped(stop)?,
             }

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use self::generate::{facts, world};
 use self::plain::{PlainFacts, World};
 use super::*;
+use crate::policy::delta::Delta;
 use crate::policy::deny_list;
+use crate::policy::evaluate::Decided;
 
 /// The evaluator, and the rules of which a warning says that they decide nothing.
 fn admission(world: &World) -> (Admission, Vec<String>) {
@@ -131,5 +133,72 @@ proptest! {
         for asked in &asked {
             agrees(&world, asked);
         }
+    }
+}
+
+/// Asked before and after, whoever a change does not concern gets the same answer.
+fn unconcerned(
+    world: &World,
+    asked: &PlainFacts,
+    delta: &Delta<'_>,
+    (before, then): (&Admission, u64),
+    (after, now): (&Admission, u64),
+) {
+    let id = SpiffeId::new(&asked.peer).unwrap();
+    let own = TrustDomain::new(world.own.unwrap_or(asked.own)).unwrap();
+    let facts = Facts {
+        listener: asked.listener,
+        peer: &id,
+        source: asked.source,
+        own_trust_domain: &own,
+        certificate: None,
+    };
+    let (first, second) = (
+        before.policy.decide(&facts, at(then)),
+        after.policy.decide(&facts, at(now)),
+    );
+    let allows = |decided: &Decided<'_>| decided.rule.is_some_and(|rule| rule.action() == Action::Allow);
+    let same =
+        allows(&first) == allows(&second) && first.not_trusted.is_some() == second.not_trusted.is_some();
+    assert!(
+        same || delta.may_concern(asked.listener, &id),
+        "{} at `{}` is answered otherwise, and {delta:?} does not know of it",
+        asked.peer,
+        asked.listener
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whether the rules changed or time did.
+    #[test]
+    fn whom_a_change_does_not_concern_is_answered_as_before(
+        world in world(0..8),
+        later in world(1..8),
+        edited in 0_usize..8,
+        asked in prop::collection::vec(facts(), 8),
+    ) {
+        let mut later = later;
+        later.listeners.clone_from(&world.listeners);
+        (later.listeners_known, later.own) = (world.listeners_known, world.own);
+        // Often a change is small: one rule, or what a named set holds.
+        let mut small = world.clone();
+        if let (Some(old), Some(new)) = (small.rules.get_mut(edited), later.rules.first()) {
+            old.clone_from(new);
+        }
+        let mut sets = world.clone();
+        sets.ids.clone_from(&later.ids);
+        let [before, changed @ ..] = [&world, &small, &sets, &later].map(|world| admission(world).0);
+        for asked in &asked {
+            for after in &changed {
+                let delta = before.policy.differences(&after.policy);
+                unconcerned(&world, asked, &delta, (&before, asked.now), (after, asked.now));
+            }
+            let earlier = asked.now.saturating_sub(3);
+            let due = before.policy.due(at(earlier), at(asked.now));
+            unconcerned(&world, asked, &due, (&before, earlier), (&before, asked.now));
+        }
+        assert!(before.policy.differences(&admission(&world).0.policy).is_empty());
     }
 }

@@ -168,3 +168,98 @@ fn a_record_is_small_while_nobody_is_denied() {
     assert!(bare().weight() < 400, "{}", bare().weight());
     assert!(denial().weight() > bare().weight());
 }
+
+const SCHEMA: &str = include_str!("../../../config/schema/decision.schema.json");
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+/// Panics with what is wrong where a record is not of the published form.
+pub(crate) fn must_fit_the_schema(record: &Value) {
+    static VALIDATOR: std::sync::OnceLock<jsonschema::Validator> = std::sync::OnceLock::new();
+    let validator = VALIDATOR.get_or_init(|| jsonschema::draft202012::new(&schema()).unwrap());
+    let wrong: Vec<_> = validator.iter_errors(record).map(|e| e.to_string()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?} in {record:#}");
+}
+
+#[test]
+fn records_are_of_the_published_form() {
+    for record in [denial(), bare()] {
+        must_fit_the_schema(&serde_json::to_value(record).unwrap());
+    }
+    for kind in Kind::ALL {
+        must_fit_the_schema(
+            &serde_json::to_value(Decision {
+                kind: *kind,
+                ..bare()
+            })
+            .unwrap(),
+        );
+    }
+    for reason in Reason::ALL {
+        let reason = Some(*reason);
+        must_fit_the_schema(&serde_json::to_value(Decision { reason, ..bare() }).unwrap());
+    }
+    for certificate in [
+        Certificate::None,
+        Certificate::Leaf,
+        Certificate::Intermediate(None),
+        Certificate::Intermediate(Some(3)),
+        Certificate::Authority,
+        Certificate::Chain,
+    ] {
+        let check = Some(Box::new(Check {
+            certificate,
+            standard: "X509-SVID 4.3",
+            rule: "a rule",
+        }));
+        must_fit_the_schema(&serde_json::to_value(Decision { check, ..bare() }).unwrap());
+    }
+}
+
+/// The properties are exactly the fields, all of them required, and so on inside; the words are those of the closed sets.
+#[test]
+fn the_published_form_says_no_more_and_no_less_than_the_record_has() {
+    fn keys(value: &Value) -> Vec<&String> {
+        value.as_object().unwrap().keys().collect()
+    }
+    let (schema, record) = (schema(), serde_json::to_value(denial()).unwrap());
+    let unmet = "/properties/nearest/properties/unmet/items";
+    for (place, shown) in [
+        ("", ""),
+        ("/properties/nearest", "/nearest"),
+        (unmet, "/nearest/unmet/0"),
+        ("/properties/check", "/check"),
+        ("/properties/candidate", "/candidate"),
+    ] {
+        let object = schema.pointer(place).unwrap();
+        assert_eq!(
+            keys(&object["properties"]),
+            keys(record.pointer(shown).unwrap()),
+            "{place}"
+        );
+        let mut required: Vec<_> = object["required"].as_array().unwrap().iter().collect();
+        required.sort_by_key(|name| name.as_str());
+        assert_eq!(required, keys(&object["properties"]), "{place}");
+        assert_eq!(object["additionalProperties"], false, "{place}");
+        for (name, property) in object["properties"].as_object().unwrap() {
+            assert!(property["description"].is_string(), "{place}: {name}");
+        }
+    }
+    let words = |field: &str| schema["properties"][field]["enum"].clone();
+    let list = |all: Vec<&'static str>| serde_json::json!(all);
+    assert_eq!(
+        words("kind"),
+        list(Kind::ALL.iter().map(|w| w.as_str()).collect())
+    );
+    assert_eq!(
+        words("direction"),
+        list(Direction::ALL.iter().map(|w| w.as_str()).collect())
+    );
+    assert_eq!(words("verdict"), serde_json::json!(["allow", "deny"]));
+    let mut reasons: Vec<_> = Reason::ALL.iter().map(|w| Some(w.as_str())).collect();
+    reasons.push(None);
+    assert_eq!(words("reason"), serde_json::json!(reasons));
+    assert_eq!(schema["properties"]["version"]["const"], VERSION);
+}

@@ -114,3 +114,35 @@ pub(super) const fn of_id(error: &::spiffe::SpiffeIdError) -> Rule {
         _ => ID_SCHEME,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_quoted_with_its_place_and_our_own_is_not() {
+        assert_eq!(
+            ONE_URI_SAN.to_string(),
+            "\"an X.509 SVID MUST contain exactly one URI SAN\" (X509-SVID 2)"
+        );
+        assert_eq!(PATHS.to_string(), "the search for a path is bounded");
+        for rule in ALL {
+            let known = ["X509-SVID ", "SPIFFE-ID ", "RFC 5280 ", "RFC 8446 "];
+            let standard = known.iter().find_map(|name| rule.standard.strip_prefix(name));
+            let section = standard.map(|section| section.split('.').all(|part| part.parse::<u8>().is_ok()));
+            assert!(rule.standard == OWN || section == Some(true), "{rule:?}");
+            assert!(rule.words.len() > 20 && !rule.words.contains("  "), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_limits_are_those_that_hold() {
+        let certificate = crate::spiffe::svid::MAX_CERTIFICATE_BYTES.to_string();
+        assert!(CERTIFICATE_SIZE.words.contains(&certificate));
+        assert!(
+            ID_LENGTH
+                .words
+                .contains(&crate::spiffe::svid::MAX_ID_BYTES.to_string())
+        );
+    }
+}

@@ -41,7 +41,7 @@ fn record(reason: Reason) -> ConnectionRecord {
         listener: "orders".into(),
         direction: Direction::Inbound,
         peer_addr: PeerAddr::Ip([10, 1, 2, 3].into(), 99),
-        source: None,
+        source: Some("10.1.2.3".parse().unwrap()),
         peer_id: Some(Arc::new("spiffe://example.org/web".parse().unwrap())),
         own_id: None,
         resumed: Some(false),

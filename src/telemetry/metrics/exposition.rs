@@ -1,7 +1,7 @@
 //! The two text forms of metrics.
 //!
 //! prometheus-client writes OpenMetrics 1.0. Scrapers that do not ask for it expect the older Prometheus text
-//! format 0.0.4, where a counter is described under its full name with `_total`, and the types `info` and
+//! format 0.0.4, where a counter is described under its full name with `_total`, and exemplars, the types `info` and
 //! `unknown`, `# UNIT` and `# EOF` do not exist.
 
 use std::fmt::Write as _;
@@ -92,11 +92,26 @@ fn to_prometheus(open: &str) -> String {
             let help = help.take().unwrap_or("");
             let _ = writeln!(out, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}");
         } else if !line.starts_with("# ") {
-            out.push_str(line);
+            out.push_str(without_exemplar(line));
             out.push('\n');
         }
     }
     out
+}
+
+/// A sample up to its value. What begins an exemplar may also stand in a label's value, between quotes.
+fn without_exemplar(line: &str) -> &str {
+    let (mut quoted, mut escaped) = (false, false);
+    for (place, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '#' if !quoted => return line.get(..place).unwrap_or(line).trim_end(),
+            _ => {}
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -126,6 +141,22 @@ mod tests {
             (prometheus_3, Exposition::OpenMetrics),
         ] {
             assert_eq!(Exposition::negotiate(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn exemplars_are_left_out_where_they_are_unknown() {
+        for (line, expected) in [
+            ("a_total 1", "a_total 1"),
+            ("a_total{x=\"y\"} 1 # {id=\"4f-1\"} 1.0 1.5", "a_total{x=\"y\"} 1"),
+            ("a_total 1 # {id=\"4f-1\"} 1.0", "a_total 1"),
+            (
+                "a_total{x=\"y \\\" # {\"} 1 # {id=\"a\"} 1",
+                "a_total{x=\"y \\\" # {\"} 1",
+            ),
+            ("a_total{x=\"# y\\\\\"} 1 # {} 1", "a_total{x=\"# y\\\\\"} 1"),
+        ] {
+            assert_eq!(without_exemplar(line), expected);
         }
     }
 

@@ -1,16 +1,19 @@
 //! The label sets, and the families that have one series for each listener.
 
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::CounterWithExemplar;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::divergences::Divergences;
 use super::listener::Flow;
-use crate::record::{HandshakeKind, Reason, Verdict};
+use crate::record::{DecisionId, HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The families that have one series for each listener.
 #[derive(Clone)]
@@ -20,7 +23,9 @@ pub(super) struct Families {
     pub(super) bytes: Family<BytesLabels, Counter>,
     pub(super) handshake: Family<ListenerLabels, Histogram>,
     pub(super) handshakes: Family<HandshakeLabels, Counter>,
-    pub(super) decisions: Family<DecisionLabels, Counter>,
+    pub(super) renewals: Family<RenewalLabels, Counter>,
+    pub(super) decisions: Family<DecisionLabels, DecisionCounter>,
+    pub(super) divergences: Divergences,
 }
 
 impl Families {
@@ -31,7 +36,9 @@ impl Families {
             bytes: Family::default(),
             handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             handshakes: Family::default(),
+            renewals: Family::default(),
             decisions: Family::default(),
+            divergences: Divergences::register(registry),
         };
         registry.register(
             "connections",
@@ -56,11 +63,34 @@ impl Families {
             families.handshakes.clone(),
         );
         registry.register(
+            "renewals",
+            "Renewals of open connections, by whose SVID it was and what became of it",
+            families.renewals.clone(),
+        );
+        registry.register(
             "authorization_decisions",
             "Decisions of authorization by the rule that decided",
             families.decisions.clone(),
         );
         families
+    }
+}
+
+/// Counts decisions, and names the last one.
+pub(super) type DecisionCounter = CounterWithExemplar<DecisionExemplar>;
+
+/// The verdict that an exemplar names: at most 46 characters of the 128 that OpenMetrics allows.
+#[derive(Clone, Debug, EncodeLabelSet)]
+pub(super) struct DecisionExemplar {
+    pub(super) decision_id: IdLabel,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IdLabel(pub(super) DecisionId);
+
+impl EncodeLabelValue for IdLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        write!(encoder, "{}", self.0)
     }
 }
 
@@ -99,6 +129,14 @@ impl ListenerLabels {
         }
     }
 
+    pub(super) fn renewal(&self, result: RenewalResult) -> RenewalLabels {
+        RenewalLabels {
+            listener: Arc::clone(&self.listener),
+            direction: self.direction,
+            result: result.as_str(),
+        }
+    }
+
     pub(super) fn decision(&self, rule: &str, verdict: Verdict) -> DecisionLabels {
         DecisionLabels {
             listener: Arc::clone(&self.listener),
@@ -131,6 +169,13 @@ pub(super) struct HandshakeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RenewalLabels {
+    pub(super) listener: Arc<str>,
+    pub(super) direction: &'static str,
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DecisionLabels {
     pub(super) listener: Arc<str>,
     pub(super) rule: Arc<str>,
@@ -139,5 +184,6 @@ pub(super) struct DecisionLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReloadLabels {
+    pub(super) document: &'static str,
     pub(super) result: &'static str,
 }

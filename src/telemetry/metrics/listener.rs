@@ -11,8 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::labels::{DecisionLabels, Families, ListenerLabels};
-use crate::record::{Direction, HandshakeKind, Reason, Verdict};
+use super::labels::{DecisionCounter, DecisionExemplar, DecisionLabels, Families, IdLabel, ListenerLabels};
+use crate::record::{Decision, Direction, Divergence, HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The `rule` label of a decision whose rule is not in force any more (the policy was replaced in between).
 pub const OTHER_RULE: &str = "(other)";
@@ -31,6 +31,8 @@ pub struct ListenerMetrics {
     handshake: Histogram,
     handshakes_full: Counter,
     handshakes_resumed: Counter,
+    /// One for each of [`RenewalResult::ALL`], in its order.
+    renewals: Vec<Counter>,
     decisions: ArcSwap<Decisions>,
 }
 
@@ -93,10 +95,25 @@ impl ListenerMetrics {
         };
     }
 
-    /// Counts one decision of authorization. `rule` is `None` where no rule decided; [`Verdict::None`] is no
-    /// decision and not counted.
-    pub fn decided(&self, rule: Option<&str>, verdict: Verdict) {
-        self.decisions.load().count(rule, verdict);
+    /// Counts what became of a renewal.
+    pub fn renewal(&self, result: RenewalResult) {
+        // As with reasons.
+        if let Some(counter) = self.renewals.get(result as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts one decision of authorization, which becomes its series' exemplar: a lock of that series, held for a few
+    /// stores. [`Verdict::None`] is no decision and not counted.
+    pub fn decided(&self, decision: &Decision) {
+        self.decisions.load().count(decision);
+    }
+
+    /// Counts one decision that the candidate policy would make otherwise, with the rules that decide in both.
+    pub fn diverged(&self, change: Divergence, rule: Option<&Arc<str>>, candidate_rule: Option<&Arc<str>>) {
+        self.families
+            .divergences
+            .count(&self.labels.listener, change, rule, candidate_rule);
     }
 
     /// The rules (inbound) or `peer` patterns (outbound) in force for this listener, each with the verdicts it can
@@ -135,8 +152,13 @@ impl ListenerMetrics {
                     .get_or_create_owned(&labels.connection(*reason))
             })
             .collect();
+        let renewals = RenewalResult::ALL
+            .iter()
+            .map(|result| families.renewals.get_or_create_owned(&labels.renewal(*result)))
+            .collect();
         Self {
             connections,
+            renewals,
             open: families.open.get_or_create_owned(&labels),
             bytes_up: bytes(Flow::Up),
             bytes_down: bytes(Flow::Down),
@@ -166,6 +188,9 @@ impl ListenerMetrics {
         for kind in HandshakeKind::ALL {
             self.families.handshakes.remove(&self.labels.handshake(*kind));
         }
+        for result in RenewalResult::ALL {
+            self.families.renewals.remove(&self.labels.renewal(*result));
+        }
         self.families.open.remove(&self.labels);
         self.families.handshake.remove(&self.labels);
         for (rule, verdict) in self.decisions.load().keys() {
@@ -192,12 +217,12 @@ struct Decisions {
 
 #[derive(Default)]
 struct PerVerdict {
-    allow: Option<Counter>,
-    deny: Option<Counter>,
+    allow: Option<DecisionCounter>,
+    deny: Option<DecisionCounter>,
 }
 
 impl PerVerdict {
-    const fn counter(&self, verdict: Verdict) -> Option<&Counter> {
+    const fn counter(&self, verdict: Verdict) -> Option<&DecisionCounter> {
         match verdict {
             Verdict::Allow => self.allow.as_ref(),
             Verdict::Deny => self.deny.as_ref(),
@@ -209,7 +234,7 @@ impl PerVerdict {
 impl Decisions {
     fn new<'a>(
         labels: &ListenerLabels,
-        family: &Family<DecisionLabels, Counter>,
+        family: &Family<DecisionLabels, DecisionCounter>,
         rules: impl IntoIterator<Item = (&'a str, Verdict)>,
     ) -> Self {
         let mut by_rule = HashMap::<Arc<str>, PerVerdict>::new();
@@ -231,10 +256,14 @@ impl Decisions {
         Self { by_rule }
     }
 
-    fn count(&self, rule: Option<&str>, verdict: Verdict) {
-        let counter = |rule| self.by_rule.get(rule).and_then(|c| c.counter(verdict));
-        if let Some(counter) = counter(rule.unwrap_or("")).or_else(|| counter(OTHER_RULE)) {
-            counter.inc();
+    fn count(&self, decision: &Decision) {
+        let rule = decision.rule.as_deref().unwrap_or("");
+        let counter = |rule| self.by_rule.get(rule).and_then(|c| c.counter(decision.verdict));
+        if let Some(counter) = counter(rule).or_else(|| counter(OTHER_RULE)) {
+            let exemplar = DecisionExemplar {
+                decision_id: IdLabel(decision.id),
+            };
+            counter.inc_by(1, Some(exemplar), Some(decision.time));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::record::{HandshakeKind, Outcome, PeerAddr, Reason, Verdict};
+use crate::record::{Divergence, HandshakeKind, Outcome, PeerAddr, Reason, Verdict};
 
 fn record(listener: &str, reason: Reason) -> ConnectionRecord {
     ConnectionRecord {
@@ -138,17 +138,42 @@ fn the_same_listener_gives_the_same_handles() {
     assert!(lines(&metrics, "svidecar_").iter().all(|l| !l.contains("orders")));
 }
 
+fn decision(rule: Option<&str>, verdict: Verdict) -> crate::record::Decision {
+    crate::record::Decision {
+        rule: rule.map(Into::into),
+        verdict,
+        ..crate::record::decision::tests::bare()
+    }
+}
+
+#[test]
+fn a_counted_decision_is_the_exemplar_of_its_series() {
+    let metrics = Metrics::new(None);
+    let listener = metrics.listener(&"orders".into(), Direction::Inbound);
+    listener.set_rules([("web", Verdict::Allow)]);
+    listener.decided(&decision(Some("web"), Verdict::Allow));
+    let series =
+        "svidecar_authorization_decisions_total{listener=\"orders\",rule=\"web\",verdict=\"allow\"} 1";
+    let open = metrics.encode(Exposition::OpenMetrics);
+    let line = open.lines().find(|l| l.starts_with(series)).unwrap();
+    assert_eq!(
+        line,
+        format!("{series} # {{decision_id=\"4f2a90c1d3e7-1\"}} 1.0 1.5")
+    );
+    assert_eq!(lines(&metrics, series), [series]);
+}
+
 #[test]
 fn decisions_have_series_for_configured_rules_only() {
     let metrics = Metrics::new(None);
     let listener = metrics.listener(&"orders".into(), Direction::Inbound);
     listener.set_rules([("web", Verdict::Allow), ("ban", Verdict::Deny)]);
-    listener.decided(Some("web"), Verdict::Allow);
-    listener.decided(Some("ban"), Verdict::Deny);
-    listener.decided(None, Verdict::Deny);
-    listener.decided(None, Verdict::None);
+    listener.decided(&decision(Some("web"), Verdict::Allow));
+    listener.decided(&decision(Some("ban"), Verdict::Deny));
+    listener.decided(&decision(None, Verdict::Deny));
+    listener.decided(&decision(None, Verdict::None));
     for n in 0..1000 {
-        listener.decided(Some(&format!("gone-{n}")), Verdict::Allow);
+        listener.decided(&decision(Some(&format!("gone-{n}")), Verdict::Allow));
     }
     let expected = |rule: &str, verdict: &str, count: u32| {
         format!(
@@ -198,20 +223,90 @@ fn expiries_are_replaced_whole() {
     assert_eq!(lines(&metrics, "svidecar_svid_expiry"), Vec::<String>::new());
 }
 
+fn in_force(generation: u64) -> InForce {
+    InForce {
+        generation,
+        content_hash: format!("hash-{generation}"),
+        source: "policy/".to_owned(),
+        since: SystemTime::UNIX_EPOCH + Duration::from_secs(generation),
+    }
+}
+
+#[test]
+fn what_is_in_force_is_one_series_for_each_document() {
+    let metrics = Metrics::new(None);
+    assert_eq!(
+        lines(&metrics, "svidecar_policy_generation "),
+        ["svidecar_policy_generation 0"]
+    );
+    metrics.set_in_force(Document::Policy, Some(in_force(1)));
+    metrics.set_in_force(Document::Policy, Some(in_force(2)));
+    metrics.set_in_force(Document::DenyList, Some(in_force(3)));
+    assert_eq!(
+        lines(&metrics, "svidecar_policy_since"),
+        [
+            "svidecar_policy_since_timestamp_seconds{document=\"deny_list\",content_hash=\"hash-3\",source=\"policy/\"} 3",
+            "svidecar_policy_since_timestamp_seconds{document=\"policy\",content_hash=\"hash-2\",source=\"policy/\"} 2",
+        ]
+    );
+    assert_eq!(
+        lines(&metrics, "svidecar_deny_list_generation "),
+        ["svidecar_deny_list_generation 3"]
+    );
+    assert_eq!(
+        lines(&metrics, "svidecar_candidate_generation "),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn divergences_are_counted_by_rules_and_bounded() {
+    let metrics = Metrics::new(None);
+    let listener = metrics.listener(&"orders".into(), Direction::Inbound);
+    let (web, batch): (Arc<str>, Arc<str>) = ("web".into(), "batch".into());
+    listener.diverged(Divergence::WouldDeny, Some(&web), None);
+    listener.diverged(Divergence::WouldDeny, Some(&web), None);
+    listener.diverged(Divergence::WouldAllow, None, Some(&batch));
+    let prefix = "svidecar_policy_candidate_divergences_total{";
+    assert_eq!(
+        lines(&metrics, prefix),
+        [
+            format!(
+                "{prefix}listener=\"orders\",change=\"would_allow\",rule=\"\",candidate_rule=\"batch\"}} 1"
+            ),
+            format!("{prefix}listener=\"orders\",change=\"would_deny\",rule=\"web\",candidate_rule=\"\"}} 2"),
+        ]
+    );
+    for n in 0..1000 {
+        listener.diverged(Divergence::WouldDeny, Some(&format!("rule-{n}").into()), None);
+    }
+    let all = lines(&metrics, prefix);
+    assert_eq!(all.len(), 501);
+    let others = format!("rule=\"{OTHER_RULE}\",candidate_rule=\"{OTHER_RULE}\"}} 502");
+    assert!(all.iter().any(|line| line.ends_with(&others)), "{all:?}");
+    metrics.reset_divergences();
+    assert_eq!(lines(&metrics, prefix), Vec::<String>::new());
+    listener.diverged(Divergence::WouldDeny, Some(&web), None);
+    assert_eq!(lines(&metrics, prefix).len(), 1);
+}
+
 #[test]
 fn single_values_are_there_from_the_start() {
     let metrics = Metrics::new(None);
     metrics.set_workload_api_connected(true);
-    metrics.policy_reloaded(ReloadResult::Failure);
-    metrics.set_policy_generation(4);
+    metrics.policy_reloaded(Document::Policy, ReloadResult::Failure);
+    metrics.set_in_force(Document::Policy, Some(in_force(4)));
     let all = metrics.encode(Exposition::Prometheus);
     for line in [
         "svidecar_svid_rotations_total 0",
         "svidecar_workload_api_connected 1",
-        "svidecar_policy_reload_total{result=\"success\"} 0",
-        "svidecar_policy_reload_total{result=\"failure\"} 1",
+        "svidecar_policy_reload_total{document=\"policy\",result=\"success\"} 0",
+        "svidecar_policy_reload_total{document=\"policy\",result=\"failure\"} 1",
+        "svidecar_policy_reload_total{document=\"deny_list\",result=\"failure\"} 0",
+        "svidecar_policy_reload_total{document=\"candidate\",result=\"failure\"} 0",
         "svidecar_policy_generation 4",
         "svidecar_log_lines_dropped_total 0",
+        "svidecar_decisions_dropped_total 0",
         "# TYPE process_cpu_seconds_total counter",
         "# TYPE process_open_fds gauge",
         "# TYPE svidecar_build_info gauge",

@@ -12,6 +12,7 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::pki_types::ServerName;
 
 use crate::clock::SharedClock;
+use crate::tls::renewal::capability;
 use crate::tls::verify::peer_until;
 
 /// The most tickets that are kept. Each is about two kilobytes, the server's chain among them; as many connections
@@ -28,6 +29,8 @@ struct Kept {
     session: Tls13ClientSessionValue,
     /// The end of the server's chain.
     until: SystemTime,
+    /// Whether the server understands renewal, which it does not say again.
+    renews: bool,
 }
 
 impl Sessions {
@@ -52,7 +55,12 @@ impl ClientSessionStore for Sessions {
         if kept.len() >= MAX_TICKETS {
             kept.pop_front();
         }
-        kept.push_back(Kept { session, until });
+        let renews = capability::lent();
+        kept.push_back(Kept {
+            session,
+            until,
+            renews,
+        });
     }
 
     /// The listener dials one name, so that it is not asked for. Where that stands for several servers, each with a key of
@@ -63,6 +71,7 @@ impl ClientSessionStore for Sessions {
         while let Some(newest) = kept.pop_back() {
             // With a chain that is over the handshake would succeed, and we refuse it then.
             if now <= newest.until {
+                capability::lend(newest.renews);
                 return Some(newest.session);
             }
         }

@@ -73,7 +73,7 @@ impl Scene {
 
     fn context_again(&self, material: Material, listeners: &[Arc<Listener>], on: bool) -> Context {
         let clock: SharedClock = self.clock.clone();
-        Context::new(Arc::new(material), listeners, &provider(), &clock, on).unwrap()
+        Context::new(Arc::new(material), listeners, &provider(), &clock, features(on)).unwrap()
     }
 
     fn context(&self, id: &str, ttl: Duration) -> Context {

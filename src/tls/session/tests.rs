@@ -484,3 +484,81 @@ fn a_malformed_ticket_ends_the_connection() {
         refused(AlertDescription::DecodeError)(heard, &format!("{bad:?}"));
     }
 }
+
+#[test]
+fn a_renewal_message_is_whole_in_its_record_and_for_those_who_do_renewal() {
+    let hello = renewal::message::hello();
+    // Our client does not speak of it to a server that has not said so, nor does it hear of it.
+    for suite in SUITES {
+        let (established, _) = block_on(with_stock(false, suite));
+        let mut session = established.session;
+        assert!(session.renewal().is_none());
+        assert!(!session.may_follow_handshake(RENEWAL));
+    }
+    for cut in 1..hello.len() {
+        let (mut peer, mut session) = duo();
+        let result = hear(&mut session, &mut peer, ContentType::Handshake, &hello[..cut]);
+        refused(AlertDescription::UnexpectedMessage)(result, "a part");
+    }
+    for (what, message, alert) in [
+        (
+            "to a client that was not asked",
+            hello.as_slice(),
+            AlertDescription::UnexpectedMessage,
+        ),
+        (
+            "of a kind that does not exist",
+            &[RENEWAL, 0, 0, 1, 9],
+            AlertDescription::DecodeError,
+        ),
+        (
+            "that says it is larger than a record",
+            &[RENEWAL, 0xff, 0xff, 0xff, 1],
+            AlertDescription::UnexpectedMessage,
+        ),
+    ] {
+        let (mut session, mut peer) = duo();
+        refused(alert)(
+            hear(&mut session, &mut peer, ContentType::Handshake, message),
+            what,
+        );
+    }
+    // Behind the end of another message, and before a key update.
+    let (mut peer, mut session) = duo();
+    let part = hear(&mut session, &mut peer, ContentType::Handshake, &[KEY_UPDATE, 0]);
+    assert_eq!(part, Ok(Received::Nothing));
+    let rest = [&[0, 1, 0][..], &hello].concat();
+    refused(AlertDescription::UnexpectedMessage)(
+        hear(&mut session, &mut peer, ContentType::Handshake, &rest),
+        "behind a key update",
+    );
+    let (mut peer, mut session) = duo();
+    let both = [hello.as_slice(), &UNREQUESTED].concat();
+    let result = hear(&mut session, &mut peer, ContentType::Handshake, &both);
+    assert_eq!(result, Ok(Received::Nothing));
+    turn(&mut peer);
+    assert_eq!(
+        session.renewal().unwrap().next_heard(),
+        Some(renewal::Heard::Hello)
+    );
+    exchange(&mut session, &mut peer);
+}
+
+#[test]
+fn hellos_count_as_idle_talk_and_answers_do_not() {
+    let (mut peer, mut session) = duo();
+    session.idle_records = MAX_IDLE_RECORDS;
+    let hello = renewal::message::hello();
+    refused(AlertDescription::UnexpectedMessage)(
+        hear(&mut session, &mut peer, ContentType::Handshake, &hello),
+        "a flood",
+    );
+    let (mut session, mut peer) = duo();
+    let (chain, key) = world().newer(OUR_ID);
+    session.renewal().unwrap().offer(&chain, &key).unwrap();
+    session.idle_records = MAX_IDLE_RECORDS - 1;
+    let answer = renewal::message::answer(1, renewal::Verdict::Accepted);
+    let heard = hear(&mut session, &mut peer, ContentType::Handshake, &answer);
+    assert_eq!(heard, Ok(Received::Nothing));
+    assert_eq!(session.idle_records, 0);
+}

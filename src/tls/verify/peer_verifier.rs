@@ -13,6 +13,7 @@ use super::outcome::{Outcome, lend_outcome};
 use super::{PeerSide, Refusal, TrustStore, verify_chain, verify_parts};
 use crate::clock::SharedClock;
 use crate::spiffe::SpiffeId;
+use crate::tls::renewal::capability::MARK;
 
 /// Says whether a verified server may answer.
 type Admit = Arc<dyn Fn(&SpiffeId) -> bool + Send + Sync>;
@@ -27,6 +28,8 @@ pub struct PeerVerifier {
     clock: SharedClock,
     algorithms: WebPkiSupportedAlgorithms,
     admit: Option<Admit>,
+    /// Whether clients are told that we understand renewal.
+    renewal: bool,
 }
 
 impl PeerVerifier {
@@ -38,7 +41,15 @@ impl PeerVerifier {
             clock,
             algorithms: provider.signature_verification_algorithms,
             admit: None,
+            renewal: false,
         }
+    }
+
+    /// Tells clients that we understand renewal: see [`crate::tls::renewal`].
+    #[must_use]
+    pub fn telling_of_renewal(mut self, tells: bool) -> Self {
+        self.renewal = tells;
+        self
     }
 
     /// For connections that go out. A server that `admit` does not name is told so, before it sees our certificate.
@@ -54,6 +65,7 @@ impl PeerVerifier {
             clock,
             algorithms: provider.signature_verification_algorithms,
             admit: Some(admit),
+            renewal: false,
         }
     }
 
@@ -156,7 +168,11 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        let mut schemes = self.algorithms.supported_schemes();
+        if self.renewal {
+            schemes.extend(MARK);
+        }
+        schemes
     }
 }
 

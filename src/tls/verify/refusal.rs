@@ -377,3 +377,6 @@ pub(super) fn check_time(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

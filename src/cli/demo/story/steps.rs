@@ -7,7 +7,7 @@ use super::super::application::Client;
 use super::super::files;
 use super::super::journal::{Entry, Mark};
 use super::{Expected, Story, Trouble, milliseconds, unexpected};
-use crate::cli::explain::{ExplainArgs, explain};
+use crate::cli::policy::explain::{ExplainArgs, explain};
 use crate::config::Environment;
 use crate::record::{Reason, Verdict};
 

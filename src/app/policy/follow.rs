@@ -1,0 +1,114 @@
+//! Reads a document again when its files change or a signal asks for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Loaded, in_force, load, name};
+use crate::app::shared::Control;
+use crate::connection::authority;
+use crate::reload::{self, Fingerprint};
+use crate::telemetry::metrics::{Document, ReloadResult};
+use crate::yaml::Diagnostic;
+
+/// Follows one document for as long as it is polled.
+pub(in crate::app) async fn follow(
+    control: Arc<Control>,
+    document: Document,
+    path: PathBuf,
+    mut seen: Fingerprint,
+) {
+    let mut reload_asked = control.reload_asked.subscribe();
+    loop {
+        let asked = tokio::time::timeout(reload::PERIOD, reload_asked.changed())
+            .await
+            .is_ok();
+        let looked_at = path.clone();
+        // A dead network file system must not hold up identity and signals.
+        let now = match tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await {
+            Ok(now) if now == seen && !asked => continue,
+            Ok(now) => now,
+            // A panic, which is in the log.
+            Err(_) => continue,
+        };
+        seen = now;
+        let (settings, time) = (control.settings.clone(), control.clock.now());
+        let loaded = tokio::task::spawn_blocking(move || load(document, &settings, time))
+            .await
+            .unwrap_or_else(|error| {
+                let message = format!("reading it failed: {error}");
+                Err(vec![Diagnostic::of_file(&path.display().to_string(), message)])
+            });
+        match loaded {
+            Ok((loaded, warnings)) => control.read_again(document, loaded, &warnings).await,
+            Err(problems) => control.refused(document, &problems),
+        }
+    }
+}
+
+impl Control {
+    /// Takes what was read, if it is new.
+    async fn read_again(&self, document: Document, loaded: Loaded, warnings: &[Diagnostic]) {
+        let what = name(document);
+        for warning in warnings {
+            tracing::warn!("{}", warning.summary());
+        }
+        self.metrics.policy_reloaded(document, ReloadResult::Success);
+        let view = self.live.policy();
+        match in_force(&view, document) {
+            Some((generation, hash, _)) if hash == loaded.content_hash() => {
+                tracing::info!(generation, "the {what} was read again and has not changed");
+            }
+            _ => {
+                let generation = self.put(loaded);
+                tracing::info!(generation, "a new {what} is in force");
+            }
+        }
+        self.show(document, &[]);
+        if document == Document::Candidate {
+            self.count_what_it_would_end().await;
+        }
+    }
+
+    fn refused(&self, document: Document, problems: &[Diagnostic]) {
+        let what = name(document);
+        self.metrics.policy_reloaded(document, ReloadResult::Failure);
+        let view = self.live.policy();
+        let generation = in_force(&view, document).map(|(generation, ..)| generation);
+        let stays = match generation {
+            Some(_) => "the last good one stays in force",
+            None => "none is in force",
+        };
+        for problem in problems.iter().filter(|problem| problem.is_error()) {
+            tracing::error!(
+                generation,
+                "the new {what} is refused, {stays}: {}",
+                problem.summary()
+            );
+        }
+        self.show(document, problems);
+    }
+
+    /// Asks once, of a candidate that was not asked yet, how many of the open connections it would end.
+    async fn count_what_it_would_end(&self) {
+        let view = self.live.policy();
+        let Some(candidate) = &view.candidate else { return };
+        if candidate.listing().open_connections_denied.is_none() {
+            let count = authority::count_refused(&self.live, &candidate.admission).await;
+            candidate.set_open_connections_denied(count);
+            tracing::info!(
+                generation = candidate.generation,
+                open_connections_denied = count,
+                "the candidate policy was asked about the open connections"
+            );
+        }
+    }
+}
+
+impl Loaded {
+    fn content_hash(&self) -> &str {
+        match self {
+            Self::Policy(policy) | Self::Candidate(policy) => policy.content_hash(),
+            Self::DenyList(list) => list.content_hash(),
+        }
+    }
+}

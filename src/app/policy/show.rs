@@ -1,0 +1,163 @@
+//! Shows what is in force, and what is wrong with the newest files: in `/readyz` and at `/api/v1/policy`.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::{in_force, name};
+use crate::app::shared::Control;
+use crate::authorize::{Candidate, Diverged, PolicyView};
+use crate::clock::rfc3339;
+use crate::connection::registry::lock;
+use crate::lifecycle::readiness::Condition;
+use crate::policy::deny_list::Entry;
+use crate::telemetry::metrics::Document;
+use crate::yaml::{Diagnostic, counted};
+
+/// The divergences that are shown.
+const MAX_SHOWN: usize = 100;
+
+/// How the last reading of each document went.
+#[derive(Debug, Default)]
+pub(in crate::app) struct Reloads(Mutex<BTreeMap<Document, LastReload>>);
+
+#[derive(Clone, Debug)]
+struct LastReload {
+    at: SystemTime,
+    /// The problems; none when it went well.
+    problems: Vec<String>,
+}
+
+impl Control {
+    /// Notes how a reading went, and shows all that is in force.
+    pub(super) fn show(&self, document: Document, problems: &[Diagnostic]) {
+        let problems = problems
+            .iter()
+            .filter(|problem| problem.is_error())
+            .map(Diagnostic::summary)
+            .collect();
+        let reload = LastReload {
+            at: self.clock.now(),
+            problems,
+        };
+        let reloads = &self.view.reloads.0;
+        lock(reloads).insert(document, reload);
+        let view = self.live.policy();
+        let details: Vec<String> = Document::ALL
+            .iter()
+            .filter_map(|document| detail(&view, *document, lock(reloads).get(document)))
+            .collect();
+        self.readiness.set(Condition::Policy, true, details.join("; "));
+    }
+}
+
+/// One document for a person; `None` for one that was not named.
+fn detail(view: &PolicyView, document: Document, reload: Option<&LastReload>) -> Option<String> {
+    let in_force = in_force(view, document);
+    let generation = in_force.map_or(0, |(generation, ..)| generation);
+    let holds = match document {
+        Document::Policy => counted(view.admission.policy.rules().len(), "rule"),
+        Document::DenyList => counted(view.admission.deny_list.entries().len(), "entry"),
+        Document::Candidate => {
+            let rules = view.candidate.as_ref().map(|c| c.admission.policy.rules().len());
+            counted(rules.unwrap_or_default(), "rule")
+        }
+    };
+    let which = match document {
+        Document::Policy => String::new(),
+        _ => format!("{} ", name(document)),
+    };
+    let problems = reload.map_or(&[][..], |reload| &reload.problems);
+    let bad = problems.first().map(|first| {
+        let errors = counted(problems.len(), "error");
+        format!("the files have {errors}, the first: {first}")
+    });
+    match (in_force, bad) {
+        (None, None) => None,
+        (Some(_), None) => Some(format!("{which}generation {generation}, {holds}")),
+        (Some(_), Some(bad)) => Some(format!("{which}generation {generation} stays in force: {bad}")),
+        (None, Some(bad)) => Some(format!("{which}cannot be used: {bad}")),
+    }
+}
+
+/// The last reading of a document, as JSON.
+pub(in crate::app) fn last_reload(reloads: &Reloads, document: Document) -> Value {
+    let reload = lock(&reloads.0).get(&document).cloned();
+    json!(reload.map(|reload| json!({
+        "at": rfc3339(reload.at),
+        "result": if reload.problems.is_empty() { "success" } else { "failure" },
+        "problems": reload.problems,
+    })))
+}
+
+/// The deny list, as JSON; `null` where none was named.
+pub(in crate::app) fn deny_list(view: &PolicyView, path: Option<&str>, reloads: &Reloads) -> Value {
+    let Some(path) = path else { return Value::Null };
+    let list = &view.admission.deny_list;
+    json!({
+        "generation": view.deny_list_generation,
+        "path": path,
+        "since": rfc3339(view.deny_list_since),
+        "content_hash": list.content_hash(),
+        "entries": list.entries().iter().map(entry).collect::<Vec<_>>(),
+        "last_reload": last_reload(reloads, Document::DenyList),
+    })
+}
+
+fn entry(entry: &Entry) -> Value {
+    let (file, line) = entry.place();
+    json!({
+        "name": entry.name(),
+        "description": entry.description(),
+        "file": file,
+        "line": line,
+    })
+}
+
+/// The candidate, as JSON; `null` where none was named.
+pub(in crate::app) fn candidate(view: &PolicyView, path: Option<&str>, reloads: &Reloads) -> Value {
+    let Some(path) = path else { return Value::Null };
+    let Some(candidate) = &view.candidate else {
+        return json!({
+            "generation": 0,
+            "path": path,
+            "last_reload": last_reload(reloads, Document::Candidate),
+        });
+    };
+    let Candidate {
+        generation,
+        admission,
+        since,
+        ..
+    } = candidate;
+    let listing = candidate.listing();
+    let hidden: u64 = listing.diverged.iter().skip(MAX_SHOWN).map(|one| one.count).sum();
+    json!({
+        "generation": generation,
+        "path": path,
+        "since": rfc3339(*since),
+        "content_hash": admission.policy.content_hash(),
+        "rules": admission.policy.rules().len(),
+        "last_reload": last_reload(reloads, Document::Candidate),
+        "open_connections_denied": listing.open_connections_denied,
+        "would_deny": listing.would_deny,
+        "would_allow": listing.would_allow,
+        "divergences": listing.diverged.iter().take(MAX_SHOWN).map(diverged).collect::<Vec<_>>(),
+        "divergences_not_listed": listing.not_listed.saturating_add(hidden),
+    })
+}
+
+fn diverged(one: &Diverged) -> Value {
+    json!({
+        "listener": one.listener,
+        "peer_id": one.peer.to_string(),
+        "change": one.change,
+        "rule": one.rule,
+        "candidate_rule": one.candidate_rule,
+        "count": one.count,
+        "last": rfc3339(one.last),
+        "source": one.source,
+    })
+}
