@@ -61,7 +61,9 @@ pub fn diff(recorded: &Recorded, old: &Admission, new: &Admission, now: SystemTi
         changed: 0,
         by_another_rule: 0,
         passed_over: recorded.passed_over,
-        span: recorded.span().map(|(first, last)| (first.to_owned(), last.to_owned())),
+        span: recorded
+            .span()
+            .map(|(first, last)| (first.to_owned(), last.to_owned())),
         identities: BTreeMap::new(),
     };
     for (question, answers) in &recorded.questions {
@@ -147,7 +149,11 @@ impl fmt::Display for Diff {
             changes.iter().try_for_each(|change| write!(f, "{change}"))?;
         }
         if self.by_another_rule > 0 {
-            write!(f, "\n\n{} the same verdict by another rule", number(self.by_another_rule))?;
+            write!(
+                f,
+                "\n\n{} the same verdict by another rule",
+                number(self.by_another_rule)
+            )?;
         }
         Ok(())
     }
@@ -155,8 +161,14 @@ impl fmt::Display for Diff {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listener, old, new, .. } = self;
-        let times = if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
+        let Self {
+            listener, old, new, ..
+        } = self;
+        let times = if self.count == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", self.count)
+        };
         write!(
             f,
             "\n  {} -> {} at `{listener}`, seen {times}, last {} ({})",

@@ -30,7 +30,17 @@ use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place};
 const MAX_TESTS: usize = 10_000;
 
 const FILE: &[&str] = &["config", "policy", "deny_list", "trust_domain", "at", "tests"];
-const TEST: &[&str] = &["name", "from", "to", "source", "certificate", "at", "expect", "by", "reason"];
+const TEST: &[&str] = &[
+    "name",
+    "from",
+    "to",
+    "source",
+    "certificate",
+    "at",
+    "expect",
+    "by",
+    "reason",
+];
 const CERTIFICATE: &[&str] = &["serial", "key", "issued"];
 
 /// One file of expectations.
@@ -111,7 +121,11 @@ pub fn read(file: &str, text: &str) -> Result<Expectations, Vec<Diagnostic>> {
 }
 
 fn expectations(text: &str, findings: &mut Findings) -> Option<Expectations> {
-    let root = yaml::root(text, "write `config`, and under `tests` what you expect", findings)?;
+    let root = yaml::root(
+        text,
+        "write `config`, and under `tests` what you expect",
+        findings,
+    )?;
     let fields = Fields::of(&root, "", FILE, findings)?;
     let subject = subject(&fields, findings);
     let at = instant(&fields, "at", findings);
@@ -131,7 +145,8 @@ fn expectations(text: &str, findings: &mut Findings) -> Option<Expectations> {
 }
 
 fn subject(fields: &Fields<'_>, findings: &mut Findings) -> Option<Subject> {
-    let path = |name, findings: &mut Findings| fields.text(name, findings).map(|(text, _)| PathBuf::from(text));
+    let path =
+        |name, findings: &mut Findings| fields.text(name, findings).map(|(text, _)| PathBuf::from(text));
     if fields.mentions("config") {
         for other in ["policy", "deny_list", "trust_domain"] {
             if let Some(place) = fields.key_place(other) {
@@ -164,7 +179,11 @@ fn trust_domain(text: &str, place: Place, findings: &mut Findings) -> Option<Tru
     match TrustDomain::new(text) {
         Ok(domain) if !text.contains('/') => Some(domain),
         _ => {
-            findings.error_with_help(place, format!("`{text}` is no trust domain"), "for example `example.org`");
+            findings.error_with_help(
+                place,
+                format!("`{text}` is no trust domain"),
+                "for example `example.org`",
+            );
             None
         }
     }
@@ -208,7 +227,8 @@ fn from(fields: &Fields<'_>, findings: &mut Findings) -> Option<SpiffeId> {
             None
         }
         Err(error) => {
-            let help = "a test is about one peer, not a pattern: for example `spiffe://example.org/ns/shop/sa/web`";
+            let help =
+                "a test is about one peer, not a pattern: for example `spiffe://example.org/ns/shop/sa/web`";
             findings.error_with_help(place, format!("`{text}` is no SPIFFE ID: {error}"), help);
             None
         }
@@ -234,7 +254,11 @@ fn reason(fields: &Fields<'_>, expect: Option<Verdict>, findings: &mut Findings)
     if expect == Some(Verdict::Allow)
         && let Some(place) = fields.key_place("reason")
     {
-        findings.error_with_help(place, "only a denial has a reason", "take the line out, or expect `deny`");
+        findings.error_with_help(
+            place,
+            "only a denial has a reason",
+            "take the line out, or expect `deny`",
+        );
     }
     Some(reason.as_str().to_owned())
 }

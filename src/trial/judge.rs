@@ -148,5 +148,7 @@ fn own_or_any<'a>(subject: &Subject, expectation: &'a Expectation) -> Result<&'a
 fn note_coverage(subject: &Subject, facts: &Facts<'_>, now: SystemTime, coverage: &mut Coverage) {
     let explanation = subject.admission.explain(facts, now);
     let matching = explanation.rules.iter().filter(|rule| rule.matches);
-    coverage.touched.extend(matching.map(|rule| Arc::clone(&rule.name)));
+    coverage
+        .touched
+        .extend(matching.map(|rule| Arc::clone(&rule.name)));
 }

@@ -48,7 +48,11 @@ impl Answer {
     pub fn of(admission: &Admission, facts: &Facts<'_>, now: SystemTime) -> Self {
         let outcome = admission.evaluate(facts, now);
         Self {
-            verdict: if outcome.allow { Verdict::Allow } else { Verdict::Deny },
+            verdict: if outcome.allow {
+                Verdict::Allow
+            } else {
+                Verdict::Deny
+            },
             by: outcome.by.name().map(ToString::to_string),
             place: outcome.by.place().map(|(file, line)| format!("{file}:{line}")),
             reason: (!outcome.allow).then_some(outcome.reason),

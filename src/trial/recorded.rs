@@ -12,8 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
-use crate::record::decision::VERSION;
 use crate::record::Verdict;
+use crate::record::decision::VERSION;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// The most bytes of one line.

@@ -48,7 +48,11 @@ pub fn suggest(recorded: &Recorded, scope: Scope, from: &str) -> String {
         }
     }
     let mut text = heading(recorded, scope, from);
-    text.push_str(if rules.is_empty() { "rules: []\n" } else { "rules:\n" });
+    text.push_str(if rules.is_empty() {
+        "rules: []\n"
+    } else {
+        "rules:\n"
+    });
     for (index, (what, rule)) in rules.iter().enumerate() {
         write_rule(&mut text, index + 1, what, rule);
     }
@@ -89,7 +93,11 @@ fn by_peer(recorded: &Recorded, scope: Scope) -> BTreeMap<&SpiffeId, BTreeMap<&s
 fn uses(listeners: BTreeMap<&str, Listener>) -> impl Iterator<Item = (Use, u64)> {
     let mut by_sources: BTreeMap<BTreeSet<IpAddr>, (BTreeSet<String>, u64)> = BTreeMap::new();
     for (name, listener) in listeners {
-        let sources = if listener.without_address { BTreeSet::new() } else { listener.sources };
+        let sources = if listener.without_address {
+            BTreeSet::new()
+        } else {
+            listener.sources
+        };
         let (names, seen) = by_sources.entry(sources).or_default();
         names.insert(name.to_owned());
         *seen += listener.seen;
@@ -101,19 +109,37 @@ fn uses(listeners: BTreeMap<&str, Listener>) -> impl Iterator<Item = (Use, u64)>
 
 fn heading(recorded: &Recorded, scope: Scope, from: &str) -> String {
     let decisions = usize::try_from(recorded.decisions()).unwrap_or(usize::MAX);
-    let mut text = format!("# Suggested by `svidecar policy suggest` from {}", counted(decisions, "decision"));
+    let mut text = format!(
+        "# Suggested by `svidecar policy suggest` from {}",
+        counted(decisions, "decision")
+    );
     // A file's name may hold what ends a comment.
-    let name: String = from.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let name: String = from
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
     let _ = write!(text, " in {name}");
     if let Some((first, last)) = recorded.span() {
         let _ = write!(text, ",\n# {first} to {last}");
     }
     text.push_str(".\n# It admits exactly the peers that were seen");
     text.push_str(match scope {
-        Scope { refused: true, sources: true } => ", those that were refused among them, from the addresses they came from",
-        Scope { refused: true, sources: false } => ", those that were refused among them",
-        Scope { refused: false, sources: true } => " and let in, from the addresses they came from",
-        Scope { refused: false, sources: false } => " and let in",
+        Scope {
+            refused: true,
+            sources: true,
+        } => ", those that were refused among them, from the addresses they came from",
+        Scope {
+            refused: true,
+            sources: false,
+        } => ", those that were refused among them",
+        Scope {
+            refused: false,
+            sources: true,
+        } => " and let in, from the addresses they came from",
+        Scope {
+            refused: false,
+            sources: false,
+        } => " and let in",
     });
     text.push_str(".\n# Review it: what was seen is not what ought to be. `svidecar policy diff` tells what it would change.\n");
     text

@@ -20,7 +20,9 @@ fn now() -> SystemTime {
 
 fn policy(text: &str) -> Policy {
     let file = policy::file::read("p.yaml", text);
-    policy::compile(vec![file], Surroundings::default(), now()).unwrap().0
+    policy::compile(vec![file], Surroundings::default(), now())
+        .unwrap()
+        .0
 }
 
 fn admission(rules: &str) -> Admission {
@@ -76,7 +78,14 @@ fn equal_questions_are_counted() {
     let found: Vec<_> = recorded
         .questions
         .iter()
-        .map(|(question, answers)| (question.to_string(), answers.count, answers.admitted, &*answers.last_id))
+        .map(|(question, answers)| {
+            (
+                question.to_string(),
+                answers.count,
+                answers.admitted,
+                &*answers.last_id,
+            )
+        })
         .collect();
     let peer = "spiffe://example.org/storefront to `orders`";
     assert_eq!(
@@ -87,7 +96,10 @@ fn equal_questions_are_counted() {
         ]
     );
     let (first, last) = recorded.span().unwrap();
-    assert_eq!((first, last), ("2026-11-26T10:00:01.000000Z", "2026-11-26T10:00:05.000000Z"));
+    assert_eq!(
+        (first, last),
+        ("2026-11-26T10:00:01.000000Z", "2026-11-26T10:00:05.000000Z")
+    );
 }
 
 #[test]
@@ -97,13 +109,39 @@ fn what_is_no_record_is_told_with_its_line() {
     type Is = fn(&Problem) -> bool;
     let table: &[(String, Is)] = &[
         ("rules: []\n".to_owned(), |p| matches!(p, Problem::Json(_))),
-        ("{\"version\": 99}\n".to_owned(), |p| matches!(p, Problem::Version { found: 99 })),
-        (line(2, &json!({ "version": 99 })), |p| matches!(p, Problem::Version { found: 99 })),
-        (line(2, &json!({ "peer_id": "no" })), |p| matches!(p, Problem::Value { field: "peer_id", .. })),
-        (line(2, &json!({ "own_id": "no" })), |p| matches!(p, Problem::Value { field: "own_id", .. })),
-        (line(2, &json!({ "peer_addr": "no" })), |p| matches!(p, Problem::Value { field: "peer_addr", .. })),
-        (line(2, &json!({ "source": "no" })), |p| matches!(p, Problem::Value { field: "source", .. })),
-        (line(2, &json!({ "listener": "a]\nb" })), |p| matches!(p, Problem::Value { field: "listener", .. })),
+        ("{\"version\": 99}\n".to_owned(), |p| {
+            matches!(p, Problem::Version { found: 99 })
+        }),
+        (line(2, &json!({ "version": 99 })), |p| {
+            matches!(p, Problem::Version { found: 99 })
+        }),
+        (line(2, &json!({ "peer_id": "no" })), |p| {
+            matches!(p, Problem::Value { field: "peer_id", .. })
+        }),
+        (line(2, &json!({ "own_id": "no" })), |p| {
+            matches!(p, Problem::Value { field: "own_id", .. })
+        }),
+        (line(2, &json!({ "peer_addr": "no" })), |p| {
+            matches!(
+                p,
+                Problem::Value {
+                    field: "peer_addr",
+                    ..
+                }
+            )
+        }),
+        (line(2, &json!({ "source": "no" })), |p| {
+            matches!(p, Problem::Value { field: "source", .. })
+        }),
+        (line(2, &json!({ "listener": "a]\nb" })), |p| {
+            matches!(
+                p,
+                Problem::Value {
+                    field: "listener",
+                    ..
+                }
+            )
+        }),
         (long, |p| matches!(p, Problem::TooLong)),
     ];
     for (bad, is_it) in table {
@@ -134,7 +172,15 @@ fn a_difference_is_told_by_identity_with_both_rules() {
         json!({ "direction": "outbound" }),
     ]);
     let diff = diff(&recorded, &admission(OLD), &admission(NEW), now());
-    assert_eq!((diff.decisions, diff.changed, diff.by_another_rule, diff.passed_over), (5, 3, 1, 1));
+    assert_eq!(
+        (
+            diff.decisions,
+            diff.changed,
+            diff.by_another_rule,
+            diff.passed_over
+        ),
+        (5, 3, 1, 1)
+    );
     assert_eq!(
         diff.to_string(),
         "\
@@ -245,7 +291,11 @@ fn expectations_are_judged_and_covered() {
     let results: Vec<Option<String>> = tests
         .tests
         .iter()
-        .map(|test| judge(&subject, test, now(), &mut coverage).err().map(|failure| failure.message))
+        .map(|test| {
+            judge(&subject, test, now(), &mut coverage)
+                .err()
+                .map(|failure| failure.message)
+        })
         .collect();
     let place = "(p.yaml:2)";
     assert_eq!(
@@ -254,11 +304,17 @@ fn expectations_are_judged_and_covered() {
             None,
             None,
             Some("expected allow, got deny: no allow rule of listener `orders` names it".to_owned()),
-            Some(format!("expected allow by `partner`, got allow by rule `shop` {place}")),
+            Some(format!(
+                "expected allow by `partner`, got allow by rule `shop` {place}"
+            )),
             None,
         ]
     );
-    let untouched: Vec<_> = coverage.untouched(&subject).into_iter().map(|(name, _)| name).collect();
+    let untouched: Vec<_> = coverage
+        .untouched(&subject)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(untouched, [Arc::<str>::from("partner")]);
 
     let with_listeners = Subject {
@@ -284,30 +340,63 @@ fn without_our_trust_domain_a_rule_that_asks_for_it_has_no_answer() {
     let mut coverage = Coverage::default();
     let own = subject("rules: [{ name: own, action: allow }]");
     let failure = judge(&own, &tests.tests[0], now(), &mut coverage).unwrap_err();
-    assert!(failure.message.starts_with("rule `own` has no `from`"), "{}", failure.message);
+    assert!(
+        failure.message.starts_with("rule `own` has no `from`"),
+        "{}",
+        failure.message
+    );
     let any = subject("rules: [{ name: any, action: allow, from: ['spiffe://b.example/**'] }]");
     judge(&any, &tests.tests[0], now(), &mut coverage).unwrap();
 }
 
 #[test]
 fn bad_files_of_expectations_are_told_with_their_place() {
-    let test = |rest: &str| format!("config: c.yaml\ntests:\n  - name: t\n    from: spiffe://a/b\n    to: o\n{rest}");
+    let test = |rest: &str| {
+        format!("config: c.yaml\ntests:\n  - name: t\n    from: spiffe://a/b\n    to: o\n{rest}")
+    };
     let table = [
         (String::new(), "the file is empty"),
         ("tests: [1]".to_owned(), "does not say what it tests"),
-        ("config: c.yaml\npolicy: p".to_owned(), "`config` and `policy` exclude each other"),
+        (
+            "config: c.yaml\npolicy: p".to_owned(),
+            "`config` and `policy` exclude each other",
+        ),
         ("config: c.yaml".to_owned(), "`tests` is missing"),
         ("config: c.yaml\ntests: []".to_owned(), "`tests` is an empty list"),
-        ("policy: p\ntrust_domain: spiffe://a/b\ntests: [{}]".to_owned(), "is no trust domain"),
+        (
+            "policy: p\ntrust_domain: spiffe://a/b\ntests: [{}]".to_owned(),
+            "is no trust domain",
+        ),
         (test(""), "`expect` is missing in `tests[0]`"),
         (test("    expect: alow\n"), "did you mean `allow`?"),
-        (test("    expect: allow\n    reason: deny_rule\n"), "only a denial has a reason"),
-        (test("    expect: deny\n    reason: deny_rul\n"), "did you mean `deny_rule`?"),
-        (test("    expect: deny\n    source: 10.0.0.0/8\n"), "is no IP address"),
-        (test("    expect: deny\n    at: tomorrow\n"), "is no point in time"),
-        (test("    expect: deny\n    certificate: { serial: xyz }\n"), "is no serial number"),
-        (test("    expect: deny\n    certificate: { key: abc }\n"), "is no key hash"),
-        (test("    expect: deny\n    method: GET\n"), "unknown field `method`"),
+        (
+            test("    expect: allow\n    reason: deny_rule\n"),
+            "only a denial has a reason",
+        ),
+        (
+            test("    expect: deny\n    reason: deny_rul\n"),
+            "did you mean `deny_rule`?",
+        ),
+        (
+            test("    expect: deny\n    source: 10.0.0.0/8\n"),
+            "is no IP address",
+        ),
+        (
+            test("    expect: deny\n    at: tomorrow\n"),
+            "is no point in time",
+        ),
+        (
+            test("    expect: deny\n    certificate: { serial: xyz }\n"),
+            "is no serial number",
+        ),
+        (
+            test("    expect: deny\n    certificate: { key: abc }\n"),
+            "is no key hash",
+        ),
+        (
+            test("    expect: deny\n    method: GET\n"),
+            "unknown field `method`",
+        ),
         (
             "config: c\ntests: [{ name: t, from: 'spiffe://a/**', to: o, expect: deny }]".to_owned(),
             "a test is about one peer",
@@ -323,7 +412,10 @@ fn bad_files_of_expectations_are_told_with_their_place() {
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert!(found.iter().any(|problem| problem.contains(expected)), "{text}\n{found:?}");
+        assert!(
+            found.iter().any(|problem| problem.contains(expected)),
+            "{text}\n{found:?}"
+        );
     }
     let good = expectations::read("t.test.yaml", &test("    expect: deny\n")).unwrap();
     assert_eq!(good.subject, Tested::Config("c.yaml".into()));

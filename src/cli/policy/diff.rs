@@ -58,7 +58,9 @@ pub fn run(args: &DiffArgs) -> u8 {
             return EXIT_USAGE;
         }
     };
-    warnings.iter().for_each(|warning| report(&format!("{warning}\n")));
+    warnings
+        .iter()
+        .for_each(|warning| report(&format!("{warning}\n")));
     let code = if args.exit_code && diff.changed > 0 {
         EXIT_FAILED
     } else {

@@ -107,7 +107,9 @@ impl Run {
             Ok((expectations, subject)) => self.judge(&expectations, &subject),
             Err(problems) => {
                 self.bad_files += 1;
-                problems.iter().for_each(|problem| report(&format!("{problem}\n")));
+                problems
+                    .iter()
+                    .for_each(|problem| report(&format!("{problem}\n")));
             }
         }
     }
@@ -122,7 +124,9 @@ impl Run {
         let key = format!("{:?}", in_folder(&expectations.subject, folder));
         if !self.subjects.contains_key(&key) {
             let (subject, warnings) = self.subject(&in_folder(&expectations.subject, folder))?;
-            warnings.iter().for_each(|warning| report(&format!("{warning}\n")));
+            warnings
+                .iter()
+                .for_each(|warning| report(&format!("{warning}\n")));
             self.subjects.insert(key.clone(), (subject, Coverage::default()));
         }
         Ok((expectations, key))
@@ -132,7 +136,10 @@ impl Run {
         match subject {
             Subject::Config(path) => {
                 let configured = files::config(path, &self.environment, self.now)?;
-                let inbound = configured.listeners.iter().filter(|l| l.direction == Direction::Inbound);
+                let inbound = configured
+                    .listeners
+                    .iter()
+                    .filter(|l| l.direction == Direction::Inbound);
                 let subject = judge::Subject {
                     listeners: Some(inbound.map(|listener| listener.name.clone()).collect()),
                     admission: configured.admission,
@@ -150,8 +157,13 @@ impl Run {
                     listeners: None,
                     own_trust_domain: trust_domain.as_ref(),
                 };
-                let admission =
-                    files::admission(Some(policy), deny_list.as_deref(), surroundings, self.now, &mut warnings)?;
+                let admission = files::admission(
+                    Some(policy),
+                    deny_list.as_deref(),
+                    surroundings,
+                    self.now,
+                    &mut warnings,
+                )?;
                 let subject = judge::Subject {
                     admission,
                     own_trust_domain: trust_domain.clone(),
@@ -163,7 +175,9 @@ impl Run {
     }
 
     fn judge(&mut self, expectations: &Expectations, subject: &str) {
-        let Some((subject, coverage)) = self.subjects.get_mut(subject) else { return };
+        let Some((subject, coverage)) = self.subjects.get_mut(subject) else {
+            return;
+        };
         let cases = expectations.tests.iter().map(|test| Case {
             name: test.name.clone(),
             failure: {
@@ -198,9 +212,15 @@ impl Run {
         if coverage {
             self.tell_coverage();
         }
-        let mut summary = format!("{passed} passed, {failed} failed in {}", counted(self.suites.len(), "file"));
+        let mut summary = format!(
+            "{passed} passed, {failed} failed in {}",
+            counted(self.suites.len(), "file")
+        );
         if self.bad_files > 0 {
-            summary.push_str(&format!("; {} could not be read", counted(self.bad_files, "file")));
+            summary.push_str(&format!(
+                "; {} could not be read",
+                counted(self.bad_files, "file")
+            ));
         }
         let code = match (self.bad_files, failed) {
             (1.., _) => EXIT_USAGE,
@@ -214,7 +234,11 @@ impl Run {
         for (subject, coverage) in self.subjects.values() {
             let untouched = coverage.untouched(subject);
             let all = subject.admission.policy.rules().len();
-            let mut text = format!("{} of {} matched in a test", all - untouched.len(), counted(all, "rule"));
+            let mut text = format!(
+                "{} of {} matched in a test",
+                all - untouched.len(),
+                counted(all, "rule")
+            );
             for (name, place) in untouched {
                 text.push_str(&format!("\n  not `{name}` ({place})"));
             }
@@ -243,7 +267,8 @@ fn in_folder(subject: &Subject, folder: &Path) -> Subject {
 fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     for path in paths {
-        let kind = fs::metadata(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+        let kind =
+            fs::metadata(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
         if kind.is_dir() {
             let mut looked_at = 0;
             find_below(path, MAX_DEPTH, &mut looked_at, &mut found)?;
@@ -254,13 +279,20 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-fn find_below(folder: &Path, depth: usize, looked_at: &mut usize, found: &mut Vec<PathBuf>) -> Result<(), String> {
+fn find_below(
+    folder: &Path,
+    depth: usize,
+    looked_at: &mut usize,
+    found: &mut Vec<PathBuf>,
+) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot read the folder `{}`: {error}", folder.display());
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         *looked_at += 1;
         if *looked_at > MAX_ENTRIES {
-            return Err(format!("more than {MAX_ENTRIES} files and folders: name the ones that hold tests"));
+            return Err(format!(
+                "more than {MAX_ENTRIES} files and folders: name the ones that hold tests"
+            ));
         }
         entries.push(entry.map_err(failed)?);
     }
