@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "app",
         "admin authorize clock config connection identity lifecycle policy record reload sys telemetry tls worker yaml",
     ),
-    ("trial", "config policy record spiffe yaml"),
+    ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
         "app clock config identity policy record spiffe sys trial workload_api yaml",

@@ -10,8 +10,11 @@ use crate::telemetry::decisions::Filter;
 /// The longest query that is looked at.
 const MAX_QUERY: usize = 8 * 1024;
 
-/// The parameters in their order, each decoded.
-pub(super) fn parameters(query: Option<&str>) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Problem> {
+/// A name and what stands behind its equals sign, both decoded.
+type Parameter<'q> = (Cow<'q, str>, Cow<'q, str>);
+
+/// The parameters in their order.
+pub(super) fn parameters(query: Option<&str>) -> Result<Vec<Parameter<'_>>, Problem> {
     let query = query.unwrap_or_default();
     if query.len() > MAX_QUERY {
         return Err(Problem::bad("the query is too long", "name fewer parameters"));

@@ -151,7 +151,7 @@ impl fmt::Display for Diff {
         if self.by_another_rule > 0 {
             write!(
                 f,
-                "\n\n{} the same verdict by another rule",
+                "\n\n{} would have the same verdict by another rule",
                 number(self.by_another_rule)
             )?;
         }

@@ -265,14 +265,12 @@ fn reason(fields: &Fields<'_>, expect: Option<Verdict>, findings: &mut Findings)
 
 fn instant(fields: &Fields<'_>, name: &str, findings: &mut Findings) -> Option<SystemTime> {
     let (text, place) = fields.text(name, findings)?;
-    match time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339) {
-        Ok(at) => Some(at.into()),
-        Err(_) => {
-            let help = "write date, time and zone (RFC 3339): `2027-01-01T00:00:00Z`";
-            findings.error_with_help(place, format!("`{text}` is no point in time"), help);
-            None
-        }
+    let at = crate::clock::parse_rfc3339(text);
+    if at.is_none() {
+        let help = "write date, time and zone (RFC 3339): `2027-01-01T00:00:00Z`";
+        findings.error_with_help(place, format!("`{text}` is no point in time"), help);
     }
+    at
 }
 
 fn certificate(fields: &Fields<'_>, path: &str, findings: &mut Findings) -> Option<Certificate> {

@@ -11,6 +11,7 @@ pub mod expectations;
 pub mod judge;
 pub mod junit;
 pub mod recorded;
+pub mod rules;
 pub mod suggest;
 #[cfg(test)]
 mod tests;

@@ -198,10 +198,44 @@ spiffe://partner.example/a
     old: deny: no allow rule of listener `orders` names it
     new: allow by rule `partner` (p.yaml:3)
 
-1 decision: the same verdict by another rule"
+1 decision would have the same verdict by another rule"
     );
     let none = super::diff::diff(&recorded, &admission(OLD), &admission(OLD), now());
     assert!(none.to_string().ends_with(": none would change"), "{none}");
+}
+
+#[test]
+fn rules_are_compared_by_what_they_say() {
+    let old = policy(
+        "rules:
+  - { name: gone, action: allow, from: ['spiffe://example.org/a'] }
+  - { name: same, description: before, action: allow, from: ['spiffe://example.org/a', 'spiffe://example.org/b'] }
+  - { name: other, action: allow, from: ['spiffe://example.org/a'], expires: 2036-01-01T00:00:00Z }
+",
+    );
+    let new = policy(
+        "ids: { both: ['spiffe://example.org/b', 'spiffe://example.org/a'] }
+rules:
+  - { name: other, action: deny, from: ['spiffe://example.org/a', 'spiffe://example.org/c'], source: [10.0.0.0/8] }
+  - { name: same, action: allow, from: [$both] }
+  - { name: come, action: audit }
+",
+    );
+    assert_eq!(
+        super::rules::rules(&old, &new).to_string(),
+        "\
+- gone (p.yaml:2)
++ come (p.yaml:5)
+~ other
+    action: allow -> deny
+    from: spiffe://example.org/a -> spiffe://example.org/a, spiffe://example.org/c
+    source: (left out) -> 10.0.0.0/8
+    expires: 2036-01-01T00:00:00.000000Z -> (left out)"
+    );
+    assert_eq!(
+        super::rules::rules(&new, &new).to_string(),
+        "no rule says anything else"
+    );
 }
 
 #[test]

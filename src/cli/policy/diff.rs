@@ -1,5 +1,6 @@
 //! `svidecar policy diff`: which recorded decisions a new policy would change.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -15,15 +16,18 @@ use crate::policy::{Admission, Surroundings};
 use crate::spiffe::TrustDomain;
 use crate::trial::diff::{Diff, diff};
 use crate::trial::recorded::{ReadError, Recorded};
+use crate::trial::rules::{RuleDiff, rules};
 use crate::yaml::Diagnostic;
 
-/// Tell which recorded decisions a new policy would change
+/// Tell what a new policy would change
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-Decisions are what `telemetry.decisions.file` of a config names: one JSON object a line. Both policies are asked every
-question in it anew, as of now. What the deny list would say is not asked: give `--config` for what listeners trust.
+Alone, it compares the rules. With --against both policies are asked every question of a file of recorded decisions anew,
+as of now: which verdicts would change, for whom, and by which rules. Such a file is what `telemetry.decisions.file` of a
+config names, one JSON object a line. The deny list plays no part in it. Give --config for what listeners trust and for
+rules with `ports`.
 
-Exit code: 0; with --exit-code 1 when a verdict would change; 2 when a file is wrong.
+Exit code: 0; with --exit-code 1 when something would change; 2 when a file is wrong.
 
 Example:
   svidecar policy diff policy/ policy-next/ --against /var/log/svidecar/decisions.jsonl")]
@@ -34,16 +38,16 @@ pub struct DiffArgs {
     /// The policy to come
     #[arg(value_name = "NEW")]
     pub new: PathBuf,
-    /// The recorded decisions, `-` for standard input
+    /// Recorded decisions, `-` for standard input
     #[arg(long, value_name = "FILE")]
-    pub against: PathBuf,
+    pub against: Option<PathBuf>,
     /// The config whose listeners, `trust` and trust domain count
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Exit with 1 when a verdict would change
+    /// Exit with 1 when something would change
     #[arg(long)]
     pub exit_code: bool,
 }
@@ -61,7 +65,7 @@ pub fn run(args: &DiffArgs) -> u8 {
     warnings
         .iter()
         .for_each(|warning| report(&format!("{warning}\n")));
-    let code = if args.exit_code && diff.changed > 0 {
+    let code = if args.exit_code && diff.is_change() {
         EXIT_FAILED
     } else {
         EXIT_GOOD
@@ -74,6 +78,34 @@ pub fn run(args: &DiffArgs) -> u8 {
         Err(error) => {
             report(&format!("error: cannot write the answer as JSON: {error}"));
             EXIT_FAILED
+        }
+    }
+}
+
+/// What was compared.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Difference {
+    /// The rules.
+    Rules(RuleDiff),
+    /// What they say to recorded decisions.
+    Decisions(Diff),
+}
+
+impl Difference {
+    fn is_change(&self) -> bool {
+        match self {
+            Self::Rules(diff) => !diff.is_empty(),
+            Self::Decisions(diff) => diff.changed > 0,
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rules(diff) => diff.fmt(f),
+            Self::Decisions(diff) => diff.fmt(f),
         }
     }
 }
@@ -97,10 +129,10 @@ pub fn compare(
     args: &DiffArgs,
     environment: &Environment,
     now: SystemTime,
-) -> Result<(Diff, Vec<Diagnostic>), DiffError> {
+) -> Result<(Difference, Vec<Diagnostic>), DiffError> {
     let (mut listeners, mut own): (Option<Vec<ListenerName>>, Option<TrustDomain>) = (None, None);
     if let Some(config) = &args.config {
-        let configured = files::config(config, environment, now).map_err(DiffError::Files)?;
+        let configured = files::config(config, None, environment, now).map_err(DiffError::Files)?;
         listeners = Some(configured.listeners);
         own = configured.settings.identity.trust_domain;
     }
@@ -113,8 +145,11 @@ pub fn compare(
         files::admission(Some(path), None, surroundings, now, &mut warnings).map_err(DiffError::Files)
     };
     let (old, new) = (load(&args.old)?, load(&args.new)?);
-    let recorded = read_decisions(&args.against)?;
-    Ok((diff(&recorded, &old, &new, now), warnings))
+    let difference = match &args.against {
+        None => Difference::Rules(rules(&old.policy, &new.policy)),
+        Some(path) => Difference::Decisions(diff(&read_decisions(path)?, &old, &new, now)),
+    };
+    Ok((difference, warnings))
 }
 
 /// Reads recorded decisions from a file, or from standard input where the name is `-`.

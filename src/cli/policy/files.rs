@@ -17,10 +17,11 @@ pub(super) struct Configured {
     pub(super) warnings: Vec<Diagnostic>,
 }
 
-/// Reads a config and what it names. The questions are about policy: that an agent's socket is known only where the
-/// sidecar runs is no obstacle.
+/// Reads a config and what it names; `deny_list` in place of the one that it names. The questions are about policy: that
+/// an agent's socket is known only where the sidecar runs is no obstacle.
 pub(super) fn config(
     path: &Path,
+    deny_list: Option<&Path>,
     environment: &Environment,
     now: SystemTime,
 ) -> Result<Configured, Vec<Diagnostic>> {
@@ -38,7 +39,7 @@ pub(super) fn config(
         own_trust_domain: settings.identity.trust_domain.as_ref(),
     };
     let policy = settings.policy.path.as_deref();
-    let deny_list = settings.policy.deny_list.as_deref();
+    let deny_list = deny_list.or(settings.policy.deny_list.as_deref());
     let admission = admission(policy, deny_list, surroundings, now, &mut warnings)?;
     Ok(Configured {
         settings,

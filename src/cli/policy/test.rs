@@ -135,7 +135,7 @@ impl Run {
     fn subject(&self, subject: &Subject) -> Result<(judge::Subject, Vec<Diagnostic>), Vec<Diagnostic>> {
         match subject {
             Subject::Config(path) => {
-                let configured = files::config(path, &self.environment, self.now)?;
+                let configured = files::config(path, None, &self.environment, self.now)?;
                 let inbound = configured
                     .listeners
                     .iter()
