@@ -52,6 +52,8 @@ struct Rare {
     offered: Option<Arc<Svid>>,
     /// When we last answered the peer.
     answered: Option<Instant>,
+    /// That the peer's newer SVID was not taken was said.
+    kept: bool,
 }
 
 impl Renewals {
@@ -164,6 +166,7 @@ impl Renewals {
                 alert: AlertDescription::AccessDenied,
                 detail: error.to_string(),
             })?;
+        self.rare().kept = false;
         self.look_again(&identity, &policy);
         Ok(Verdict::Accepted)
     }
@@ -180,18 +183,20 @@ impl Renewals {
         verify_chain(&context.store, &renewal.chain(), side, self.live.clock.now())
     }
 
-    /// The connection rests on what it rested on.
-    fn kept(&self, why: &str) -> Verdict {
-        tracing::warn!(
-            id = self.entry.id, listener = %self.entry.listener.name, peer_id = %self.entry.peer().id,
-            "the peer's newer SVID is not taken, and its old one counts to its end: {why}"
-        );
+    /// The connection rests on what it rested on. It is said once, however often the peer tries.
+    fn kept(&mut self, why: &str) -> Verdict {
+        if !std::mem::replace(&mut self.rare().kept, true) {
+            tracing::warn!(
+                id = self.entry.id, listener = %self.entry.listener.name, peer_id = %self.entry.peer().id,
+                "the peer's newer SVID is not taken, and its old one counts to its end: {why}"
+            );
+        }
         Verdict::Kept
     }
 
     /// Policy does not admit the newer certificate. Where the settings let a connection live on that policy does not admit,
     /// it does so to the end of what it was admitted with.
-    fn denied(&self, denial: &Denial) -> Result<Verdict, Refused> {
+    fn denied(&mut self, denial: &Denial) -> Result<Verdict, Refused> {
         let closes = self.live.open_connections.on_policy_change == OnChange::Close;
         if closes || denial.reason == Reason::DenyList {
             return Err(Refused {
