@@ -158,7 +158,10 @@ fn strictest(settings: &OpenConnections, found: impl Iterator<Item = Ending>) ->
 /// The results of one scan's verifications: connections of the same peer share them, refusals too. Told apart by where
 /// the shared `VerifiedPeer` lies, which is kept with its result: a renewal may take it from its connection meanwhile.
 #[derive(Default)]
-struct Verified(HashMap<(Direction, usize), (Arc<VerifiedPeer>, Result<SystemTime, Refusal>)>);
+struct Verified(HashMap<(Direction, usize), Outcome>);
+
+/// The peer as it was, and the end of its chain now.
+type Outcome = (Arc<VerifiedPeer>, Result<SystemTime, Refusal>);
 
 /// Every cause for which `entry` would not be admitted now, the one that says most first.
 fn judge(

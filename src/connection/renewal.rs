@@ -58,7 +58,7 @@ struct Rare {
 
 impl Renewals {
     /// For a connection whose session may renew; `None` where the peer is known not to understand it.
-    pub(super) fn new(
+    pub(super) fn of(
         live: &Arc<Live>,
         entry: &Arc<Entry>,
         metrics: &Arc<ListenerMetrics>,
