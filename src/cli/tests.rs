@@ -8,7 +8,7 @@ use super::policy::explain;
 use super::*;
 use crate::config::Environment;
 use crate::policy::Explanation;
-use crate::record::Verdict;
+use crate::record::{Reason, Verdict};
 use crate::yaml::Diagnostic;
 
 #[derive(Parser)]
@@ -117,6 +117,83 @@ fn explain_answers_from_the_examples() {
         );
         assert_eq!(answer.rules.len(), 7);
     }
+}
+
+#[test]
+fn explain_asks_the_deny_list_about_the_certificate_that_is_described() {
+    let (config, list) = (example("sidecar.yaml"), example("deny/deny.yaml"));
+    let (config, list) = (config.to_str().unwrap(), list.to_str().unwrap());
+    let key = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let storefront = "spiffe://example.org/ns/shop/sa/storefront";
+    let ci = "spiffe://example.org/ns/ci/sa/tests";
+    for (from, more, entry) in [
+        (storefront, &[][..], None),
+        (storefront, &["--serial", "4d:0a:1b"], Some("stolen-certificates")),
+        (storefront, &["--serial", "4d0a1c"], None),
+        (storefront, &["--key", key], Some("stolen-key")),
+        ("spiffe://example.org/ns/legacy/x", &[], Some("retired-namespace")),
+        (
+            ci,
+            &["--issued", "2025-11-25T23:59:59Z"],
+            Some("build-agents-from-before-the-rotation"),
+        ),
+        (ci, &["--issued", "2025-11-26T00:00:00Z"], None),
+    ] {
+        let mut arguments = vec![
+            "--config",
+            config,
+            "--to",
+            "orders",
+            "--from",
+            from,
+            "--deny-list",
+            list,
+        ];
+        arguments.extend(more);
+        let (answer, _) = explain(&arguments).unwrap();
+        let listed = answer.rule.filter(|_| answer.reason == Some(Reason::DenyList));
+        assert_eq!(listed.as_deref(), entry, "{from} {more:?}");
+        assert_eq!(
+            answer.deny_list.iter().filter(|e| e.hits).count(),
+            usize::from(entry.is_some())
+        );
+    }
+    for (option, value, needle) in [
+        ("--serial", "xyz", "--serial is `xyz`, which is no serial number"),
+        ("--key", "abc", "--key is `abc`, which is no key hash"),
+        (
+            "--issued",
+            "soon",
+            "--issued is `soon`, which is no point in time",
+        ),
+    ] {
+        let arguments = ["--config", config, "--to", "orders", "--from", ci, option, value];
+        assert!(explain(&arguments).unwrap_err().to_string().contains(needle));
+    }
+}
+
+#[test]
+fn explain_tells_trust_budgets_and_the_nearest_miss() {
+    let config = example("sidecar.yaml");
+    let config = config.to_str().unwrap();
+    let ask = |from: &str| {
+        let arguments = [
+            "--config", config, "--to", "orders", "--from", from, "--source", "10.1.1.1",
+        ];
+        explain(&arguments).unwrap().0
+    };
+    let batch = ask("spiffe://example.org/ns/x/sa/batch");
+    assert_eq!(batch.budgets[0].bytes_per_second, Some(10 << 20));
+    assert_eq!(batch.trust.unwrap(), ["example.org", "partner.example"]);
+    let mistyped = ask("spiffe://example.org/ns/shop/sa/store-front");
+    assert_eq!(&*mistyped.nearest.unwrap().rule, "storefront-places-orders");
+    let stranger = ask("spiffe://elsewhere.example/x");
+    assert_eq!(stranger.reason, Some(Reason::TrustDomainNotAccepted));
+    assert!(
+        stranger
+            .to_string()
+            .contains("only `example.org` or `partner.example`")
+    );
 }
 
 #[test]

@@ -16,6 +16,12 @@ use super::ids::IdIndex;
 use super::networks::NetworkIndex;
 use super::rule::{Action, Rule};
 
+#[cfg(test)]
+thread_local! {
+    /// How many rules were judged in this thread: what the index is there to keep small.
+    pub(super) static JUDGED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Up to so many rules with `source` are faster tried one by one than looked up.
 const FEW: usize = 8;
 
@@ -272,6 +278,8 @@ impl<'p, 'f> Search<'p, 'f> {
     }
 
     fn matches(&self, rank: u32) -> bool {
+        #[cfg(test)]
+        JUDGED.with(|judged| judged.set(judged.get().saturating_add(1)));
         self.order
             .rule(self.rules, rank)
             .is_some_and(|rule| rule.matches(self.facts, self.now))

@@ -1,8 +1,8 @@
 //! Reading the files of a policy: the only part that touches the disk.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use std::{fs, thread};
 
 use super::compile::{Surroundings, compile};
 use super::deny_list::{self, DenyList};
@@ -14,6 +14,10 @@ use crate::yaml::{self, Diagnostic, Severity};
 const MAX_FILES: usize = 1000;
 /// Entries looked at in one folder, whatever they are.
 const MAX_ENTRIES: usize = 10_000;
+/// The most threads that parse.
+const MAX_THREADS: usize = 4;
+/// So many bytes of YAML take longer than to start a thread, by far.
+const WORTH_A_THREAD: usize = 64 << 10;
 /// Bytes over all files.
 const MAX_TOTAL_BYTES: usize = 16 << 20;
 
@@ -38,14 +42,14 @@ pub fn load(
             return Err(vec![Diagnostic::of_file(&name, message).with_help(help)]);
         }
     };
-    let mut files: Vec<RuleFile> = Vec::with_capacity(paths.len());
+    let mut texts: Vec<(String, String)> = Vec::with_capacity(paths.len());
     let mut unreadable = Vec::new();
     let mut total = 0_usize;
     for path in paths {
         match read(&path) {
-            Ok(file) => {
-                total = total.saturating_add(file.text.len());
-                files.push(file);
+            Ok(text) => {
+                total = total.saturating_add(text.len());
+                texts.push((path.display().to_string(), text));
             }
             Err(error) => unreadable.push(*error),
         }
@@ -54,7 +58,7 @@ pub fn load(
             return Err(vec![Diagnostic::of_file(&name, message)]);
         }
     }
-    let compiled = compile(files, surroundings, now);
+    let compiled = compile(parse(&texts, total), surroundings, now);
     match compiled {
         Ok((policy, mut warnings)) if unreadable.is_empty() => {
             if policy.rules().is_empty() {
@@ -83,10 +87,34 @@ pub fn load_deny_list(path: &Path, now: SystemTime) -> Result<(DenyList, Vec<Dia
     deny_list::compile(deny_list::read(&name, text), now)
 }
 
-fn read(path: &Path) -> Result<RuleFile, Box<Diagnostic>> {
-    let name = path.display().to_string();
+fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     let bytes = crate::config::read_file(path)?;
-    Ok(file::read(&name, yaml::decode(&name, &bytes)?))
+    yaml::decode(&path.display().to_string(), &bytes).map(str::to_owned)
+}
+
+/// Parses the files, which are given by name and text, in their order. Most of the time that a large policy takes goes
+/// into YAML: several threads share it.
+fn parse(texts: &[(String, String)], total: usize) -> Vec<RuleFile> {
+    let parse = |part: &[(String, String)]| -> Vec<RuleFile> {
+        part.iter().map(|(name, text)| file::read(name, text)).collect()
+    };
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_THREADS);
+    if total < WORTH_A_THREAD || threads < 2 {
+        return parse(texts);
+    }
+    thread::scope(|scope| {
+        let parts = texts.chunks(texts.len().div_ceil(threads).max(1));
+        let parsing: Vec<_> = parts.map(|part| scope.spawn(move || parse(part))).collect();
+        parsing
+            .into_iter()
+            .flat_map(|part| {
+                part.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
 }
 
 /// The policy files of a folder, by name.

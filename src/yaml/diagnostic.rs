@@ -1,5 +1,6 @@
 //! What is wrong with a file, where, and what to write instead.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -124,7 +125,9 @@ impl fmt::Display for Diagnostic {
 #[derive(Debug)]
 pub struct Findings {
     file: Arc<str>,
-    lines: Vec<String>,
+    text: String,
+    /// Where in `text` each line begins: found out with the first finding, as most files have none.
+    line_starts: OnceCell<Vec<usize>>,
     list: Vec<Diagnostic>,
     errors: usize,
     left_out: usize,
@@ -136,7 +139,8 @@ impl Findings {
     pub fn new(file: impl Into<Arc<str>>, text: &str) -> Self {
         Self {
             file: file.into(),
-            lines: text.lines().map(shown).collect(),
+            text: text.to_owned(),
+            line_starts: OnceCell::new(),
             list: Vec::new(),
             errors: 0,
             left_out: 0,
@@ -189,6 +193,16 @@ impl Findings {
         self.list
     }
 
+    /// The line with this number, from 1.
+    fn line(&self, number: u32) -> Option<&str> {
+        let starts = self.line_starts.get_or_init(|| {
+            let ends = self.text.match_indices('\n').map(|(at, _)| at.saturating_add(1));
+            std::iter::once(0).chain(ends).collect()
+        });
+        let start = *starts.get((number as usize).checked_sub(1)?)?;
+        self.text.get(start..)?.lines().next()
+    }
+
     fn add(&mut self, severity: Severity, place: Place, message: String, help: Option<String>) {
         if severity == Severity::Error {
             self.errors = self.errors.saturating_add(1);
@@ -197,14 +211,13 @@ impl Findings {
             self.left_out = self.left_out.saturating_add(1);
             return;
         }
-        let index = (place.line as usize).checked_sub(1);
         self.list.push(Diagnostic {
             severity,
             file: Arc::clone(&self.file),
             line: place.line,
             column: place.column,
             message,
-            snippet: index.and_then(|index| self.lines.get(index)).cloned(),
+            snippet: self.line(place.line).map(shown),
             help,
             width: place.width,
         });

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use criterion::{BenchmarkId, Criterion};
 use svidecar::config::ListenerName;
 use svidecar::policy::{
-    Admission, CertificateFacts, DenyList, Facts, Policy, Surroundings, compile, deny_list, file,
+    self, Admission, CertificateFacts, DenyList, Facts, Surroundings, compile, deny_list, file,
 };
 use svidecar::record::Direction;
 use svidecar::spiffe::{SpiffeId, TrustDomain};
@@ -109,20 +109,25 @@ fn deny(criterion: &mut Criterion) {
     });
 }
 
+/// From a folder of five files, as `run` reads it, and of that the parsing of one file after the other.
 fn load(criterion: &mut Criterion) {
     let texts = texts(10_000, mixed);
+    let folder = tempfile::tempdir().unwrap();
+    for (n, text) in texts.iter().enumerate() {
+        std::fs::write(folder.path().join(format!("{n}.yaml")), text).unwrap();
+    }
+    let listeners = listeners();
     let mut group = criterion.benchmark_group("policy/load");
     group.sample_size(10).measurement_time(Duration::from_secs(5));
-    group.bench_function(BenchmarkId::new("read", 10_000), |bencher| {
-        bencher.iter(|| {
-            texts
-                .iter()
-                .map(|text| file::read("p.yaml", text))
-                .collect::<Vec<_>>()
-        });
+    group.bench_function(BenchmarkId::new("folder", 10_000), |bencher| {
+        bencher
+            .iter(|| policy::load(folder.path(), Surroundings::of(&listeners), SystemTime::now()).unwrap());
     });
-    group.bench_function(BenchmarkId::new("read and compile", 10_000), |bencher| {
-        bencher.iter(|| policy(&texts));
+    group.bench_function(BenchmarkId::new("parse", 10_000), |bencher| {
+        bencher.iter(|| {
+            let files = texts.iter().map(|text| file::read("p.yaml", text));
+            files.collect::<Vec<_>>()
+        });
     });
     group.finish();
 }
@@ -226,19 +231,19 @@ fn texts(rules: usize, conditions: Conditions) -> Vec<String> {
         .collect()
 }
 
-fn policy(texts: &[String]) -> Policy {
-    let listeners = [ListenerName {
+fn listeners() -> [ListenerName; 1] {
+    [ListenerName {
         name: "orders".into(),
         direction: Direction::Inbound,
         port: Some(8443),
         trust: Some(Vec::new()),
-    }];
-    let files = texts.iter().map(|text| file::read("p.yaml", text)).collect();
-    compile(files, Surroundings::of(&listeners), SystemTime::now())
-        .unwrap()
-        .0
+    }]
 }
 
 fn admission(texts: &[String]) -> Admission {
-    Admission::new(Arc::new(policy(texts)), Arc::new(DenyList::empty()))
+    let files = texts.iter().map(|text| file::read("p.yaml", text)).collect();
+    let policy = compile(files, Surroundings::of(&listeners()), SystemTime::now())
+        .unwrap()
+        .0;
+    Admission::new(Arc::new(policy), Arc::new(DenyList::empty()))
 }

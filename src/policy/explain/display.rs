@@ -35,9 +35,14 @@ impl fmt::Display for Explanation {
                 many => format!("{many} entries"),
             };
             write!(f, "\n\n{entries} in the deny list")?;
-            self.deny_list
-                .iter()
-                .try_for_each(|entry| write!(f, "\n{entry}"))?;
+            for entry in &self.deny_list {
+                let mark = match (entry.hits, self.rule.as_ref() == Some(&entry.name)) {
+                    (true, true) => "=>",
+                    (true, false) => " +",
+                    (false, _) => " -",
+                };
+                write!(f, "\n{mark} {entry}")?;
+            }
         }
         write!(f, "\n\n{}", counted(self.rules.len(), "rule"))?;
         self.rules.iter().try_for_each(|rule| write!(f, "\n{rule}"))
@@ -90,6 +95,9 @@ impl fmt::Display for RuleExplanation {
             "{mark} {} ({}, {}:{})",
             self.name, self.action, self.file, self.line
         )?;
+        if let Some(description) = &self.description {
+            write!(f, "\n     description: {description}")?;
+        }
         for UnmetCondition { condition, detail } in &self.unmet {
             write!(f, "\n     {condition}: {detail}")?;
         }
@@ -102,12 +110,7 @@ impl fmt::Display for RuleExplanation {
 
 impl fmt::Display for EntryExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.hits { "=>" } else { " -" };
-        write!(
-            f,
-            "{mark} {} ({}, {}:{})",
-            self.name, self.by, self.file, self.line
-        )
+        write!(f, "{} ({}, {}:{})", self.name, self.by, self.file, self.line)
     }
 }
 
