@@ -7,7 +7,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::config::settings::{Address, Listener, ListenerKind, Target};
-use crate::record::Reason;
+use crate::identity::material::Svid;
+use crate::record::{PeerAddr, Reason};
 use crate::spiffe::SpiffeId;
 
 fn at(seconds: u64) -> SystemTime {

@@ -50,7 +50,8 @@ rules! {
     CA_IS_CA = "X509-SVID 4.1", "signing certificates MUST set the `cA` field to `true`";
     LEAF_IS_NO_CA = "X509-SVID 4.1", "leaf certificates MUST set the `cA` field to `false`";
     NAME_CONSTRAINTS =
-        "X509-SVID 4.2", "all SPIFFE IDs in subsequent certificates in a certification path MUST be located";
+        "X509-SVID 4.2",
+        "a namespace within which all SPIFFE IDs in subsequent certificates in a certification path MUST be located";
     KEY_USAGE_SET = "X509-SVID 4.3", "the key usage extension MUST be set on all SVIDs";
     KEY_USAGE_CRITICAL = "X509-SVID 4.3", "the key usage extension … MUST be marked critical";
     CA_SIGNS = "X509-SVID 4.3", "SVID signing certificates MUST set `keyCertSign`";
