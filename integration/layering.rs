@@ -37,9 +37,10 @@ const MAY_USE: &[(&str, &str)] = &[
         "app",
         "admin authorize clock config connection identity lifecycle policy record reload sys telemetry tls worker yaml",
     ),
+    ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app clock config identity policy record spiffe sys workload_api yaml",
+        "app clock config identity policy record spiffe sys trial workload_api yaml",
     ),
 ];
 
@@ -50,6 +51,7 @@ const SETTINGS_ONLY: &[&str] = &["tls", "authorize", "upstream", "connection", "
 const PURE: &[&str] = &[
     "spiffe",
     "policy",
+    "trial",
     "config",
     "proxy_protocol",
     "record.rs",
@@ -59,6 +61,8 @@ const PURE: &[&str] = &[
     "identity/material.rs",
     "tls/record.rs",
     "tls/session.rs",
+    "tls/renewal",
+    "tls/renewal.rs",
 ];
 /// Files inside pure modules whose work it is to read files or to ask for the surroundings.
 const IMPURE: &[&str] = &["policy/load.rs", "config/file.rs", "config/mod.rs"];

@@ -26,6 +26,7 @@
 //! | ground | [`yaml`] | a tree with places, and findings that point at them |
 //! | ground | [`clock`], [`sys`] | the time of day; what is asked of the system |
 //! | tools | [`workload_api`] | the Workload API's messages, and an embedded server that attests nobody |
+//! | tools | [`trial`] | policies tried before they bite: expectations, differences, suggestions |
 //! | tools | [`cli`] | the commands |
 
 pub mod admin;
@@ -47,6 +48,7 @@ pub mod spiffe;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod trial;
 pub mod upstream;
 pub mod worker;
 pub mod workload_api;

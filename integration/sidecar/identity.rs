@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
@@ -391,5 +391,31 @@ fn an_agent_that_hangs_is_noticed_by_the_age_of_the_svid() {
     assert_eq!(scene.sidecar.get("/readyz").unwrap().status, 200, "{line}");
     scene.api.handle().set_ttl(HOUR).unwrap();
     scene.sidecar.wait_rotation(&serial, SOON);
+    flows(&scene, &scene.api.peer(STOREFRONT));
+}
+
+/// By our clock it is as good as none: the peer may know better, and both ends are asked to be sure.
+#[test]
+fn an_svid_that_is_not_valid_yet_is_presented_to_nobody_before_its_time() {
+    let api = Api::start(&[ORDERS]);
+    let begin = SystemTime::now() + Duration::from_secs(4);
+    let early = Identity::with(&api.authority(), ORDERS, |params| {
+        params.not_before = begin.into();
+    });
+    let mut given = api.handle().fresh().unwrap().unwrap();
+    let svid = &mut given.svids.svids[0];
+    svid.x509_svid = early.chain[0].to_vec();
+    svid.x509_svid_key.clone_from(&early.key);
+    api.handle().script(Answer::Give(Arc::new(given)));
+    let scene = InboundSetup::default().start_unready(api);
+    let told = eventually("/readyz says why", SOON, || {
+        let told = scene.sidecar.get("/readyz").ok()?;
+        told.body.contains("shows an earlier time").then_some(told)
+    });
+    assert_eq!(told.status, 503, "{}", told.body);
+    refused_without_identity(&scene, "no_identity");
+    // Nothing has to happen for it to become good.
+    scene.sidecar.wait_ready();
+    assert!(SystemTime::now() >= begin);
     flows(&scene, &scene.api.peer(STOREFRONT));
 }

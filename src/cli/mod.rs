@@ -2,11 +2,12 @@
 
 pub mod check;
 pub mod demo;
-pub mod explain;
 pub mod healthcheck;
 pub mod identity;
 mod output;
+pub mod policy;
 pub mod run;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -49,16 +50,12 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Identity(identity::IdentityArgs),
+    /// Ask questions of policy files
     #[command(subcommand)]
-    Policy(PolicyCommand),
+    Policy(policy::PolicyCommand),
+    Schema(schema::SchemaArgs),
     WorkloadApi(workload_api::WorkloadApiArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
-}
-
-/// Ask questions of policy files.
-#[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    Explain(explain::ExplainArgs),
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
@@ -70,7 +67,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Identity(args) => identity::run(&args),
-        Command::Policy(PolicyCommand::Explain(args)) => explain::run(&args),
+        Command::Policy(command) => policy::run(&command),
+        Command::Schema(args) => schema::run(&args),
         Command::WorkloadApi(args) => workload_api::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use clap::Parser;
 
+use super::policy::explain;
 use super::*;
 use crate::config::Environment;
 use crate::policy::Explanation;

@@ -195,7 +195,8 @@ fn duration_node(
 }
 
 /// Whether `text` can be a listener's name, and with it a metric label.
-fn is_name(text: &str) -> bool {
+#[must_use]
+pub fn is_listener_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text
             .bytes()

@@ -17,7 +17,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use self::check::Examination;
+pub use self::check::{Examination, is_listener_name};
 pub(crate) use self::file::read as read_file;
 use self::settings::Settings;
 pub use self::settings::{ListenerName, listener_names};

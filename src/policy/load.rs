@@ -111,7 +111,11 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
         let policy = path
             .extension()
             .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if policy && !hidden {
+        // Expectations about policies may lie beside them.
+        let test = path
+            .file_stem()
+            .is_some_and(|stem| stem.as_encoded_bytes().ends_with(b".test"));
+        if policy && !hidden && !test {
             paths.push(path);
         }
     }

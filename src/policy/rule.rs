@@ -184,6 +184,23 @@ impl Rule {
         self.not_before
     }
 
+    /// Its lists with the values of named sets in place of their names: each field, and `None` where it is left out.
+    #[must_use]
+    pub fn resolved(&self) -> [(&'static str, Option<Vec<String>>); 4] {
+        fn ids(set: &Option<IdSet>) -> Option<Vec<String>> {
+            Some(set.as_ref()?.patterns().map(ToString::to_string).collect())
+        }
+        fn networks(set: &Option<NetworkSet>) -> Option<Vec<String>> {
+            Some(set.as_ref()?.networks().map(ToString::to_string).collect())
+        }
+        [
+            ("from", ids(&self.from)),
+            ("not_from", ids(&self.not_from)),
+            ("source", networks(&self.source)),
+            ("not_source", networks(&self.not_source)),
+        ]
+    }
+
     /// When it ends.
     #[must_use]
     pub const fn expires(&self) -> Option<SystemTime> {

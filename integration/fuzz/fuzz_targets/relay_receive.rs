@@ -20,6 +20,7 @@ use svidecar::spiffe::SpiffeId;
 use svidecar::sys::stream::Stream;
 use svidecar::telemetry::metrics::{ListenerMetrics, Metrics};
 use svidecar::tls::record::{HEADER, MAX_PAYLOAD, Sealer, TRAILER};
+use svidecar::tls::renewal::message::{HANDSHAKE_TYPE as RENEWAL, Message, parse};
 use svidecar::tls::traffic::TrafficSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -59,6 +60,9 @@ struct Peer {
     partial: Vec<u8>,
     idle: usize,
     stop: Option<Stop>,
+    /// What we, as a server, have heard of renewal: anything, and a renewal that nobody answers here.
+    knows_renewal: bool,
+    renewal_waits: bool,
     /// How much was said before a ticket that rustls may find malformed: the connection may end there.
     doubts: Vec<usize>,
 }
@@ -127,14 +131,21 @@ impl Peer {
                 [] | [KEY_UPDATE] => return Ok(()),
                 [KEY_UPDATE, ..] => {}
                 [TICKET, ..] if !self.we_serve => {}
+                [RENEWAL, ..] if self.we_serve => {}
                 _ => return Err(Stop::Broken),
             }
+            // Not even the beginning of one is kept.
+            let part = if self.partial[0] == RENEWAL {
+                Err(Stop::Broken)
+            } else {
+                Ok(())
+            };
             let [kind, a, b, c, ..] = self.partial[..] else {
-                return Ok(());
+                return part;
             };
             let end = 4 + u32::from_be_bytes([0, a, b, c]) as usize;
             if self.partial.len() < end {
-                return Ok(());
+                return part;
             }
             let message: Vec<u8> = self.partial.drain(..end).collect();
             match (kind, &message[4..]) {
@@ -143,6 +154,14 @@ impl Peer {
                     self.sealer.update(&self.secret).unwrap();
                 }
                 (KEY_UPDATE, _) => return Err(Stop::Broken),
+                (RENEWAL, body) => match parse(body) {
+                    Ok(Message::Hello) if !self.knows_renewal => self.knows_renewal = true,
+                    Ok(Message::Renewal(_)) if !self.renewal_waits => {
+                        self.knows_renewal = true;
+                        self.renewal_waits = true;
+                    }
+                    _ => return Err(Stop::Broken),
+                },
                 _ => self.doubts.push(self.said.len()),
             }
         }
@@ -247,6 +266,8 @@ fuzz_target!(|input: &[u8]| {
         partial: Vec::new(),
         idle: 0,
         stop: None,
+        knows_renewal: false,
+        renewal_waits: false,
         doubts: Vec::new(),
     };
     while peer.wire.len() < MOST

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::identity::parse_trust_domain;
-use super::{CheckedAdmin, is_name};
+use super::{CheckedAdmin, is_listener_name};
 use crate::config::address::{self, AddressError};
 use crate::config::settings::{Address, Listener, ListenerKind, Target};
 use crate::record::Direction;
@@ -197,7 +197,7 @@ fn listener(
 
 fn name<'n>(fields: &Fields<'n>, findings: &mut Findings) -> Option<(&'n str, Place)> {
     let (text, place) = fields.required_text("name", "orders", findings)?;
-    if is_name(text) {
+    if is_listener_name(text) {
         return Some((text, place));
     }
     let message = format!("`{text}` cannot be a listener's name");

@@ -1,18 +1,16 @@
 //! `svidecar policy explain`: the verdict about a peer, and what every rule had to do with it.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::output::{print, report};
-use super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
+use super::super::output::{print, report};
+use super::super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
+use super::files::{self, Configured};
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::Environment;
 use crate::config::settings::{ListenerName, Settings};
-use crate::config::{self, Environment};
-use crate::policy::{
-    self, Admission, CertificateFacts, DenyList, Explanation, Facts, Policy, Surroundings, deny_list,
-};
+use crate::policy::{CertificateFacts, Explanation, Facts, Policy, deny_list};
 use crate::record::{Direction, Verdict};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::yaml::{Diagnostic, Severity, closest, one_of};
@@ -135,17 +133,24 @@ pub fn explain(
     environment: &Environment,
     now: SystemTime,
 ) -> Result<(Explanation, Vec<Diagnostic>), ExplainError> {
-    let (settings, policy, mut warnings) = files(&args.config, environment, now)?;
+    let Configured {
+        settings,
+        listeners,
+        admission,
+        mut warnings,
+    } = files::config(&args.config, args.deny_list.as_deref(), environment, now)
+        .map_err(ExplainError::Files)?;
     let peer = SpiffeId::new(&args.from)
         .map_err(|error| ExplainError::From(args.from.clone(), error.to_string()))?;
     if peer.path().is_empty() {
         let message = "a workload's ID has a path".to_owned();
         return Err(ExplainError::From(args.from.clone(), message));
     }
-    check_listener(&args.to, &config::listener_names(&settings.listeners))?;
-    let own = own_trust_domain(args, &settings, &policy, &peer)?;
+    check_listener(&args.to, &listeners)?;
+    let own = own_trust_domain(args, &settings, &admission.policy, &peer)?;
     let said = args.trust_domain.is_some() || settings.identity.trust_domain.is_some();
-    let federated = policy
+    let federated = admission
+        .policy
         .trust(&args.to)
         .is_none_or(|trust| trust.contains(peer.trust_domain()));
     if !said && !federated {
@@ -167,15 +172,6 @@ pub fn explain(
             issued: certificate.issued,
         }),
     };
-    let deny_list = match args.deny_list.as_ref().or(settings.policy.deny_list.as_ref()) {
-        Some(path) => {
-            let (list, more) = policy::load_deny_list(path, now).map_err(ExplainError::Files)?;
-            warnings.extend(more);
-            list
-        }
-        None => DenyList::empty(),
-    };
-    let admission = Admission::new(Arc::new(policy), Arc::new(deny_list));
     Ok((admission.explain(&facts, now), warnings))
 }
 
@@ -209,33 +205,6 @@ fn certificate(args: &ExplainArgs, now: SystemTime) -> Result<Certificate, Expla
         key_hash: key.transpose()?.unwrap_or(*unlisted.key_hash),
         issued: issued.transpose()?.unwrap_or(now),
     })
-}
-
-fn files(
-    path: &Path,
-    environment: &Environment,
-    now: SystemTime,
-) -> Result<(Settings, Policy, Vec<Diagnostic>), ExplainError> {
-    // The question is about policy: that an agent's socket is known only where the sidecar runs is no obstacle.
-    let offline = Environment {
-        endpoint_socket: environment
-            .endpoint_socket
-            .clone()
-            .or_else(|| Some("unix:///not-asked".to_owned())),
-        ..environment.clone()
-    };
-    let (settings, mut warnings) = config::load(path, &offline).map_err(ExplainError::Files)?;
-    let Some(policy_path) = &settings.policy.path else {
-        return Ok((settings, Policy::deny_all(), warnings));
-    };
-    let names = config::listener_names(&settings.listeners);
-    let surroundings = Surroundings {
-        listeners: Some(&names),
-        own_trust_domain: settings.identity.trust_domain.as_ref(),
-    };
-    let (policy, more) = policy::load(policy_path, surroundings, now).map_err(ExplainError::Files)?;
-    warnings.extend(more);
-    Ok((settings, policy, warnings))
 }
 
 fn check_listener(to: &str, listeners: &[ListenerName]) -> Result<(), ExplainError> {
