@@ -32,6 +32,7 @@ mod limits;
 mod many;
 mod open_connections;
 mod policy;
+mod policy_walk;
 mod proxy_protocol;
 mod renewal;
 mod resumption;

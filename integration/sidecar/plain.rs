@@ -56,6 +56,11 @@ impl Door {
             .expect("a connection to the application")
     }
 
+    /// A connection that comes within a second.
+    pub(crate) fn try_accept(&self) -> Option<TcpStream> {
+        self.arrivals.recv_timeout(Duration::from_secs(1)).ok()
+    }
+
     /// How many came so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)

@@ -77,7 +77,9 @@ pub struct Authority {
     looked_at: SystemTime,
     /// Connections that are not admitted any more and live on.
     held: Held,
-    /// What the nearest misses of this look took.
+    /// The bases asked about in this look.
+    asked: usize,
+    /// What its nearest misses took.
     explained: Duration,
     pace: Pace,
 }
@@ -94,6 +96,7 @@ impl Authority {
             policy,
             looked_at: now,
             held: Held::default(),
+            asked: 0,
             explained: Duration::ZERO,
             pace: Pace::new(),
         }
@@ -132,7 +135,7 @@ impl Authority {
         self.identity = identity;
         self.policy = policy;
         self.looked_at = now;
-        self.explained = Duration::ZERO;
+        (self.asked, self.explained) = (0, Duration::ZERO);
 
         let mut verified = Verified::default();
         let mut good = Vec::new();
@@ -157,6 +160,7 @@ impl Authority {
     /// Asks about all connections that rest on `basis`. Where they would be admitted now, its number goes to `good`.
     async fn ask(&mut self, basis: &Basis, verified: &mut Verified, good: &mut Vec<u64>) {
         let live = self.live.clone();
+        self.asked = self.asked.saturating_add(1);
         self.pace.step().await;
         let findings = judge(
             basis,

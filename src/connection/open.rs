@@ -49,7 +49,7 @@ impl Open {
             .paced(in_use.as_ref().map(|in_use| Box::new(in_use.pace())));
         let idle = worker.live.limits.idle_timeout;
         let (live, entry) = (&worker.live, &registered.entry);
-        let renewing = Renewals::new(live, entry, &listener.metrics, &mut ends.session);
+        let renewing = Renewals::of(live, entry, &listener.metrics, &mut ends.session);
         let relay = relay::run(&permit, ends, meter, idle, renewing, registered.told_to_end());
         Box::new(Self {
             relay: Box::pin(relay),

@@ -51,6 +51,8 @@ struct Rare {
     offered: Option<Arc<Svid>>,
     /// When we last answered the peer.
     answered: Option<Instant>,
+    /// That the peer's newer SVID was not taken was said.
+    kept: bool,
 }
 
 /// What was found of a peer's renewal: what its record tells.
@@ -68,7 +70,7 @@ pub(super) struct Found {
 
 impl Renewals {
     /// For a connection whose session may renew; `None` where the peer is known not to understand it.
-    pub(super) fn new(
+    pub(super) fn of(
         live: &Arc<Live>,
         entry: &Arc<Entry>,
         metrics: &Arc<ListenerMetrics>,
@@ -177,6 +179,7 @@ impl Renewals {
             .registry
             .renew(&self.entry, renewal)
             .map_err(|error| Refused::new(AlertDescription::AccessDenied, error.to_string()))?;
+        self.rare().kept = false;
         // Whatever came into force while it was judged: the authority asks about what was renewed.
         self.live.changed.notify_one();
         Ok(Verdict::Accepted)
@@ -206,20 +209,22 @@ impl Renewals {
         verify_chain(&context.store, &renewal.chain(), side, self.live.clock.now())
     }
 
-    /// The connection rests on what it rested on.
-    fn kept(&self, why: &str, found: &mut Found) -> Verdict {
+    /// The connection rests on what it rested on. It is said once, however often the peer tries.
+    fn kept(&mut self, why: &str, found: &mut Found) -> Verdict {
         found.kept = Some(why.to_owned());
-        let basis = self.entry.basis();
-        tracing::warn!(
-            id = self.entry.id, listener = %basis.listener.name, peer_id = %basis.peer.id,
-            "the peer's newer SVID is not taken, and its old one counts to its end: {why}"
-        );
+        if !std::mem::replace(&mut self.rare().kept, true) {
+            let basis = self.entry.basis();
+            tracing::warn!(
+                id = self.entry.id, listener = %basis.listener.name, peer_id = %basis.peer.id,
+                "the peer's newer SVID is not taken, and its old one counts to its end: {why}"
+            );
+        }
         Verdict::Kept
     }
 
     /// Policy does not admit the newer certificate. Where the settings let a connection live on that policy does not admit,
     /// it does so to the end of what it was admitted with.
-    fn denied(&self, denial: &Denial, found: &mut Found) -> Result<Verdict, Refused> {
+    fn denied(&mut self, denial: &Denial, found: &mut Found) -> Result<Verdict, Refused> {
         let closes = self.live.open_connections.on_policy_change == OnChange::Close;
         let detail = denial.decision.detail.as_deref().unwrap_or_default();
         if closes || denial.reason == Reason::DenyList {

@@ -1,9 +1,10 @@
 //! A compiled policy: rules, budgets, and what each listener trusts, found by listener and peer.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use foldhash::HashMap;
 
 use super::budget::{Budget, CompiledBudget};
 use super::facts::Facts;
@@ -77,7 +78,7 @@ impl Policy {
         content_hash: String,
     ) -> Self {
         let order = Order::of(&rules);
-        let mut here: HashMap<Arc<str>, Here> = HashMap::new();
+        let mut here: HashMap<Arc<str>, Here> = HashMap::default();
         for listener in listeners.into_iter().flatten() {
             if listener.direction == Direction::Inbound {
                 here.entry(Arc::clone(&listener.name)).or_default().trust =
@@ -134,11 +135,12 @@ impl Policy {
     /// The allow rule that came nearest to matching.
     pub(super) fn nearest(&self, facts: &Facts<'_>, now: SystemTime) -> Option<&Rule> {
         nearest::find(&self.order, &self.rules, &self.neighbours, facts, now, |visit| {
-            let here = self.listeners.get(facts.listener).map(|here| &here.rules);
-            for index in here.into_iter().chain([&self.everywhere]) {
-                index.visit_ranks(facts, visit)?;
-            }
-            ControlFlow::Continue(())
+            // That a rule is about another listener is one unmet condition, too.
+            let here = self.listeners.get(facts.listener).into_iter();
+            let others = self.listeners.values().take(nearest::SOME);
+            let by_listener = here.chain(others).map(|here| &here.rules);
+            let mut all = by_listener.chain([&self.everywhere]);
+            all.try_for_each(|index| index.visit_ranks(facts, visit))
         })
     }
 

@@ -1,8 +1,9 @@
 //! Sets of SPIFFE IDs, and values found by the patterns that match an ID.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::spiffe::pattern::Segment;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
@@ -32,8 +33,8 @@ struct Node<V> {
 impl<V> Default for IdIndex<V> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
-            domains: HashMap::new(),
+            exact: HashMap::default(),
+            domains: HashMap::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::rule::{Condition, Rule};
 /// Up to so many allow rules are all judged.
 const ALL: usize = 1024;
 /// Of each kind so many are judged where there are more.
-const SOME: usize = 256;
+pub(super) const SOME: usize = 256;
 /// Patterns of a rule whose distance to the peer's ID is taken.
 const MAX_PATTERNS: usize = 16;
 

@@ -3,11 +3,11 @@
 //! Own code rather than a trie of a library: the index is asked for each length of prefix that occurs, which are few in
 //! any policy, by one look into a hash map; it allocates nothing, and is thirty lines.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 
 /// Up to so many networks are faster tried one by one than looked up.
@@ -33,7 +33,7 @@ impl<V> Default for Family<V> {
     fn default() -> Self {
         Self {
             lengths: Vec::new(),
-            values: HashMap::new(),
+            values: HashMap::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tables for the semantics; `oracle` holds the property tests, `files` the refusals.
 
+mod allocation;
 mod files;
 mod lists;
 mod nearest;

@@ -81,8 +81,8 @@ pub(super) fn parse(text: &str, findings: &mut Findings) -> Option<Node> {
         budget: serde_saphyr::budget! {
             max_documents: 2,
             max_depth: 32,
-            max_nodes: 100_000,
-            max_events: 300_000,
+            max_nodes: 250_000,
+            max_events: 750_000,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: 50_000,

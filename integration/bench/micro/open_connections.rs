@@ -137,7 +137,7 @@ fn id(peer: usize) -> String {
 /// A verified peer whose chain ends a minute after that of the one before.
 fn peer(authority: &Authority, context: &Context, n: usize, now: SystemTime) -> Arc<VerifiedPeer> {
     let life = LIFE / 2 + Duration::from_secs(60) * u32::try_from(n).unwrap();
-    let params = leaf_params(&SpiffeId::new(&id(n)).unwrap(), life, now).unwrap();
+    let params = leaf_params(&SpiffeId::new(id(n)).unwrap(), life, now).unwrap();
     let chain = authority.sign(&params).unwrap().chain;
     verify_chain(&context.store, &chain, PeerSide::Client, now).unwrap()
 }

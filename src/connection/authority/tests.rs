@@ -1,5 +1,6 @@
 //! One authority with a few registered connections and a clock that the test sets.
 
+mod exactly;
 mod races;
 
 use std::sync::Mutex;
@@ -155,6 +156,15 @@ impl World {
 
     /// A peer as a handshake verifies it, and what we shook hands with.
     fn shake_hands(&self, id: &str, ttl: Duration) -> (Arc<VerifiedPeer>, Arc<Context>) {
+        let IdentityView::Held(context) = &*self.live.identity() else {
+            panic!("no identity")
+        };
+        let peer = self.verified(id, ttl, context).unwrap();
+        (peer, context.clone())
+    }
+
+    /// A peer with a new SVID, if its chain passes.
+    fn verified(&self, id: &str, ttl: Duration, context: &Context) -> Option<Arc<VerifiedPeer>> {
         let id = SpiffeId::new(id).unwrap();
         let ca = if id.trust_domain() == self.own.trust_domain() {
             &self.own
@@ -163,11 +173,7 @@ impl World {
         };
         let params = crate::workload_api::authority::leaf_params(&id, ttl, self.now()).unwrap();
         let chain = ca.sign(&params).unwrap().chain;
-        let IdentityView::Held(context) = &*self.live.identity() else {
-            panic!("no identity")
-        };
-        let peer = verify_chain(&context.store, &chain, PeerSide::Client, self.now()).unwrap();
-        (peer, context.clone())
+        verify_chain(&context.store, &chain, PeerSide::Client, self.now()).ok()
     }
 
     fn register(&self, peer: Arc<VerifiedPeer>, context: &Context, direction: Direction) -> Registered {
@@ -304,6 +310,94 @@ async fn each_kind_of_change_ends_those_it_concerns_and_no_others() {
         change(&world);
         authority.look().await;
         assert_eq!((told(&web), told(&partner)), (*web_ends, *partner_ends), "{what}");
+    }
+}
+
+/// Forty peers with five connections each, of two trust domains, and a rule for each.
+#[tokio::test]
+async fn only_those_are_asked_about_whom_a_change_can_concern() {
+    type Change = fn(&World, &str);
+    let cases: &[(&str, Change, usize)] = &[
+        ("nothing", |_, _| {}, 0),
+        ("a rotation", |w, _| w.identity(OWN, 2 * HOUR, &[&w.partner]), 0),
+        (
+            "the same rules in other words",
+            |w, rules| w.policy(&format!("{rules} # again")),
+            0,
+        ),
+        (
+            "a rule about one peer",
+            |w, rules| {
+                w.policy(&format!(
+                    "{rules}\n  - {{name: new, action: deny, from: ['spiffe://example.org/7']}}"
+                ))
+            },
+            1,
+        ),
+        (
+            "a rule about one trust domain",
+            |w, rules| {
+                w.policy(&format!(
+                    "{rules}\n  - {{name: new, action: audit, from: ['spiffe://partner.example/**']}}"
+                ))
+            },
+            20,
+        ),
+        (
+            "a rule about another listener",
+            |w, rules| w.policy(&format!("{rules}\n  - {{name: new, action: deny, to: [other]}}")),
+            0,
+        ),
+        ("every rule", |w, _| w.policy(ALLOW_BOTH), 40),
+        ("the partner's bundle", |w, _| w.identity(OWN, HOUR, &[]), 20),
+        (
+            "a deny list",
+            |w, _| w.deny_list("deny: [{name: x, ids: ['spiffe://x/y']}]"),
+            40,
+        ),
+        ("the end of one chain", |w, _| w.pass(Duration::from_secs(607)), 1),
+        (
+            "a clock set back",
+            |w, _| w.clock.set(w.now() - Duration::from_secs(1)),
+            40,
+        ),
+    ];
+    let mut rules = "rules:".to_owned();
+    let ids: Vec<String> = (0..40)
+        .map(|n| {
+            format!(
+                "spiffe://{}/{n}",
+                if n % 2 == 1 {
+                    "example.org"
+                } else {
+                    "partner.example"
+                }
+            )
+        })
+        .collect();
+    for (n, id) in ids.iter().enumerate() {
+        rules.push_str(&format!("\n  - {{name: r{n}, action: allow, from: ['{id}']}}"));
+    }
+    for (what, change, asked) in cases {
+        let world = World::new(OpenConnections::default());
+        world.policy(&rules);
+        let mut authority = Authority::new(world.live.clone());
+        let open: Vec<_> = ids
+            .iter()
+            .enumerate()
+            .flat_map(|(n, id)| {
+                // Only the eighth ends so soon.
+                let ttl = if n == 7 { Duration::from_secs(607) } else { HOUR };
+                let (peer, context) = world.shake_hands(id, ttl);
+                (0..5).map(move |_| (peer.clone(), context.clone()))
+            })
+            .map(|(peer, context)| world.register(peer, &context, Direction::Inbound))
+            .collect();
+        authority.look().await;
+        change(&world, &rules);
+        authority.look().await;
+        assert_eq!(authority.asked, *asked, "{what}");
+        drop(open);
     }
 }
 

@@ -53,15 +53,15 @@ async fn nothing_is_said_where_nothing_is_new() {
     // Ordered all the same.
     duo.client.entry().order_renewal();
     duo.server.entry().order_renewal();
-    assert_eq!((duo.to_server().unwrap(), duo.to_client().unwrap()), (0, 0));
+    assert_eq!((duo.tell_server().unwrap(), duo.tell_client().unwrap()), (0, 0));
     // A newer one that ends sooner gains nothing.
     duo.client.rotate(HOUR / 2);
     duo.client.entry().order_renewal();
-    assert_eq!(duo.to_server().unwrap(), 0);
+    assert_eq!(duo.tell_server().unwrap(), 0);
     // And without an identity there is nothing to show.
     duo.client.lose_identity();
     duo.client.entry().order_renewal();
-    assert_eq!(duo.to_server().unwrap(), 0);
+    assert_eq!(duo.tell_server().unwrap(), 0);
     assert_eq!(duo.client.counts(), []);
 }
 
@@ -77,8 +77,8 @@ async fn a_rotation_before_the_hello_is_told_after_it() {
     duo.greet();
     assert!(duo.server.entry().can_renew.load(Ordering::Relaxed));
     for _ in 0..2 {
-        duo.to_client().unwrap();
-        duo.to_server().unwrap();
+        duo.tell_client().unwrap();
+        duo.tell_server().unwrap();
     }
     for end in [&duo.server, &duo.client] {
         assert_eq!(
@@ -94,12 +94,12 @@ async fn an_order_while_an_answer_is_awaited_waits_for_the_next() {
     duo.pass(HOUR / 2);
     duo.client.rotate(HOUR);
     duo.client.entry().order_renewal();
-    assert_eq!(duo.to_server().unwrap(), 1);
+    assert_eq!(duo.tell_server().unwrap(), 1);
     duo.pass(HOUR / 4);
     duo.client.rotate(HOUR);
     duo.client.entry().order_renewal();
-    assert_eq!(duo.to_server().unwrap(), 0);
-    assert_eq!(duo.to_client().unwrap(), 1, "the answer to the first");
+    assert_eq!(duo.tell_server().unwrap(), 0);
+    assert_eq!(duo.tell_client().unwrap(), 1, "the answer to the first");
     let between = duo.client.entry().basis().own.clone();
     tokio::time::advance(MIN_INTERVAL).await;
     duo.renew_client().unwrap();

@@ -19,6 +19,7 @@ use tokio::io::AsyncRead;
 use super::*;
 use crate::forward::meter::Traffic;
 use crate::forward::testing::*;
+use crate::tls::testing::{OUR_ID, call_as_us, heard, said, serve_as_us, world};
 
 /// The stream, what it counted, and the peer at its other end.
 struct Bench {
@@ -271,6 +272,39 @@ async fn a_key_update_of_the_peer_is_answered_before_the_next_data() {
         lengths.ends_with(&[5 + 5 + 17, 5 + 1 + 17, 5 + 1 + 17]),
         "{lengths:?}"
     );
+}
+
+/// Another svidecar, which does renewal: it is heard, and passed over.
+#[tokio::test]
+async fn renewals_are_passed_over() {
+    let (near, mut far) = tcp_pair(None).await;
+    let (mut near, mut far_stream) = (crate::sys::stream::Stream::Tcp(near), {
+        let std = far.into_std().unwrap();
+        let kept = std.try_clone().unwrap();
+        far = tokio::net::TcpStream::from_std(std).unwrap();
+        crate::sys::stream::Stream::Tcp(tokio::net::TcpStream::from_std(kept).unwrap())
+    });
+    let (ours, theirs) = tokio::join!(serve_as_us(&mut near), call_as_us(&mut far_stream));
+    let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap().session);
+    let (meter, traffic) = meter();
+    let mut stream = TlsStream::new(&permit(), near, ours.session, ours.unread, meter);
+    let link = theirs.renewal().unwrap();
+    link.greet();
+    let (chain, key) = world().newer(OUR_ID);
+    link.offer(&chain, &key).unwrap();
+    let mut sealed = Vec::new();
+    theirs.seal_renewal(&mut sealed).unwrap();
+    sealed.extend(said(&mut theirs, b"data"));
+    far.write_all(&sealed).await.unwrap();
+    let mut data = [0; 4];
+    soon(stream.read_exact(&mut data)).await.unwrap();
+    assert_eq!((&data, counted(&traffic)), (b"data", (4, 0)));
+    // Nothing is said of it, either.
+    stream.write_all(b"answer").await.unwrap();
+    let mut record = vec![0; 5 + 6 + 17];
+    soon(far.read_exact(&mut record)).await.unwrap();
+    let received = heard(&mut theirs, &mut record).unwrap();
+    assert!(matches!(received[..], [crate::tls::session::Received::Data(_)]));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Finds the entries that may hit: leaving out the others is all the index does, each candidate is judged in full.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::SystemTime;
+
+use foldhash::HashMap;
 
 use super::{Entry, What};
 use crate::policy::facts::CertificateFacts;

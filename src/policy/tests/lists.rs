@@ -29,7 +29,7 @@ fn refusals() {
     let table = [
         (String::new(), "the file is empty"),
         ("{}".to_owned(), "`deny` is missing"),
-        ("rules: []".to_owned(), "unknown field `rules`"),
+        ("deny: []\nrules: []".to_owned(), "unknown field `rules`"),
         ("deny: {}".to_owned(), "`deny` must be a list, not a mapping"),
         (entry(""), "`deny[0]` names nobody"),
         (entry("    id: ['spiffe://home/a']\n"), "did you mean `ids`?"),
@@ -47,7 +47,7 @@ fn refusals() {
         (entry("    serials: [12]\n"), "put it in quotes"),
         (
             entry("    serials: ['0x1f']\n"),
-            "4:15: `0x1f` is no serial number",
+            "3:15: `0x1f` is no serial number",
         ),
         (entry("    serials: [':']\n"), "`:` is no serial number"),
         (

@@ -97,7 +97,6 @@ fn typical_mistakes_are_found() {
         rule("form: []"),
         rule("to: []"),
         rule("to: orders"),
-        rule("to: [a, a]"),
         rule("ports: [0]"),
         rule("ports: ['8443']"),
         rule("from: []"),

@@ -71,7 +71,7 @@ fn refusals() {
             "3:3: the set `b` holds more than 10000 values",
         ),
         (rule("from: [$web]"), "no file of the policy has `ids`"),
-        (with_sets("from: [$wep]"), "3:42: there is no set `wep` of `ids`"),
+        (with_sets("from: [$wep]"), "3:41: there is no set `wep` of `ids`"),
         (with_sets("from: [$wep]"), "did you mean `$web`?"),
         (with_sets("from: [$x-y-z]"), "the sets of `ids` are `web`"),
         (

@@ -11,7 +11,7 @@ use crate::workload_api::authority::Authority;
 /// The client shows this, and the server judges it.
 fn judged(duo: &mut Duo, svid: &Shown) -> Result<usize, Refused> {
     duo.client.offer(svid);
-    duo.to_server()
+    duo.tell_server()
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +109,7 @@ async fn renewals_have_their_distance() {
         let mut duo = Duo::new().await;
         let svid = duo.svid(&duo.authority, WEB, |_| {});
         judged(&mut duo, &svid).unwrap();
-        duo.to_client().unwrap();
+        duo.tell_client().unwrap();
         tokio::time::advance(pause).await;
         let again = judged(&mut duo, &svid);
         assert_eq!(again.is_ok(), good, "{again:?}");
@@ -160,7 +160,7 @@ async fn what_may_heal_leaves_the_connection_as_it_was() {
         assert!(Arc::ptr_eq(&peer, &duo.server.entry().basis().peer), "{what}");
         assert_eq!(duo.server.entry().basis().expires(), end, "{what}");
         // The other end hears so, and may show a better one.
-        assert_eq!(duo.to_client().unwrap(), 1);
+        assert_eq!(duo.tell_client().unwrap(), 1);
         tokio::time::advance(MIN_INTERVAL).await;
         let better = duo.svid(&duo.authority, WEB, |_| {});
         judged(&mut duo, &better).unwrap();
@@ -247,6 +247,6 @@ async fn a_server_must_be_a_server_and_the_one_that_it_was() {
             }
         });
         duo.server.offer(&svid);
-        assert_eq!(duo.to_client().unwrap_err().alert, alert);
+        assert_eq!(duo.tell_client().unwrap_err().alert, alert);
     }
 }

@@ -178,7 +178,7 @@ impl End {
             since: self.now(),
         });
         let mut session = established.session;
-        self.renewing = Renewals::new(&self.live, &registered.entry, &self.metrics, &mut session);
+        self.renewing = Renewals::of(&self.live, &registered.entry, &self.metrics, &mut session);
         self.session = Some(session);
         self.registered = Some(registered);
     }
@@ -329,12 +329,12 @@ impl Duo {
     }
 
     /// What the client has to say reaches the server; how many messages that was.
-    pub(super) fn to_server(&mut self) -> Result<usize, Refused> {
+    pub(super) fn tell_server(&mut self) -> Result<usize, Refused> {
         let (sealed, count) = self.client.say();
         self.server.hear(sealed).map(|()| count)
     }
 
-    pub(super) fn to_client(&mut self) -> Result<usize, Refused> {
+    pub(super) fn tell_client(&mut self) -> Result<usize, Refused> {
         let (sealed, count) = self.server.say();
         self.client.hear(sealed).map(|()| count)
     }
@@ -347,21 +347,21 @@ impl Duo {
                 .unwrap()
                 .begin(end.session.as_mut().unwrap());
         }
-        self.to_server().unwrap();
+        self.tell_server().unwrap();
     }
 
     /// The client's newer SVID is told and answered.
     pub(super) fn renew_client(&mut self) -> Result<(), Refused> {
         self.client.entry().order_renewal();
-        assert_eq!(self.to_server()?, 1);
-        assert_eq!(self.to_client()?, 1);
+        assert_eq!(self.tell_server()?, 1);
+        assert_eq!(self.tell_client()?, 1);
         Ok(())
     }
 
     pub(super) fn renew_server(&mut self) -> Result<(), Refused> {
         self.server.entry().order_renewal();
-        assert_eq!(self.to_client()?, 1);
-        assert_eq!(self.to_server()?, 1);
+        assert_eq!(self.tell_client()?, 1);
+        assert_eq!(self.tell_server()?, 1);
         Ok(())
     }
 

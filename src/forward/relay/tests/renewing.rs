@@ -364,3 +364,19 @@ async fn a_reader_that_has_stopped_holds_a_renewal_back_and_is_not_harmed() {
         assert_eq!(ending.reason, Reason::Finished, "{ending:?}");
     }
 }
+
+#[tokio::test]
+async fn what_is_quiet_costs_little_memory() {
+    let [client, _server] = duo(None, false).await;
+    let relay = run(
+        &permit(),
+        client.ends,
+        meter().0,
+        HOUR,
+        None,
+        std::future::pending::<Ending>(),
+    );
+    // `ARCHITECTURE.md` tells it.
+    let size = size_of_val(&relay);
+    assert!((900..=1020).contains(&size), "{size} bytes");
+}
