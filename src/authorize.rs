@@ -225,7 +225,7 @@ pub fn nearest(
     let nearest = guarded(|| view.admission.nearest(facts, now))??;
     let unmet = nearest.unmet.into_iter().map(|unmet| Unmet {
         condition: unmet.condition,
-        detail: unmet.detail.into(),
+        detail: crate::record::decision::bounded(&unmet.detail).as_ref().into(),
     });
     Some(Box::new(Nearest {
         rule: nearest.rule,

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How often to look.
 pub const PERIOD: Duration = Duration::from_millis(500);
+/// For how long files must have been left alone before they are read.
+pub const SETTLE: Duration = Duration::from_millis(50);
 /// Entries of one folder that are looked at, as many as a policy may have.
 const MAX_ENTRIES: usize = 10_000;
 
@@ -42,6 +44,18 @@ pub fn fingerprint(path: &Path) -> Fingerprint {
         }
     }
     Fingerprint(hasher.finish())
+}
+
+/// As [`fingerprint`], where it is the same twice, [`SETTLE`] apart, or still the `last` one. `None` while somebody writes:
+/// whoever copies a folder or rewrites a file is seldom done at the first look. Blocking.
+#[must_use]
+pub fn settled(path: &Path, last: Fingerprint) -> Option<Fingerprint> {
+    let first = fingerprint(path);
+    if first == last {
+        return Some(first);
+    }
+    std::thread::sleep(SETTLE);
+    (fingerprint(path) == first).then_some(first)
 }
 
 fn look(path: &Path, hasher: &mut impl Hasher) {
@@ -104,6 +118,29 @@ mod tests {
             fingerprint(&root.join("a.yaml")),
             "a link in the middle of a file's path"
         );
+    }
+
+    #[test]
+    fn files_that_are_being_written_are_not_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        fs::write(&path, "rules: []").unwrap();
+        let last = fingerprint(dir.path());
+        assert_eq!(settled(dir.path(), last), Some(last));
+        let writer = {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                // Longer than it is looked at, each write well within that time.
+                for number in 0..40 {
+                    fs::write(&path, "x".repeat(number)).unwrap();
+                    std::thread::sleep(SETTLE / 10);
+                }
+            })
+        };
+        std::thread::sleep(SETTLE / 5);
+        assert_eq!(settled(dir.path(), last), None);
+        writer.join().unwrap();
+        assert_eq!(settled(dir.path(), last), Some(fingerprint(dir.path())));
     }
 
     #[test]

@@ -80,11 +80,15 @@ impl AdminState for View {
     }
 
     fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
-        let mut entries = self.live.registry.snapshot();
-        let total = entries.len();
-        if let Some(local) = local {
-            entries.retain(|entry| entry.local.get() == Some(&local));
-        }
+        let registry = &self.live.registry;
+        let (mut entries, total) = match local {
+            Some(local) => (registry.at_application(local), registry.len()),
+            None => {
+                let entries = registry.snapshot();
+                let total = entries.len();
+                (entries, total)
+            }
+        };
         entries.sort_unstable_by_key(|entry| entry.id);
         entries.truncate(limit);
         json!({

@@ -118,6 +118,9 @@ fn before_any_policy_was_read_everybody_is_denied() {
             _ => panic!("{answer:?}"),
         };
         assert_eq!(decision.verdict, Verdict::Deny);
+        // What listeners trust holds in any mode, and they trust nobody beside our own domain yet.
+        let foreign = ask_for(&view, "spiffe://partner.example/web").unwrap_err();
+        assert_eq!(foreign.reason, Reason::TrustDomainNotAccepted);
     }
 }
 

@@ -34,7 +34,11 @@ pub(super) async fn read_header(
     let (origin, beyond) = header?;
     if let Origin::Of { source, destination } = origin {
         serving.draft.source = Some(PeerAddr::from(source));
-        serving.reached = Some(destination);
+        // As the source is: an application and a policy must be told the same.
+        serving.reached = Some(SocketAddr::new(
+            destination.ip().to_canonical(),
+            destination.port(),
+        ));
     }
     Ok(beyond)
 }

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -191,6 +192,19 @@ impl Registry {
             slice.last().map(|(place, _)| *place).map(|last| (slice, last))
         });
         slices.flatten().map(|(_, entry)| entry).collect()
+    }
+
+    /// The connections that the application sees come from `local`: one, or none.
+    #[must_use]
+    pub fn at_application(&self, local: SocketAddr) -> Vec<Arc<Entry>> {
+        let slices = self.slices(|shard, after| {
+            let slice = shard.entries_after(after);
+            let last = slice.last().map(|(place, _)| *place)?;
+            let found = slice.into_iter().map(|(_, entry)| entry);
+            let found: Vec<_> = found.filter(|entry| entry.local.get() == Some(&local)).collect();
+            Some((found, last))
+        });
+        slices.flatten().collect()
     }
 
     /// How many connections are open.

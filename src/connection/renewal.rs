@@ -51,6 +51,8 @@ struct Rare {
     offered: Option<Arc<Svid>>,
     /// When we last answered the peer.
     answered: Option<Instant>,
+    /// When the peer last answered us.
+    heard: Option<Instant>,
     /// That the peer's newer SVID was not taken was said.
     kept: bool,
 }
@@ -103,6 +105,7 @@ impl Renewals {
 
     /// What became of our renewal.
     fn answered(&mut self, verdict: Verdict) {
+        self.rare().heard = Some(Instant::now());
         let Some(own) = self.rare().offered.take() else {
             return;
         };
@@ -250,6 +253,11 @@ impl Renewing for Renewals {
 
     fn say(&mut self, session: &mut Session) {
         if !self.entry.take_renewal_order() {
+            return;
+        }
+        // The peer would take it ill (see `judge`). The next round orders it anew.
+        let heard = self.rare.as_ref().and_then(|rare| rare.heard);
+        if heard.is_some_and(|heard| heard.elapsed() < MIN_INTERVAL) {
             return;
         }
         let identity = self.live.identity();

@@ -243,14 +243,20 @@ impl renewal::Found {
             Verdict::Allow
         };
         let mut decision = about.verdict(live, &live.policy(), Kind::Renewal, verdict);
+        decision.enforced = self.kept.is_none();
+        decision.check.clone_from(&self.check);
         if let Some(terms) = &self.terms {
             decision.set_terms(terms);
+            if let (None, Some(reason)) = (why, terms.reason) {
+                // Policy says no and is only audited.
+                decision.verdict = Verdict::Deny;
+                decision.enforced = false;
+                decision.set_denial(reason, terms.detail.as_deref().unwrap_or_default(), None);
+            }
         }
         if let Some(why) = why {
             decision.set_denial(Reason::RenewalRefused, why, None);
         }
-        decision.check.clone_from(&self.check);
-        decision.enforced = self.kept.is_none();
         decision
     }
 }

@@ -18,6 +18,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 const AHEAD: u64 = 1_000_000_000;
 /// What is worth a read: less than that is waited for, unless a second's worth is less.
 const WORTHWHILE: u64 = 16 << 10;
+/// The longest that a connection waits beyond the time at which there may be room for it.
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
 /// So many bytes a second, for all who share it; or no limit.
 #[derive(Debug)]
@@ -123,6 +125,8 @@ pub struct Pace {
     rates: Box<[(Arc<Rate>, Option<Taken>)]>,
     /// Made when first needed.
     timer: Option<Pin<Box<Sleep>>>,
+    /// How often in a row there was no room when it was asked for.
+    misses: u8,
 }
 
 impl Pace {
@@ -132,6 +136,7 @@ impl Pace {
         Self {
             rates: rates.into_iter().map(|rate| (rate, None)).collect(),
             timer: None,
+            misses: 0,
         }
     }
 
@@ -157,9 +162,14 @@ impl Pace {
             }
         }
         match result {
-            Ok(result) => Poll::Ready(result),
+            Ok(result) => {
+                self.misses = 0;
+                Poll::Ready(result)
+            }
             Err(later) => {
-                wait_until(&mut self.timer, later, cx);
+                let extra = backoff(self.misses, later.saturating_duration_since(Instant::now()));
+                self.misses = self.misses.saturating_add(1);
+                wait_until(&mut self.timer, later + extra, cx);
                 Poll::Pending
             }
         }
@@ -175,6 +185,16 @@ impl Pace {
         }
         Ok(granted)
     }
+}
+
+/// What to wait beyond `wait`, in which there will be room for one. Whoever finds that another one took it waits longer each
+/// time, by chance: else all that share a rate would wake for each read of one of them, and the same ones win.
+fn backoff(misses: u8, wait: Duration) -> Duration {
+    if misses == 0 {
+        return Duration::ZERO;
+    }
+    let most = wait.saturating_mul(1 << misses.min(10)).min(MAX_BACKOFF);
+    most.mul_f64(fastrand::f64())
 }
 
 /// Has the task polled again at this time, or before.

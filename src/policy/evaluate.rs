@@ -67,7 +67,11 @@ impl Policy {
     /// The policy that stands in until one is loaded: nothing is admitted.
     #[must_use]
     pub fn deny_all() -> Self {
-        Self::default()
+        Self {
+            // No listener trusts anybody beside our own trust domain: what is not known must not help.
+            knows_listeners: true,
+            ..Self::default()
+        }
     }
 
     /// Indexes rules and budgets that were checked.

@@ -78,6 +78,8 @@ pub(super) struct Sets<T: Kind> {
     named: HashMap<Arc<str>, Named<T>>,
     /// The names of the sets of the other kind.
     others: Vec<Arc<str>>,
+    /// Values that were put into a set because another one holds them: sets of sets grow by products.
+    put_in: usize,
 }
 
 impl<T: Kind> Default for Sets<T> {
@@ -85,6 +87,7 @@ impl<T: Kind> Default for Sets<T> {
         Self {
             named: HashMap::new(),
             others: Vec::new(),
+            put_in: 0,
         }
     }
 }
@@ -159,7 +162,11 @@ impl<T: Kind> Sets<T> {
                 );
             }
         }
-        Self { named, others }
+        Self {
+            named,
+            others,
+            put_in: 0,
+        }
     }
 
     /// Puts the sets into each other.
@@ -193,7 +200,19 @@ impl<T: Kind> Sets<T> {
                         }
                         None => {
                             let inner = self.named.get(&inner).and_then(|set| set.shared.as_ref());
-                            values.extend(inner.map(|shared| T::values(shared).to_vec()).unwrap_or_default());
+                            let inner = inner.map(|shared| T::values(shared)).unwrap_or_default();
+                            let before = self.put_in;
+                            self.put_in = before.saturating_add(inner.len());
+                            if self.put_in <= MAX_EXPANDED {
+                                values.extend(inner.iter().cloned());
+                            } else if before <= MAX_EXPANDED
+                                && let Some(findings) = findings.get_mut(file)
+                            {
+                                let message = format!(
+                                    "from here on the sets that stand in other sets hold more than {MAX_EXPANDED} values together"
+                                );
+                                findings.error(item.place, message);
+                            }
                         }
                     }
                 }

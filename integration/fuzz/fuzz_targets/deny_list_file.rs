@@ -5,8 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
-use svidecar::policy::{CertificateFacts, deny_list};
 use svidecar::policy::deny_list::WrittenWhat;
+use svidecar::policy::{CertificateFacts, deny_list};
 use svidecar::spiffe::SpiffeId;
 
 fuzz_target!(|text: &str| {

@@ -29,7 +29,8 @@ fn explain(policy: Policy, rules: &[WrittenRule], now: SystemTime) {
     let admission = Admission::new(Arc::new(policy), Arc::new(DenyList::empty()));
     let own = TrustDomain::new("example.org").expect("a trust domain");
     let patterns = rules.iter().flat_map(|rule| rule.from.iter().flatten());
-    let peers = patterns.filter_map(|item| SpiffeId::new(item.text.replace("**", "x").replace('*', "y")).ok());
+    let peers =
+        patterns.filter_map(|item| SpiffeId::new(item.text.replace("**", "x").replace('*', "y")).ok());
     let address = Some(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)));
     for peer in peers.take(3) {
         for source in [None, address] {
@@ -43,15 +44,24 @@ fn explain(policy: Policy, rules: &[WrittenRule], now: SystemTime) {
             let outcome = admission.evaluate(&facts, now);
             let explanation = admission.explain(&facts, now);
             let matching = |action: &str| {
-                let of_action = explanation.rules.iter().filter(move |rule| rule.action.to_string() == action);
-                of_action.filter(|rule| rule.matches).map(|rule| rule.name.clone()).collect::<Vec<_>>()
+                let of_action = explanation
+                    .rules
+                    .iter()
+                    .filter(move |rule| rule.action.to_string() == action);
+                of_action
+                    .filter(|rule| rule.matches)
+                    .map(|rule| rule.name.clone())
+                    .collect::<Vec<_>>()
             };
             let (allow, deny, audit) = (matching("allow"), matching("deny"), matching("audit"));
             assert_eq!(outcome.allow, deny.is_empty() && !allow.is_empty());
             assert_eq!(outcome.by.name(), deny.first().or(allow.first()));
             let audited: Vec<_> = outcome.audited.iter().map(|rule| rule.name().clone()).collect();
             assert_eq!(audited, audit);
-            assert_eq!(explanation.nearest.is_some(), outcome.by.name().is_none() && !names(rules, "allow").is_empty());
+            assert_eq!(
+                explanation.nearest.is_some(),
+                outcome.by.name().is_none() && !names(rules, "allow").is_empty()
+            );
         }
     }
 }
@@ -67,7 +77,10 @@ fn read_back(rules: &[WrittenRule]) {
         text.push_str(" []");
     }
     for rule in rules {
-        text.push_str(&format!("\n  - name: '{}'\n    action: {}", rule.name.0, rule.action));
+        text.push_str(&format!(
+            "\n  - name: '{}'\n    action: {}",
+            rule.name.0, rule.action
+        ));
         if let Some(description) = &rule.description {
             // JSON's strings are YAML's.
             text.push_str(&format!("\n    description: {}", quoted(description)));
@@ -91,7 +104,12 @@ fn read_back(rules: &[WrittenRule]) {
         }
     }
     let again = file::read("policy.yaml", &text);
-    assert_eq!(again.findings.errors(), 0, "{text}\n{:?}", again.findings.into_list());
+    assert_eq!(
+        again.findings.errors(),
+        0,
+        "{text}\n{:?}",
+        again.findings.into_list()
+    );
     assert_eq!(again.rules.len(), rules.len(), "{text}");
     for (one, other) in rules.iter().zip(&again.rules) {
         assert_eq!(one.name.0, other.name.0);
@@ -101,7 +119,10 @@ fn read_back(rules: &[WrittenRule]) {
         assert_eq!(texts(&one.not_from), texts(&other.not_from));
         assert_eq!(texts(&one.source), texts(&other.source));
         assert_eq!(texts(&one.not_source), texts(&other.not_source));
-        assert_eq!(one.ports.as_ref().map(Vec::len), other.ports.as_ref().map(Vec::len));
+        assert_eq!(
+            one.ports.as_ref().map(Vec::len),
+            other.ports.as_ref().map(Vec::len)
+        );
     }
 }
 
@@ -113,7 +134,9 @@ fn list<T>(text: &mut String, field: &str, items: &Option<Vec<Item<T>>>) {
 }
 
 fn texts<T>(items: &Option<Vec<Item<T>>>) -> Option<Vec<&str>> {
-    items.as_ref().map(|items| items.iter().map(|item| &*item.text).collect())
+    items
+        .as_ref()
+        .map(|items| items.iter().map(|item| &*item.text).collect())
 }
 
 /// A text as YAML reads it back whatever is in it.

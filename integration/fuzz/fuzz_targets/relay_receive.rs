@@ -12,7 +12,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use rustls::ContentType;
 use svidecar::authorize;
-use svidecar::config::settings::{ListenerKind, Target};
+use svidecar::config::settings::{ListenerKind, PolicyMode, Target};
 use svidecar::forward::meter::{Meter, Traffic};
 use svidecar::forward::relay::{self, Ends};
 use svidecar::record::{Direction, Reason};
@@ -295,8 +295,11 @@ fuzz_target!(|input: &[u8]| {
             peer: vec!["spiffe://example.org/**".parse().unwrap()],
             sni: None,
         };
-        let permit =
-            authorize::outbound(&kind, &SpiffeId::new("spiffe://example.org/them").unwrap()).unwrap();
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        let view = authorize::PolicyView::deny_all(PolicyMode::Enforce, now);
+        let certificate = authorize::CertificateFacts::unlisted(now);
+        let them = SpiffeId::new("spiffe://example.org/them").unwrap();
+        let permit = authorize::outbound(&view, &kind, &them, &certificate).unwrap();
         let ends = Ends {
             tls: Stream::Unix(near),
             session: ours.session,

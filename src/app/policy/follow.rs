@@ -18,26 +18,36 @@ pub(in crate::app) async fn follow(
     mut seen: Fingerprint,
 ) {
     let mut reload_asked = control.reload_asked.subscribe();
+    let mut asked = false;
     loop {
-        let asked = tokio::time::timeout(reload::PERIOD, reload_asked.changed())
+        asked |= tokio::time::timeout(reload::PERIOD, reload_asked.changed())
             .await
             .is_ok();
         let looked_at = path.clone();
         // A dead network file system must not hold up identity and signals.
-        let now = match tokio::task::spawn_blocking(move || reload::fingerprint(&looked_at)).await {
-            Ok(now) if now == seen && !asked => continue,
-            Ok(now) => now,
+        let now = match tokio::task::spawn_blocking(move || reload::settled(&looked_at, seen)).await {
+            Ok(Some(now)) if now == seen && !asked => continue,
+            Ok(Some(now)) => now,
+            // Somebody is writing: what lies there was perhaps never meant as a whole.
+            Ok(None) => continue,
             // A panic, which is in the log.
             Err(_) => continue,
         };
-        seen = now;
-        let (settings, time) = (control.settings.clone(), control.clock.now());
-        let loaded = tokio::task::spawn_blocking(move || load(document, &settings, time))
-            .await
-            .unwrap_or_else(|error| {
+        let (settings, time, looked_at) = (control.settings.clone(), control.clock.now(), path.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let loaded = load(document, &settings, time);
+            (loaded, reload::fingerprint(&looked_at))
+        });
+        let loaded = match reading.await {
+            // Files were opened one after another: what was read may be of two minds.
+            Ok((_, after)) if after != now => continue,
+            Ok((loaded, _)) => loaded,
+            Err(error) => {
                 let message = format!("reading it failed: {error}");
                 Err(vec![Diagnostic::of_file(&path.display().to_string(), message)])
-            });
+            }
+        };
+        (seen, asked) = (now, false);
         match loaded {
             Ok((loaded, warnings)) => control.read_again(document, loaded, &warnings).await,
             Err(problems) => control.refused(document, &problems),

@@ -331,3 +331,19 @@ budgets:
     );
     assert_eq!((all[1].connections, all[1].line), (Some(3), 4));
 }
+
+#[test]
+fn sets_of_sets_do_not_multiply_without_bound() {
+    let ids: String = (0..1000).map(|n| format!("'spiffe://home/{n}', ")).collect();
+    let text = |sets: usize| {
+        let sets: String = (0..sets).map(|n| format!("  s{n}: [$base]\n")).collect();
+        format!("ids:\n  base: [{ids}]\n{sets}rules: []\n")
+    };
+    // Unused ones are warnings.
+    assert_eq!(errors(&[&text(500)]), Vec::<String>::new());
+    let found = errors(&[&text(2000)]);
+    let said = found
+        .iter()
+        .filter(|error| error.contains("hold more than 500000 values together"));
+    assert_eq!(said.count(), 1, "{found:?}");
+}

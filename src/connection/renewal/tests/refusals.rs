@@ -194,6 +194,46 @@ async fn our_end_rests_on_the_old_one_until_it_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_kept_is_not_told_again_before_the_peer_may_hear_it() {
+    let mut duo = Duo::new().await;
+    duo.pass(HOUR / 2);
+    duo.client.rotate(HOUR);
+    duo.server.trust_only(&duo.other);
+    duo.renew_client().unwrap();
+    // A bundle comes at once, and with it the next round.
+    tokio::time::advance(MIN_INTERVAL / 10).await;
+    duo.client.rotate(2 * HOUR);
+    duo.client.entry().order_renewal();
+    assert_eq!(
+        duo.tell_server().unwrap(),
+        0,
+        "the peer would end the connection for it"
+    );
+    tokio::time::advance(MIN_INTERVAL).await;
+    duo.client.entry().order_renewal();
+    assert_eq!(duo.tell_server().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_policy_is_only_audited_the_record_tells_what_it_says() {
+    let mut duo = Duo::new().await;
+    let view = duo.server.live.policy();
+    duo.server.live.set_policy(PolicyView {
+        mode: crate::config::settings::PolicyMode::Audit,
+        ..(*view).clone()
+    });
+    duo.server.policy(ALLOW_NOBODY);
+    let svid = duo.svid(&duo.authority, WEB, |_| {});
+    judged(&mut duo, &svid).unwrap();
+    assert_eq!(duo.server.counts(), [(R::PeerAccepted, 1)]);
+    let said = duo.server.told.0.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (said.verdict, said.enforced, said.reason),
+        (crate::record::Verdict::Deny, false, Some(Reason::NoAllowRule))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_an_identity_nothing_is_judged() {
     let mut duo = Duo::new().await;
     duo.server.lose_identity();
