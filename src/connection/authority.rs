@@ -2,7 +2,7 @@
 //! runs out, it finds the connections that would not be admitted any more and ends them as the settings say.
 //!
 //! It is one task. It wakes when told of a change, when something ends, and twice a second besides, to see the wall clock
-//! jump. What it asks is what admission asked, by the same functions ([`judge`]), once for each basis that the change
+//! jump. What it asks is what admission asked, by the same functions ([`mod@judge`]), once for each basis that the change
 //! can concern ([`change`]); it touches only the connections for which the answer is no ([`held`]).
 
 mod change;

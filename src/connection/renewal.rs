@@ -1,6 +1,6 @@
 //! Renews open connections: tells peers of our newer SVID when it has come, and judges theirs.
 //!
-//! [`pace`] decides when, for all connections; a [`Renewals`] acts for one of them, in its task. A peer's newer SVID passes
+//! [`mod@pace`] decides when, for all connections; a [`Renewals`] acts for one of them, in its task. A peer's newer SVID passes
 //! what a handshake asks, by the same functions: the proof ([`crate::tls::renewal`]), the chain against the bundles of
 //! now, the very ID that the connection was admitted with, and policy. The protocol, its limits, and why each answer is
 //! what it is: `docs/renewal.md`.

@@ -1,7 +1,7 @@
 //! The emergency brake: SPIFFE IDs, certificates and keys that are refused whatever the policy says.
 //!
 //! A file of its own, so that a broken policy never keeps an emergency entry from working, nor the reverse. It is asked
-//! about every verified peer, of inbound and outbound listeners alike. Pure; reading the file is [`super::load`]'s.
+//! about every verified peer, of inbound and outbound listeners alike. Pure; reading the file is [`mod@super::load`]'s.
 
 mod file;
 mod index;

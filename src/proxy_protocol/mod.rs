@@ -1,5 +1,5 @@
 //! The PROXY protocol, versions 1 and 2: what a load balancer says of a connection before its first byte, read
-//! ([`parse`]) and written ([`encode`]). Bytes in, a header out, and back; no socket and no clock.
+//! ([`mod@parse`]) and written ([`mod@encode`]). Bytes in, a header out, and back; no socket and no clock.
 //!
 //! Section numbers are those of HAProxy's specification, `doc/proxy-protocol.txt`, as of 2020-03-05.
 //!
