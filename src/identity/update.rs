@@ -5,6 +5,7 @@
 //!   not run out, and its chain is signed by its own trust domain's bundle. When the wanted SVID is not so, the whole
 //!   answer is refused and the caller keeps the last good one. Any other SVID that is not so is left out, and said.
 //! - Our own bundle comes from the SVID's entry alone: a federated entry for our trust domain is ignored, and said.
+//! - Of two SVIDs of one trust domain with different bundles the first one's counts; that the other's is ignored is said.
 //! - A federated bundle that cannot be read leaves the last good one of that trust domain in force: rubbish is no word
 //!   of the source about its authorities. One that is empty or not there at all *is* such a word: the trust domain
 //!   is no longer trusted. A single authority that breaks the profile is left out of its bundle, which only narrows
@@ -18,6 +19,7 @@ mod der;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -161,9 +163,16 @@ pub fn read(
         let part = svid_part(place, &offer);
         svids.push(match read_svid(offer, &part, now, &mut problems) {
             Ok((svid, bundle)) => {
-                bundles
-                    .entry(bundle.trust_domain.clone())
-                    .or_insert_with(|| Arc::new(bundle));
+                match bundles.entry(bundle.trust_domain.clone()) {
+                    Entry::Vacant(place) => {
+                        place.insert(Arc::new(bundle));
+                    }
+                    Entry::Occupied(first) if **first.get() == bundle => {}
+                    Entry::Occupied(_) => problems.push(Problem {
+                        part: format!("bundle of {part}"),
+                        defect: Defect::Repeated,
+                    }),
+                }
                 Ok(Arc::new(svid))
             }
             Err(defect) => Err(Problem { part, defect }),

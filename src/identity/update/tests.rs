@@ -304,6 +304,42 @@ fn selection_by_id_and_hint() {
 }
 
 #[test]
+fn of_two_bundles_of_our_trust_domain_the_first_counts() {
+    let (one, two) = (signer("example.org"), signer("example.org"));
+    for (first, second) in [(&one, &two), (&two, &one)] {
+        let offers = || {
+            vec![
+                offer_at(first, &id("a"), "a", now()),
+                offer_at(second, &id("b"), "b", now()),
+            ]
+        };
+        // Whichever of the two SVIDs is wanted.
+        for hint in ["a", "b"] {
+            let select = SvidSelect::Hint(hint.to_owned());
+            let update = check(answer(offers()), &select, None, now()).unwrap();
+            assert_eq!(*update.svid.unwrap().id, id(hint));
+            let bundle = &update.bundles[&domain("example.org")];
+            assert_eq!(bundle.authorities.len(), 1);
+            assert_eq!(bundle.authorities[0].certificate, *first.root());
+            let said: Vec<_> = update.problems.iter().map(ToString::to_string).collect();
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(
+                said[0].starts_with("bundle of SVID `spiffe://example.org/b`: there is another entry"),
+                "{said:?}"
+            );
+        }
+    }
+    // One that is left out brings no bundle, and the same bundle twice is nothing to speak of.
+    let mut bad = offer(&one, "a");
+    bad.key = None;
+    let given = answer(vec![bad, offer(&two, "b"), offer(&two, "c")]);
+    let update = check(given, &SvidSelect::Id(id("b")), None, now()).unwrap();
+    let bundle = &update.bundles[&domain("example.org")];
+    assert_eq!(bundle.authorities[0].certificate, *two.root());
+    assert_eq!(update.problems.len(), 1, "{:?}", update.problems);
+}
+
+#[test]
 fn own_bundle_is_never_replaced_by_a_federated_entry() {
     let ours = signer("example.org");
     let evil = signer("example.org");

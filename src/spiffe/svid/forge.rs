@@ -251,6 +251,14 @@ impl Forge {
         self
     }
 
+    /// Marks an extension that is there as critical.
+    pub(crate) fn critical(mut self, oid: u8) -> Self {
+        for (_, critical, _) in self.extensions.iter_mut().filter(|(have, ..)| *have == oid) {
+            *critical = true;
+        }
+        self
+    }
+
     /// Adds an extension beside one that may be there.
     pub(crate) fn with_another(mut self, oid: u8, critical: bool, value: Vec<u8>) -> Self {
         self.extensions.push((oid, critical, value));

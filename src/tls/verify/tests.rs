@@ -88,8 +88,10 @@ proptest! {
         let chain = world.deep_chain(1);
         let intermediate = changed(&chain[1], &changes);
         let unchanged = intermediate == chain[1];
-        let verdict = verify_chain(&world.store, &[chain[0].clone(), intermediate], PeerSide::Client, now());
-        prop_assert_eq!(verdict.is_ok(), unchanged, "{:?}", verdict);
+        for side in [PeerSide::Client, PeerSide::Server] {
+            let verdict = verify_chain(&world.store, &[chain[0].clone(), intermediate.clone()], side, now());
+            prop_assert_eq!(verdict.is_ok(), unchanged, "{:?}", verdict);
+        }
     }
 }
 
@@ -102,13 +104,11 @@ fn no_bit_of_a_leaf_can_be_flipped() {
         for bit in 0..8 {
             let mut der = chain[0].to_vec();
             der[place] ^= 1 << bit;
-            let verdict = verify_chain(
-                &world.store,
-                &[CertificateDer::from(der)],
-                PeerSide::Client,
-                now(),
-            );
-            assert!(verdict.is_err(), "byte {place}, bit {bit}");
+            let leaf = [CertificateDer::from(der)];
+            for side in [PeerSide::Client, PeerSide::Server] {
+                let verdict = verify_chain(&world.store, &leaf, side, now());
+                assert!(verdict.is_err(), "byte {place}, bit {bit} as {side:?}");
+            }
         }
     }
 }

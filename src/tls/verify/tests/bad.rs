@@ -74,6 +74,7 @@ pub(super) fn bad() -> Vec<Bad> {
     trust(world, &mut list);
     time(world, &mut list);
     issuers(world, &mut list);
+    authorities(world, &mut list);
     constraints(world, &mut list);
     shapes(world, &mut list);
     list.all
@@ -227,6 +228,45 @@ fn issuers(world: &World, list: &mut List) {
     );
 }
 
+/// What is in a bundle and may not sign is left out of the store.
+fn authorities(world: &World, list: &mut List) {
+    let ca = || Forge::ca(CA, &world.ca);
+    let no_sign = ca()
+        .with_key_usage(DIGITAL_SIGNATURE | CRL_SIGN)
+        .self_signed(&world.ca);
+    let with_path = ca()
+        .with_uris(&["spiffe://example.org/ca"])
+        .self_signed(&world.ca);
+    let no_ca = ca().with_basic_constraints(false, None).self_signed(&world.ca);
+    for (name, beside_name, unusable) in [
+        (
+            "an authority without keyCertSign",
+            "an authority without keyCertSign beside a good one",
+            no_sign,
+        ),
+        (
+            "an authority with a workload's ID",
+            "an authority with a workload's ID beside a good one",
+            with_path,
+        ),
+        (
+            "an authority that is no CA",
+            "an authority that is no CA beside a good one",
+            no_ca,
+        ),
+    ] {
+        let partner = &world.partner_der;
+        let alone = store(&[("example.org", &[&unusable]), ("partner.example", &[partner])]);
+        list.expect(Reason::UnknownTrustDomain, AlertDescription::UnknownCA);
+        let no_bundle = "no bundle of `example.org`";
+        list.add_with(&alone, name, no_bundle, world.deep_chain(0));
+        let beside = store(&[("example.org", &[&unusable, partner])]);
+        list.expect(Reason::UntrustedChain, AlertDescription::UnknownCA);
+        let unsigned = "not signed by an authority in our bundle";
+        list.add_with(&beside, beside_name, unsigned, world.deep_chain(0));
+    }
+}
+
 fn constraints(world: &World, list: &mut List) {
     let ca = || Forge::ca(CA, &world.ca);
     list.expect(Reason::UntrustedChain, AlertDescription::BadCertificate);
@@ -282,6 +322,17 @@ fn constraints(world: &World, list: &mut List) {
 
 fn shapes(world: &World, list: &mut List) {
     list.expect(Reason::BadCertificate, AlertDescription::BadCertificate);
+    for (name, bytes) in [
+        ("rubbish in place of a certificate", &b"rubbish"[..]),
+        (
+            "a JWT in place of a certificate",
+            b"eyJhbGciOiJFUzI1NiJ9.e30.AAAA",
+        ),
+    ] {
+        let mut rubbish = world.deep_chain(1);
+        rubbish[0] = CertificateDer::from(bytes.to_vec());
+        list.add(name, "the certificate does not parse", rubbish);
+    }
     let mut not_first = world.deep_chain(1);
     not_first.swap(0, 1);
     list.add("the leaf not first", "exactly one URI SAN", not_first);

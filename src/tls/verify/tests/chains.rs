@@ -1,7 +1,5 @@
 //! [`verify_chain`] on the chains of [`super::good`] and [`super::bad`], and what needs no handshake.
 
-use std::sync::Arc;
-
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 
@@ -9,8 +7,6 @@ use super::super::*;
 use super::bad::bad;
 use super::good::good;
 use super::world::*;
-use crate::identity::material::{Authority, Bundle};
-use crate::spiffe::TrustDomain;
 use crate::spiffe::svid::forge::*;
 use crate::spiffe::svid::tests::ID;
 
@@ -141,23 +137,11 @@ fn a_maze_of_intermediates_is_given_up() {
 #[test]
 fn an_unusable_authority_does_not_spoil_the_rest() {
     let world = World::shared();
-    let broken = |domain: &str| {
-        let trust_domain = TrustDomain::new(domain).unwrap();
-        let rubbish = Authority {
-            certificate: CertificateDer::from(b"rubbish".to_vec()),
-            not_before: now() - HOUR,
-            not_after: now() + HOUR,
-        };
-        (
-            trust_domain.clone(),
-            Arc::new(Bundle {
-                trust_domain,
-                authorities: vec![rubbish],
-            }),
-        )
-    };
-    let mut all = bundles(&[("example.org", &[&world.ca_der])]);
-    all.extend([broken("partner.example")]);
+    let rubbish = CertificateDer::from(b"rubbish".to_vec());
+    let all = bundles(&[
+        ("example.org", &[&world.ca_der]),
+        ("partner.example", &[&rubbish]),
+    ]);
     let store = TrustStore::new(&all).unwrap();
     assert_eq!(
         store.trust_domains().map(ToString::to_string).collect::<Vec<_>>(),
@@ -171,7 +155,7 @@ fn an_unusable_authority_does_not_spoil_the_rest() {
     );
     assert!(verify_chain(&store, &world.deep_chain(0), PeerSide::Client, now()).is_ok());
 
-    let nothing = TrustStore::new(&[broken("example.org")].into()).unwrap_err();
+    let nothing = TrustStore::new(&bundles(&[("example.org", &[&rubbish])])).unwrap_err();
     assert!(
         nothing
             .to_string()

@@ -7,8 +7,9 @@ use rustls::pki_types::CertificateDer;
 
 use super::super::{MAX_CHAIN_CERTIFICATES, TrustStore};
 use super::world::*;
+use crate::spiffe::SpiffeId;
 use crate::spiffe::svid::forge::*;
-use crate::spiffe::svid::tests::ID;
+use crate::spiffe::svid::tests::{ID, allowed_leaves};
 
 type Chain = Vec<CertificateDer<'static>>;
 
@@ -53,8 +54,10 @@ pub(super) fn good() -> Vec<Good> {
     let world = World::shared();
     let mut list = List::default();
     keys(&mut list);
+    what_the_standard_allows(world, &mut list);
     leaves(world, &mut list);
     further_certificates(world, &mut list);
+    intermediates(world, &mut list);
     rotation(world, &mut list);
     authorities(world, &mut list);
     list.0
@@ -85,22 +88,18 @@ fn keys(list: &mut List) {
     }
 }
 
+fn what_the_standard_allows(world: &World, list: &mut List) {
+    for allowed in allowed_leaves(CA, &world.ca, &world.leaf) {
+        let id = SpiffeId::new(&allowed.id).unwrap();
+        let store = store(&[(id.trust_domain_name(), &[&world.ca_der])]);
+        list.add(allowed.name, vec![allowed.der], &store);
+    }
+}
+
 fn leaves(world: &World, list: &mut List) {
     let direct = |forge: Forge| vec![forge.sign(CA, &world.ca)];
     let leaf = || world.leaf();
     let store = &world.store;
-    let with_dns = leaf().with_names(&[dns("a.example.org"), uri(ID), dns("b")]);
-    list.add("DNS SANs beside it", direct(with_dns), store);
-    list.add(
-        "no extended key usage",
-        direct(leaf().without(EXTENDED_KEY_USAGE)),
-        store,
-    );
-    list.add(
-        "no basic constraints",
-        direct(leaf().without(BASIC_CONSTRAINTS)),
-        store,
-    );
     list.add(
         "valid from this instant",
         direct(leaf().valid(now(), now() + HOUR)),
@@ -161,6 +160,23 @@ fn further_certificates(world: &World, list: &mut List) {
             .sign(CA, &world.ca),
     );
     list.add("an unused certificate that ends first", unused, store);
+}
+
+fn intermediates(world: &World, list: &mut List) {
+    let mut below = |name, issuer: Forge| {
+        let mut chain = world.deep_chain(1);
+        chain[1] = issuer.sign(CA, &world.ca);
+        list.add(name, chain, &world.store);
+    };
+    below(
+        "an intermediate of another trust domain's ID",
+        world.intermediate(0).with_uris(&["spiffe://other.example"]),
+    );
+    let usage = key_usage_bits(KEY_CERT_SIGN | CRL_SIGN);
+    below(
+        "an intermediate whose key usage is not critical",
+        world.intermediate(0).with(KEY_USAGE, false, usage),
+    );
 }
 
 fn rotation(world: &World, list: &mut List) {
@@ -256,6 +272,13 @@ fn authorities(world: &World, list: &mut List) {
 
     let no_usage = store_of(&ca().without(KEY_USAGE).self_signed(&world.ca));
     list.add("an authority without key usage", world.deep_chain(1), &no_usage);
+    let usage = DIGITAL_SIGNATURE | KEY_CERT_SIGN;
+    let signs_data = store_of(&ca().with_key_usage(usage).self_signed(&world.ca));
+    list.add(
+        "an authority that may also sign data",
+        world.deep_chain(1),
+        &signs_data,
+    );
     let exact = store_of(&ca().with_basic_constraints(true, Some(1)).self_signed(&world.ca));
     list.add("an authority's path length used up", world.deep_chain(1), &exact);
 
