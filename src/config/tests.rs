@@ -1,4 +1,5 @@
 mod policy;
+mod schema;
 
 use std::path::Path;
 use std::time::Duration;

@@ -29,8 +29,8 @@ use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place};
 /// Tests in one file.
 const MAX_TESTS: usize = 10_000;
 
-const FILE: &[&str] = &["config", "policy", "deny_list", "trust_domain", "at", "tests"];
-const TEST: &[&str] = &[
+pub(super) const FILE: &[&str] = &["config", "policy", "deny_list", "trust_domain", "at", "tests"];
+pub(super) const TEST: &[&str] = &[
     "name",
     "from",
     "to",
@@ -41,7 +41,7 @@ const TEST: &[&str] = &[
     "by",
     "reason",
 ];
-const CERTIFICATE: &[&str] = &["serial", "key", "issued"];
+pub(super) const CERTIFICATE: &[&str] = &["serial", "key", "issued"];
 
 /// One file of expectations.
 #[derive(Debug)]

@@ -454,3 +454,61 @@ fn bad_files_of_expectations_are_told_with_their_place() {
     let good = expectations::read("t.test.yaml", &test("    expect: deny\n")).unwrap();
     assert_eq!(good.subject, Tested::Config("c.yaml".into()));
 }
+
+#[test]
+fn the_published_schema_of_expectations_says_what_is_read() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../config/schema/policy-test.schema.json")).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let test = "/properties/tests/items/properties";
+    for (place, read) in [
+        ("/properties", expectations::FILE),
+        (test, expectations::TEST),
+        (
+            &format!("{test}/certificate/properties"),
+            expectations::CERTIFICATE,
+        ),
+    ] {
+        let mut properties: Vec<&str> = schema
+            .pointer(place)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|key| &**key)
+            .collect();
+        let mut read = read.to_vec();
+        properties.sort_unstable();
+        read.sort_unstable();
+        assert_eq!(properties, read, "{place}");
+    }
+    let denials = schema.pointer(&format!("{test}/reason/enum")).unwrap();
+    assert_eq!(denials, &serde_json::to_value(super::DENIALS).unwrap());
+
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let example = include_str!("../../config/tutorial/draft/orders.test.yaml");
+    for (text, good) in [
+        (example, true),
+        (TESTS, true),
+        (
+            "tests: [{ name: a, from: 'spiffe://a/b', to: o, expect: deny }]",
+            false,
+        ),
+        (
+            "config: c\npolicy: p\ntests: [{ name: a, from: 'spiffe://a/b', to: o, expect: deny }]",
+            false,
+        ),
+        (
+            "config: c\ntests: [{ name: a, from: 'spiffe://a/**', to: o, expect: deny }]",
+            false,
+        ),
+        (
+            "config: c\ntests: [{ name: a, from: 'spiffe://a/b', to: o, expect: refuse }]",
+            false,
+        ),
+    ] {
+        let document: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+        assert_eq!(validator.is_valid(&document), good, "{text}");
+        assert_eq!(expectations::read("t", text).is_ok(), good, "{text}");
+    }
+}

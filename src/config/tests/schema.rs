@@ -1,0 +1,108 @@
+//! The published JSON Schema of the config says what the reader says.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+
+const SCHEMA: &str = include_str!("../../../config/schema/config.schema.json");
+/// Known to the reader, which says that they are of a later version.
+const LATER: &[&str] = &["audit"];
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+fn problems(yaml: &str) -> Vec<String> {
+    let document: Value = serde_saphyr::from_str(yaml).unwrap();
+    let validator = jsonschema::draft202012::new(&schema()).unwrap();
+    let errors = validator.iter_errors(&document);
+    errors.map(|error| error.to_string()).collect()
+}
+
+#[test]
+fn the_fields_are_those_that_are_read() {
+    let schema = schema();
+    jsonschema::meta::validate(&schema).unwrap();
+    let read: Vec<BTreeSet<&str>> = check::FIELDS
+        .iter()
+        .map(|fields| {
+            fields
+                .iter()
+                .copied()
+                .filter(|field| !LATER.contains(field))
+                .collect()
+        })
+        .collect();
+    let places = [
+        "/properties",
+        "/$defs/identity/properties",
+        "/$defs/inbound/properties",
+        "/$defs/inbound/properties/proxy_protocol/oneOf/1/properties",
+        "/$defs/outbound/properties",
+        "/$defs/policy/properties",
+        "/$defs/limits/properties",
+        "/$defs/open_connections/properties",
+        "/properties/tls/properties",
+        "/$defs/telemetry/properties/decisions/properties",
+    ];
+    assert_eq!(places.len(), read.len());
+    for (place, read) in places.iter().zip(read) {
+        let properties = schema.pointer(place).unwrap().as_object().unwrap();
+        assert_eq!(
+            properties.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+            read,
+            "{place}"
+        );
+    }
+}
+
+#[test]
+fn every_example_is_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut seen = 0;
+    for folder in ["", "tutorial"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert_eq!(problems(&text), Vec::<String>::new(), "{}", path.display());
+                good(&text);
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 7);
+}
+
+#[test]
+fn typical_mistakes_are_found() {
+    let inbound = "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1' }]\n";
+    for mistake in [
+        "inbund: []",
+        "workers: 0",
+        "inbound: []",
+        "inbound: [{ name: o, listen: 8443, upstream: 'a:1' }]",
+        "inbound: [{ name: O, listen: '0.0.0.0:1', upstream: 'a:1' }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1' }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', protocol: http }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', proxy_protocol: v3 }]",
+        "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: [] }]",
+        "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: ['spiffe://*/a'] }]",
+    ] {
+        assert!(!problems(mistake).is_empty(), "{mistake}");
+    }
+    for mistake in [
+        "limits: { idle_timeout: 30 }",
+        "limits: { max_conections: 3 }",
+        "open_connections: { on_expiry: drain }",
+        "policy: { mode: warn }",
+        "identity: { svid: 'spiffe://example.org' }",
+        "identity: { socket: 'unix:///a', files: { certificate: a, key: b, bundles: { td: c } } }",
+        "telemetry: { decisions: { max_size: 64 MiB } }",
+    ] {
+        assert!(!problems(&format!("{inbound}{mistake}")).is_empty(), "{mistake}");
+    }
+    assert_eq!(problems(inbound), Vec::<String>::new());
+}
