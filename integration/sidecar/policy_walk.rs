@@ -192,7 +192,8 @@ fn a_policy_goes_from_draft_to_force() {
 
     // Switched on, while reports has a connection open.
     let mut open = plain::connect(walk.reports);
-    exchange(&mut open, &mut walk.app.accept(), "still here");
+    let mut application = walk.app.accept();
+    exchange(&mut open, &mut application, "still here");
     let mark = walk.orders.mark();
     fs::copy(
         walk.folder.path().join("draft/orders.yaml"),
