@@ -86,7 +86,7 @@ fn the_story_is_told_in_full_and_leaves_nothing_behind() {
             &[
                 "✓ orders      deny     from spiffe://example.org/reports",
                 "no_allow_rule",
-                "nearest rule storefront-may-order",
+                "nearest is rule `storefront-may-order`",
                 "✓ reports     failed",
                 "access_denied",
                 "connection reset",
@@ -126,7 +126,7 @@ fn the_story_is_told_in_full_and_leaves_nothing_behind() {
             9,
             &[
                 "✓ orders      closed   from spiffe://example.org/reports",
-                "reports-may-read; policy_change",
+                "policy_change: no allow rule",
                 "connection reset",
                 "✓ storefront  goes on",
             ],
