@@ -166,6 +166,14 @@ fn the_first_entry_of_those_issued_before_is_named() {
 }
 
 #[test]
+fn a_serial_number_may_have_twenty_bytes() {
+    let text = format!("deny: [{{name: e, serials: ['00:{}']}}]", "f1".repeat(20));
+    assert_eq!(list(&text).entries().len(), 1);
+    assert_eq!(deny_list::parse_text(&text).unwrap().len(), 1);
+    assert!(deny_list::parse_text("deny: [{}]").is_err());
+}
+
+#[test]
 fn an_entry_tells_what_it_is_about() {
     let list = list(GOOD);
     let told: Vec<_> = list
