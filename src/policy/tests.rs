@@ -1,6 +1,7 @@
 //! Tables for the semantics; `oracle` holds the property tests, `files` the refusals.
 
 mod cost;
+mod delta;
 mod files;
 mod lists;
 mod nearest;
@@ -263,6 +264,25 @@ fn rules_end() {
     );
     for (now, expected) in [(0, Some(50)), (50, Some(100)), (99, Some(100)), (100, None)] {
         assert_eq!(policy.next_change(at(now)), expected.map(at));
+    }
+}
+
+#[test]
+fn who_decided_says_what_it_is_for() {
+    let policy = compiled(
+        "rules:
+  - { name: told, description: Ticket 17, action: allow, from: ['spiffe://home/x'] }
+  - { name: untold, action: allow, from: ['spiffe://home/y'] }
+",
+    );
+    for (peer, description, line) in [
+        ("spiffe://home/x", Some("Ticket 17"), Some(2)),
+        ("spiffe://home/y", None, Some(3)),
+        ("spiffe://home/z", None, None),
+    ] {
+        let by = decide(&policy, "orders", peer, None, 0).by;
+        assert_eq!(by.description().map(|text| &**text), description, "{peer}");
+        assert_eq!(by.place().map(|(_, line)| line), line, "{peer}");
     }
 }
 

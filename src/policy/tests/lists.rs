@@ -138,6 +138,62 @@ fn the_first_entry_that_hits_is_named() {
 }
 
 #[test]
+fn the_first_entry_of_those_issued_before_is_named() {
+    let entries = [("a", 3), ("b", 2), ("c", 5), ("d", 5), ("e", 8)];
+    for from in ["", ", from: ['spiffe://home/**']"] {
+        let entry =
+            |(name, time)| format!("{{name: {name}, issued_before: 1970-01-01T00:00:0{time}Z{from}}}");
+        let list = list(&format!("deny: [{}]", entries.map(entry).join(", ")));
+        for (issued, expected) in [
+            (1, Some("a")),
+            (2, Some("a")),
+            (3, Some("c")),
+            (4, Some("c")),
+            (5, Some("e")),
+            (7, Some("e")),
+            (8, None),
+        ] {
+            let peer = SpiffeId::new("spiffe://home/x").unwrap();
+            let certificate = Some(CertificateFacts::unlisted(at(issued)));
+            let found = list.find(&peer, certificate.as_ref());
+            assert_eq!(found.map(|entry| &**entry.name()), expected, "{issued}{from}");
+            // What is found without looking at each is what each says of itself.
+            let mut each = list.entries().iter();
+            let first = each.find(|entry| entry.hits(&peer, certificate.as_ref()));
+            assert_eq!(first.map(|entry| &**entry.name()), expected, "{issued}{from}");
+        }
+    }
+}
+
+#[test]
+fn a_serial_number_may_have_twenty_bytes() {
+    let text = format!("deny: [{{name: e, serials: ['00:{}']}}]", "f1".repeat(20));
+    assert_eq!(list(&text).entries().len(), 1);
+    assert_eq!(deny_list::parse_text(&text).unwrap().len(), 1);
+    assert!(deny_list::parse_text("deny: [{}]").is_err());
+}
+
+#[test]
+fn an_entry_tells_what_it_is_about() {
+    let list = list(GOOD);
+    let told: Vec<_> = list
+        .entries()
+        .iter()
+        .map(|entry| (entry.condition(), entry.description().map(|text| &**text)))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("ids", Some("Incident 4711")),
+            ("serials", None),
+            ("keys", None),
+            ("issued_before", None),
+            ("issued_before", None),
+        ]
+    );
+}
+
+#[test]
 fn the_deny_list_comes_before_all_and_says_by_what_it_hits() {
     let rules = "rules: [{name: a, action: allow, from: ['spiffe://home/**', 'spiffe://partner/**']}, {name: m, action: audit}]";
     let mut admission = compiled(rules);

@@ -61,6 +61,8 @@ fn in_a_long_policy_the_near_ones_are_still_found() {
         ));
     }
     text.push_str("\n  - {name: wide, action: allow, to: [stock], from: ['spiffe://home/ns/*/sa/job'], source: [10.0.0.0/8]}");
+    // As near, but no allow rule.
+    text.push_str("\n  - {name: deny, action: deny, from: ['spiffe://home/ns/team-2345/sa/app'], source: [172.16.0.0/12]}");
     let policy = compiled(&text);
     for (peer, source, rule) in [
         // A typing error in the midst of them.

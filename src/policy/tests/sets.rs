@@ -216,6 +216,92 @@ fn sets_are_shared_by_files_and_named_once() {
 }
 
 #[test]
+fn a_rule_tells_all_that_is_written() {
+    let policy = compiled(
+        "ids: {web: ['spiffe://home/a', 'spiffe://home/b']}
+networks: {inside: [10.0.0.0/8]}
+rules:
+  - {name: full, description: why, action: deny, to: [orders], ports: [8443], from: [$web], not_from: ['spiffe://home/b'],
+     source: [$inside, 192.0.2.7], not_source: [10.1.0.0/16], not_before: 1970-01-01T00:00:10Z, expires: 1970-01-01T00:00:20Z}
+  - {name: bare, action: audit}",
+    )
+    .policy;
+    let [full, bare] = policy.rules() else {
+        panic!("two rules")
+    };
+    let written = |rule: &Rule| {
+        [
+            rule.to(),
+            rule.from(),
+            rule.not_from(),
+            rule.source(),
+            rule.not_source(),
+        ]
+        .map(|list| list.map(|list| list.join(" ")))
+    };
+    let list = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        written(full),
+        [
+            list("orders"),
+            list("$web"),
+            list("spiffe://home/b"),
+            list("$inside 192.0.2.7"),
+            list("10.1.0.0/16"),
+        ]
+    );
+    assert_eq!(written(bare), [const { None }; 5]);
+    let resolved = |rule: &Rule| {
+        rule.resolved()
+            .map(|(field, list)| (field, list.map(|list| list.join(" "))))
+    };
+    assert_eq!(
+        resolved(full),
+        [
+            ("from", list("spiffe://home/a spiffe://home/b")),
+            ("not_from", list("spiffe://home/b")),
+            ("source", list("10.0.0.0/8 192.0.2.7/32")),
+            ("not_source", list("10.1.0.0/16")),
+        ]
+    );
+    assert!(resolved(bare).iter().all(|(_, list)| list.is_none()));
+    assert_eq!((full.ports(), bare.ports()), (Some(&[8443][..]), None));
+    assert_eq!((full.not_before(), bare.not_before()), (Some(at(10)), None));
+    assert_eq!((full.expires(), bare.expires()), (Some(at(20)), None));
+    assert_eq!((full.action(), bare.action()), (Action::Deny, Action::Audit));
+    assert_eq!(full.description().map(|text| &**text), Some("why"));
+    assert_eq!(bare.description(), None);
+    assert_eq!(
+        (&**full.place().0, full.place().1, bare.place().1),
+        ("p.yaml", 4, 6)
+    );
+    assert_eq!([19, 20].map(|now| full.is_expired(at(now))), [false, true]);
+    assert!(!bare.is_expired(at(20)));
+}
+
+/// Only an allow rule without `from` names our own trust domain, and only where it is about the listener.
+#[test]
+fn which_rules_ask_for_our_own_trust_domain() {
+    for (rest, depends) in [
+        ("action: allow", true),
+        ("action: allow, to: [orders]", true),
+        ("action: allow, ports: [8443]", true),
+        ("action: allow, to: [stock]", false),
+        ("action: allow, ports: [9443]", false),
+        ("action: allow, from: ['spiffe://home/x']", false),
+        ("action: deny", false),
+        ("action: audit", false),
+    ] {
+        let policy = compiled(&format!("rules: [{{name: r, {rest}}}]")).policy;
+        assert_eq!(
+            policy.rules()[0].depends_on_own_trust_domain("orders"),
+            depends,
+            "{rest}"
+        );
+    }
+}
+
+#[test]
 fn exclusions() {
     let policy = compiled(
         "rules:
@@ -289,6 +375,12 @@ fn rules_begin() {
     assert_eq!(
         decide(&policy, "orders", "spiffe://home/x", None, 15).began(),
         Some(at(10))
+    );
+    // An allow rule's beginning is no reason to end anything.
+    let begun = compiled("rules: [{name: a, action: allow, not_before: 1970-01-01T00:00:10Z}]");
+    assert_eq!(
+        decide(&begun, "orders", "spiffe://home/x", None, 15).began(),
+        None
     );
     for (now, expected) in [(0, Some(10)), (10, Some(20)), (20, None)] {
         assert_eq!(policy.next_change(at(now)), expected.map(at));

@@ -240,3 +240,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_advice_is_good() {
+    for (text, advice) in [
+        ("spiffe://*/x", "spiffe://example.org/**"),
+        ("spiffe://home", "spiffe://example.org/**"),
+        ("spiffe://home/**/x", "/**"),
+        ("spiffe://home/x*", "write the whole segment"),
+        ("home/x", "spiffe://example.org/ns/shop/sa/web"),
+    ] {
+        let error = IdPattern::from_str(text).unwrap_err();
+        assert!(error.advice().contains(advice), "{text}: {}", error.advice());
+        // An example that is given can be taken.
+        let quoted = error
+            .advice()
+            .split('`')
+            .find(|text| text.starts_with("spiffe://"));
+        assert!(quoted.is_none_or(|example| IdPattern::from_str(example).is_ok()));
+    }
+}
+
+#[test]
+fn a_pattern_is_no_longer_than_an_id_may_be() {
+    let of = |length: usize| format!("spiffe://home/{}", "a".repeat(length - "spiffe://home/".len()));
+    assert!(IdPattern::from_str(&of(2048)).is_ok());
+    assert_eq!(IdPattern::from_str(&of(2049)), Err(IdPatternError::TooLong));
+}
+
+#[test]
+fn a_pattern_without_wildcards_stands_for_one_id() {
+    for (text, exact) in [
+        ("spiffe://home/x/y", true),
+        ("spiffe://home/*/y", false),
+        ("spiffe://home/x/**", false),
+        ("spiffe://home/*/**", false),
+    ] {
+        let pattern = pattern(text);
+        assert_eq!(pattern.is_exact(), exact, "{text}");
+        assert_eq!(pattern.as_exact(), exact.then(|| id(text)), "{text}");
+    }
+}

@@ -220,6 +220,12 @@ impl Forge {
         self
     }
 
+    /// The serial number's content in DER.
+    pub(crate) fn serial(mut self, bytes: &[u8]) -> Self {
+        self.serial = bytes.to_vec();
+        self
+    }
+
     pub(crate) fn subject(mut self, subject: &str) -> Self {
         subject.clone_into(&mut self.subject);
         self

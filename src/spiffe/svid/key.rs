@@ -132,7 +132,19 @@ fn name(oid: &Oid<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bit_length;
+    use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, Oid};
+
+    use super::{bit_length, name};
+
+    #[test]
+    fn what_is_refused_is_named() {
+        assert_eq!(
+            name(&OID_PKCS1_SHA1WITHRSA),
+            "sha1WithRSAEncryption (1.2.840.113549.1.1.5)"
+        );
+        let unknown = Oid::from(&[1, 3, 6, 1, 4, 1, 99_999, 1]).unwrap();
+        assert_eq!(name(&unknown), "1.3.6.1.4.1.99999.1");
+    }
 
     #[test]
     fn bits_are_counted_from_the_first_that_is_set() {

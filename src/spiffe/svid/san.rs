@@ -101,6 +101,51 @@ mod tests {
         }
     }
 
+    /// A name of so many bytes, in the names' sequence, with the length octets that DER wants of each.
+    fn long(length: usize) -> Vec<u8> {
+        let headed = |tag: u8, content: &[u8]| {
+            let [.., high, low] = content.len().to_be_bytes();
+            let mut der = match content.len() {
+                ..0x80 => vec![tag, low],
+                0x80..0x100 => vec![tag, 0x81, low],
+                _ => vec![tag, 0x82, high, low],
+            };
+            der.extend_from_slice(content);
+            der
+        };
+        headed(SEQUENCE, &headed(URI, &vec![b'a'; length]))
+    }
+
+    #[test]
+    fn every_form_of_a_length_is_read() {
+        for length in [
+            0, 1, 0x7d, 0x7e, 0x7f, 0x80, 0xfc, 0xfd, 0xff, 0x100, 0x101, 0x1234,
+        ] {
+            let der = long(length);
+            assert_eq!(uris(&der).unwrap(), [vec![b'a'; length]], "{length}");
+            assert!(uris(&der[..der.len() - 1]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_length_has_one_form() {
+        let cases: [(&[u8], usize); 4] = [
+            // Were the indefinite form a length, it would be this one.
+            (b"\x30\x82\x00\x82\x86\x80", 0x80),
+            (b"\x30\x81\x82\x86\x80", 0x80),
+            (b"\x30\x81\x82\x86\x81\x7f", 0x7f),
+            (b"\x30\x82\x01\x03\x86\x82\x00\xff", 0xff),
+        ];
+        for (head, length) in cases {
+            let der = [head, &vec![b'a'; length]].concat();
+            assert_eq!(
+                uris(&der),
+                Err(Defect::MalformedSan("a length is not DER")),
+                "{head:02x?}"
+            );
+        }
+    }
+
     #[test]
     fn every_prefix_is_refused() {
         let whole = b"\x30\x0c\x82\x02ab\x86\x06spiffe";

@@ -399,6 +399,70 @@ fn what_the_standard_allows_is_accepted() {
 }
 
 #[test]
+fn a_certificate_may_be_so_large_and_no_larger() {
+    // Whose signatures all have one length.
+    let key = Key::ed25519();
+    let padded = |bytes: usize| {
+        Forge::leaf(ID, &key)
+            .with(UNKNOWN, false, vec![0; bytes])
+            .sign("ca", &key)
+    };
+    let most = MAX_CERTIFICATE_BYTES - (padded(0x1000).len() - 0x1000);
+    assert_eq!(padded(most).len(), MAX_CERTIFICATE_BYTES);
+    assert!(check_leaf(&padded(most)).is_ok());
+    let found = MAX_CERTIFICATE_BYTES + 1;
+    assert_eq!(
+        check_leaf(&padded(most + 1)),
+        Err(LeafError::from(Defect::TooLarge { found }))
+    );
+}
+
+#[test]
+fn validity_may_begin_before_1970() {
+    let key = Key::p256();
+    for begin in [UNIX_EPOCH - 8 * HOUR, UNIX_EPOCH, UNIX_EPOCH + 8 * HOUR] {
+        let leaf = check_leaf(&Forge::leaf(ID, &key).valid(begin, now()).sign("ca", &key)).unwrap();
+        assert_eq!((leaf.not_before, leaf.not_after), (begin, now()));
+    }
+}
+
+/// As deny lists name it.
+#[test]
+fn a_serial_number_is_told_without_its_sign_byte() {
+    let key = Key::p256();
+    for (bytes, told) in [
+        (&[0x00][..], "00"),
+        (&[0x01], "01"),
+        (&[0x00, 0x80], "80"),
+        (&[0x7f, 0x00], "7f00"),
+        (&[0x00, 0x8f, 0x01], "8f01"),
+    ] {
+        let leaf = check_leaf(&Forge::leaf(ID, &key).serial(bytes).sign("ca", &key)).unwrap();
+        assert_eq!(leaf.serial, told);
+    }
+}
+
+#[test]
+fn a_long_name_is_cut_and_says_so() {
+    let name = |length| shown(&vec![b'a'; length]);
+    assert_eq!(name(256), "a".repeat(256));
+    assert_eq!(name(257), format!("{}…", "a".repeat(256)));
+    assert_eq!(shown(b"a\x1b\xff"), "a\\x1b\\xff");
+}
+
+#[test]
+fn another_version_is_told() {
+    let key = Key::p256();
+    for version in [1, 2] {
+        let found = u64::from(version);
+        assert_eq!(
+            check_leaf(&Forge::leaf(ID, &key).version(version).sign("ca", &key)),
+            Err(LeafError::from(Defect::NotVersion3 { found }))
+        );
+    }
+}
+
+#[test]
 fn extended_key_usage_is_told_apart_by_side() {
     let key = Key::p256();
     let sides = |forge: Forge| {
@@ -525,6 +589,12 @@ fn every_prefix_of_a_certificate_is_refused() {
     for end in 0..der.len() {
         assert!(check_leaf(&der[..end]).is_err(), "{end}");
     }
+    let problem = |der: &[u8]| check_leaf(der).unwrap_err().to_string();
+    assert!(problem(&der[..1]).contains("it is cut short"));
+    // What the parser says of it.
+    let mut set = der.to_vec();
+    set[0] = 0x31;
+    assert!(problem(&set).contains("Unexpected Tag"), "{}", problem(&set));
 }
 
 proptest! {
