@@ -124,12 +124,15 @@ impl Authority {
         // Before the snapshots: who is renewed afterwards is judged by them or by the next ones.
         let live = self.live.clone();
         let mut asked = live.registry.take_renewed();
+        let last_arrival = live.registry.take_last_arrival();
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
         let (old_policy, new_policy) = (self.policy.clone(), policy.clone());
-        let change = Change::between(
+        let mut change = Change::between(
             (&self.identity, &old_policy, self.looked_at, self.next_rule),
             (&identity, &new_policy, now),
         );
+        // Somebody came by a clock that has been set back since.
+        change.everything |= now < last_arrival;
         asked.extend(live.registry.ended(self.looked_at, now));
         self.next_rule = policy.admission.next_change(now);
         self.identity = identity;

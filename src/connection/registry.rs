@@ -24,7 +24,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
@@ -47,6 +47,8 @@ pub struct Registry {
     next_basis: AtomicU64,
     /// Bases of connections that were renewed since they were last taken, by number.
     renewed: Mutex<BTreeMap<u64, Arc<Basis>>>,
+    /// See [`Self::take_last_arrival`]; microseconds since the epoch.
+    last_arrival: AtomicU64,
     /// That all must end, also those that come now.
     end_of_all: OnceLock<Ending>,
 }
@@ -59,6 +61,7 @@ impl Default for Registry {
             next_id: AtomicU64::new(1),
             next_basis: AtomicU64::new(1),
             renewed: Mutex::default(),
+            last_arrival: AtomicU64::new(0),
             end_of_all: OnceLock::new(),
         }
     }
@@ -125,7 +128,9 @@ impl Registry {
             renewal_due: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        // After the entry is visible: who ends all either finds it or has said so before.
+        // After the entry is visible: who takes it finds the entry, too.
+        self.last_arrival.fetch_max(micros(entry.since), Ordering::SeqCst);
+        // Likewise: who ends all either finds it or has said so before.
         if let Some(order) = self.end_of_all.get() {
             entry.order_close(order.clone());
         }
@@ -263,6 +268,13 @@ impl Registry {
         self.lock(self.shard_of(&basis.peer)).set_trust(basis, trust);
     }
 
+    /// By the clock of then, when the last of those came that were registered since this was last asked; the epoch where none
+    /// was. To be asked before the clock is, so that only a clock that was set back shows less.
+    #[must_use]
+    pub fn take_last_arrival(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.last_arrival.swap(0, Ordering::SeqCst))
+    }
+
     /// The bases of those that were renewed since this was last asked.
     #[must_use]
     pub fn take_renewed(&self) -> Vec<Arc<Basis>> {
@@ -303,6 +315,11 @@ impl Registry {
         // The index is below their number.
         lock(self.shards.get(shard).unwrap_or(first))
     }
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let micros = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    u64::try_from(micros).unwrap_or(u64::MAX)
 }
 
 /// Locks, also after a panic elsewhere: no holder leaves the data half-changed.

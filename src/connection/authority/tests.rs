@@ -586,6 +586,20 @@ async fn a_clock_set_back_before_a_chain_began_ends_what_rests_on_it() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_there_and_back_between_two_looks_spares_nobody_who_came_meanwhile() {
+    let world = World::new(OpenConnections::default());
+    let mut authority = Authority::new(world.live.clone());
+    authority.look().await;
+    let before = world.now();
+    world.pass(HOUR / 3);
+    let web = world.connect(WEB, HOUR / 2);
+    // Later than the last look, and before the chain began.
+    world.clock.set(before + HOUR / 6);
+    authority.look().await;
+    assert_eq!(told(&web), Some(Reason::PeerExpired));
+}
+
+#[tokio::test]
 async fn a_clock_that_jumps_there_and_back_ends_what_was_due_and_nothing_else() {
     let world = World::new(OpenConnections::default());
     let mut authority = Authority::new(world.live.clone());
