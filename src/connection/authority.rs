@@ -121,18 +121,16 @@ impl Authority {
     /// Asks again about those that something may have changed for.
     pub async fn look(&mut self) {
         self.live.budgets.forget_unused();
-        // Before the snapshots: who is renewed afterwards is judged by them or by the next ones.
+        // Before the snapshots: who comes or is renewed afterwards is judged by them or by the next ones. What a change is
+        // compared with is the last look, and somebody may have come by what was in force only in between.
         let live = self.live.clone();
-        let mut asked = live.registry.take_renewed();
-        let last_arrival = live.registry.take_last_arrival();
+        let mut asked = live.registry.take_fresh();
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
         let (old_policy, new_policy) = (self.policy.clone(), policy.clone());
-        let mut change = Change::between(
+        let change = Change::between(
             (&self.identity, &old_policy, self.looked_at, self.next_rule),
             (&identity, &new_policy, now),
         );
-        // Somebody came by a clock that has been set back since.
-        change.everything |= now < last_arrival;
         asked.extend(live.registry.ended(self.looked_at, now));
         self.next_rule = policy.admission.next_change(now);
         self.identity = identity;

@@ -315,6 +315,7 @@ impl Serving<'_> {
         self.draft.admission = Some(decision.id);
         // Nobody else sets it.
         let _ = registered.entry.decision.set(decision);
+        self.worker.live.registry.admitted(&registered.entry);
     }
 
     /// Why a connection ends that the drain did not wait for.

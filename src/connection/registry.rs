@@ -24,7 +24,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
@@ -45,10 +45,8 @@ pub struct Registry {
     hasher: RandomState,
     next_id: AtomicU64,
     next_basis: AtomicU64,
-    /// Bases of connections that were renewed since they were last taken, by number.
-    renewed: Mutex<BTreeMap<u64, Arc<Basis>>>,
-    /// See [`Self::take_last_arrival`]; microseconds since the epoch.
-    last_arrival: AtomicU64,
+    /// Bases of connections that were admitted or renewed since they were last taken, by number.
+    fresh: Mutex<BTreeMap<u64, Arc<Basis>>>,
     /// That all must end, also those that come now.
     end_of_all: OnceLock<Ending>,
 }
@@ -60,8 +58,7 @@ impl Default for Registry {
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             next_basis: AtomicU64::new(1),
-            renewed: Mutex::default(),
-            last_arrival: AtomicU64::new(0),
+            fresh: Mutex::default(),
             end_of_all: OnceLock::new(),
         }
     }
@@ -128,9 +125,7 @@ impl Registry {
             renewal_due: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        // After the entry is visible: who takes it finds the entry, too.
-        self.last_arrival.fetch_max(micros(entry.since), Ordering::SeqCst);
-        // Likewise: who ends all either finds it or has said so before.
+        // After the entry is visible: who ends all either finds it or has said so before.
         if let Some(order) = self.end_of_all.get() {
             entry.order_close(order.clone());
         }
@@ -142,7 +137,7 @@ impl Registry {
     }
 
     /// Puts an open connection on its renewed chains. It is found by what they are and when they end from now on, and
-    /// [`Self::take_renewed`] has it asked about anew: to be called once the new chain is verified, and followed by
+    /// [`Self::take_fresh`] has it asked about anew: to be called once the new chain is verified, and followed by
     /// `Live::changed.notify_one()`.
     ///
     /// # Errors
@@ -175,7 +170,7 @@ impl Registry {
             },
         );
         if let Some(basis) = basis {
-            lock(&self.renewed).insert(basis.number, basis);
+            lock(&self.fresh).insert(basis.number, basis);
         }
         Ok(())
     }
@@ -268,17 +263,17 @@ impl Registry {
         self.lock(self.shard_of(&basis.peer)).set_trust(basis, trust);
     }
 
-    /// By the clock of then, when the last of those came that were registered since this was last asked; the epoch where none
-    /// was. To be asked before the clock is, so that only a clock that was set back shows less.
-    #[must_use]
-    pub fn take_last_arrival(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_micros(self.last_arrival.swap(0, Ordering::SeqCst))
+    /// Notes that a connection was admitted: it is asked about once more, since what admitted it may have been in force for no
+    /// longer than between two looks.
+    pub fn admitted(&self, entry: &Entry) {
+        let basis = entry.basis();
+        lock(&self.fresh).insert(basis.number, basis);
     }
 
-    /// The bases of those that were renewed since this was last asked.
+    /// The bases of those that were admitted or renewed since this was last asked.
     #[must_use]
-    pub fn take_renewed(&self) -> Vec<Arc<Basis>> {
-        std::mem::take(&mut *lock(&self.renewed)).into_values().collect()
+    pub fn take_fresh(&self) -> Vec<Arc<Basis>> {
+        std::mem::take(&mut *lock(&self.fresh)).into_values().collect()
     }
 
     /// What `next` finds in each shard, called with the last that it found until it finds no more.
@@ -315,11 +310,6 @@ impl Registry {
         // The index is below their number.
         lock(self.shards.get(shard).unwrap_or(first))
     }
-}
-
-fn micros(time: SystemTime) -> u64 {
-    let micros = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    u64::try_from(micros).unwrap_or(u64::MAX)
 }
 
 /// Locks, also after a panic elsewhere: no holder leaves the data half-changed.

@@ -13,7 +13,7 @@ use crate::spiffe::TrustDomain;
 #[derive(Debug)]
 pub(super) struct Change<'a> {
     /// Our identity is another or gone, or the clock went backwards: nothing that was found before is sure to hold.
-    pub(super) everything: bool,
+    everything: bool,
     /// Trust domains whose bundle changed, came or went.
     bundles: Vec<TrustDomain>,
     /// Rules that are others now, or that began or ended.

@@ -211,6 +211,7 @@ impl World {
                     ..crate::record::decision::tests::bare()
                 };
                 registered.entry.decision.set(Arc::new(admission)).unwrap();
+                registry.admitted(&registered.entry);
                 None
             }
             Err(denial) => Some(denial.reason),

@@ -172,10 +172,10 @@ fn a_renewed_connection_is_found_by_its_new_end_alone() {
     assert_eq!(renewed.entry.basis().expires(), at(500));
     assert_eq!(world.registry.len(), 2);
     // It is asked about anew, once.
-    let asked = world.registry.take_renewed();
+    let asked = world.registry.take_fresh();
     assert_eq!(asked.len(), 1);
     assert_eq!(world.members(&asked[0]), BTreeSet::from([renewed.entry.id]));
-    assert!(world.registry.take_renewed().is_empty());
+    assert!(world.registry.take_fresh().is_empty());
     // It shares with those that come with the new certificate from the start.
     let fresh = world.connect(&new, 1);
     assert!(Arc::ptr_eq(&fresh.entry.basis(), &renewed.entry.basis()));
@@ -212,7 +212,7 @@ fn a_renewal_by_another_identity_changes_nothing() {
         assert_eq!(world.registry.renew(&connection.entry, other), Err(OtherIdentity));
         assert!(Arc::ptr_eq(&before, &connection.entry.basis()));
     }
-    assert!(world.registry.take_renewed().is_empty());
+    assert!(world.registry.take_fresh().is_empty());
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn readers_and_workers_do_not_disturb_each_other() {
         for _ in 0..50 {
             let found: BTreeSet<u64> = world.registry.snapshot().iter().map(|e| e.id).collect();
             assert!(stays.iter().all(|one| found.contains(&one.entry.id)));
-            let _ = world.registry.take_renewed();
+            let _ = world.registry.take_fresh();
         }
     });
     assert_eq!(world.registry.len(), stays.len());

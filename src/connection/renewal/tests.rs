@@ -111,11 +111,11 @@ async fn the_authority_is_told_to_ask_about_what_was_renewed() {
     let mut duo = Duo::new().await;
     duo.pass(HOUR / 2);
     duo.client.rotate(HOUR);
-    assert!(duo.server.live.registry.take_renewed().is_empty());
+    assert!(duo.server.live.registry.take_fresh().is_empty());
     duo.renew_client().unwrap();
     for end in [&duo.server, &duo.client] {
         // What came into force while it was judged is asked about it, too: as at registration.
-        let renewed = end.live.registry.take_renewed();
+        let renewed = end.live.registry.take_fresh();
         let basis = end.entry().basis().number();
         assert_eq!(renewed.iter().map(|b| b.number()).collect::<Vec<_>>(), [basis]);
         end.live.changed.notified().await;
