@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::Serving;
 use super::authority::Finding;
 use super::live::Live;
-use super::registry::Entry;
+use super::registry::{Basis, Entry};
 use super::renewal;
 use crate::authorize::{self, Denial, Permit, PolicyView};
 use crate::record::decision::{VERSION, bounded};
@@ -29,7 +29,21 @@ struct About<'a> {
     serial: Option<&'a Arc<str>>,
 }
 
-impl About<'_> {
+impl<'a> About<'a> {
+    /// An open connection, and what it rests on.
+    fn open(entry: &Entry, basis: &'a Basis) -> Self {
+        Self {
+            connection: entry.id,
+            listener: &basis.listener.name,
+            direction: basis.direction,
+            peer_addr: entry.peer_addr,
+            source: entry.source.ip(),
+            peer_id: Some(&basis.peer.id),
+            own_id: Some(&basis.own.id),
+            serial: Some(&basis.peer.serial),
+        }
+    }
+
     /// A verdict of which nothing but itself is known.
     fn verdict(&self, live: &Live, policy: &PolicyView, kind: Kind, verdict: Verdict) -> Decision {
         // An outbound listener's `peer` list is in the config.
@@ -200,16 +214,7 @@ impl Finding {
         enforced: bool,
     ) -> Decision {
         let basis = entry.basis();
-        let about = About {
-            connection: entry.id,
-            listener: &basis.listener.name,
-            direction: basis.direction,
-            peer_addr: entry.peer_addr,
-            source: entry.source.ip(),
-            peer_id: Some(&basis.peer.id),
-            own_id: Some(&basis.own.id),
-            serial: Some(&basis.peer.serial),
-        };
+        let about = About::open(entry, &basis);
         let mut decision = about.verdict(live, policy, Kind::OpenConnection, Verdict::Deny);
         if let Some(terms) = &self.terms {
             decision.set_terms(terms);
@@ -227,14 +232,9 @@ impl renewal::Found {
     pub(super) fn verdict(&self, entry: &Entry, live: &Live, refused: Option<&str>) -> Decision {
         let basis = entry.basis();
         let about = About {
-            connection: entry.id,
-            listener: &basis.listener.name,
-            direction: basis.direction,
-            peer_addr: entry.peer_addr,
-            source: entry.source.ip(),
-            peer_id: Some(&basis.peer.id),
-            own_id: Some(&basis.own.id),
+            // That of the newer certificate, once it is known whose it is.
             serial: Some(&self.peer.as_ref().unwrap_or(&basis.peer).serial),
+            ..About::open(entry, &basis)
         };
         let why = refused.or(self.kept.as_deref());
         let verdict = if why.is_some() {
