@@ -7,6 +7,7 @@
 //! Every verdict on the way there is one [`Decision`] with an id of its own: see [`mod@decision`].
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -147,6 +148,8 @@ closed_set! {
         NoIdentity = "no_identity",
         /// Our SVID ran out and no new one came.
         IdentityExpired = "identity_expired",
+        /// The audit log cannot be written, and `audit.on_failure` is `deny`.
+        AuditUnavailable = "audit_unavailable",
         /// `limits.max_connections` was reached.
         MaxConnections = "max_connections",
         /// `limits.max_handshakes` was reached.
@@ -239,6 +242,7 @@ impl Reason {
             | Self::OverBudget => Outcome::Denied,
             Self::NoIdentity
             | Self::IdentityExpired
+            | Self::AuditUnavailable
             | Self::MaxConnections
             | Self::MaxHandshakes
             | Self::MaxHandshakesPerSource
@@ -442,6 +446,17 @@ pub enum LogLine {
     Own,
 }
 
+/// What became of a verdict's record.
+#[must_use = "a peer may be admitted only if the record of it is kept as the settings ask"]
+pub enum Receipt {
+    /// It is kept as surely as the settings ask.
+    Kept,
+    /// It is not kept, and the settings let nobody in without a record.
+    Lost,
+    /// Says later whether it is kept.
+    Pending(Pin<Box<dyn Future<Output = bool> + Send + Sync>>),
+}
+
 /// Takes what was recorded: the log, the metrics and those who keep verdicts, or a test. Called on the worker that serves
 /// the connection, and by the authority over open connections; must not block.
 pub trait RecordSink: Send + Sync {
@@ -449,7 +464,12 @@ pub trait RecordSink: Send + Sync {
     fn record(&self, record: &ConnectionRecord);
 
     /// Takes the record of a verdict, when it is given.
-    fn decision(&self, decision: &Arc<Decision>, line: LogLine);
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) -> Receipt;
+
+    /// Why no connection may be let in at the moment: verdicts would go unrecorded, and the settings forbid that.
+    fn refuses(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::shared::Control;
+use super::sinks::Sinks;
 use super::state::View;
 use super::{AppError, Started, identity, policy};
 use crate::admin;
@@ -19,7 +20,7 @@ use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::{ConnectionRecord, Decision, Ending, LogLine, Reason, RecordSink};
+use crate::record::{Ending, Reason};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::decisions::Decisions;
@@ -31,26 +32,6 @@ use crate::worker::{BoundListener, Workers};
 const FORCED_END: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
 const OWN_DESCRIPTORS: u64 = 256;
-
-/// Those who take every record.
-struct Sinks {
-    log: LogSink,
-    metrics: Arc<Metrics>,
-    decisions: Arc<Decisions>,
-}
-
-impl RecordSink for Sinks {
-    fn record(&self, record: &ConnectionRecord) {
-        self.metrics.record(record);
-        self.log.record(record);
-    }
-
-    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
-        // First: what a line names can then be found.
-        self.decisions.record(decision);
-        self.log.decision(decision, line);
-    }
-}
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     let format = started.settings.log.format.map(|format| match format {

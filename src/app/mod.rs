@@ -8,6 +8,7 @@ mod control;
 mod identity;
 mod policy;
 mod shared;
+mod sinks;
 mod state;
 
 use std::io;

@@ -1,15 +1,18 @@
 //! The file as typed becomes settings, or a list of all that is wrong with it.
 
+mod admin;
+mod audit;
 mod general;
 mod identity;
 mod listeners;
 mod policy;
+mod telemetry;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::settings::{ListenerName, Policy, Settings, listener_names};
-use super::{Environment, duration};
+use super::{Environment, duration, size};
 use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value};
 
 const TOP: &[&str] = &[
@@ -39,7 +42,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::LIMITS,
     general::OPEN_CONNECTIONS,
     general::TLS,
-    general::DECISIONS,
+    telemetry::DECISIONS,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -127,14 +130,15 @@ fn read(
     seen.policy = policy.clone();
     seen.listeners = listeners.all_named.then(|| listener_names(&listeners.listeners));
     listeners.check_names(findings);
-    let admin = general::admin(&top, findings);
+    let admin = admin::read(&top, findings);
     listeners.check_addresses(admin.as_ref(), findings);
+    audit::read(&top, findings);
     general::refuse_later_sections(&top, findings);
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let (resumption, renewal) = general::tls(&top, findings);
-    let (log, decisions) = general::telemetry(&top, context, findings);
+    let (log, decisions) = telemetry::read(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         identity: identity?,
@@ -189,6 +193,41 @@ fn duration_node(
                 _ => "write a whole number and `ms`, `s`, `m` or `h`, such as `30s`".to_owned(),
             };
             findings.error_with_help(node.place, format!("`{path}` is no duration"), help);
+            None
+        }
+    }
+}
+
+/// A size within bounds.
+fn size_field(
+    fields: &Fields<'_>,
+    name: &str,
+    (least, most): (u64, u64),
+    findings: &mut Findings,
+) -> Option<u64> {
+    let node = fields.get(name)?;
+    let path = fields.name_of(name);
+    let typed = match &node.value {
+        Value::Text(text) => size::parse(text),
+        _ => None,
+    };
+    match typed {
+        Some(value) if (least..=most).contains(&value) => Some(value),
+        Some(_) => {
+            let message = format!(
+                "`{path}` must be from {} to {}",
+                size::show(least),
+                size::show(most)
+            );
+            findings.error(node.place, message);
+            None
+        }
+        None => {
+            let help = match node.value {
+                Value::Integer(number) => format!("write the unit: `{number}MiB` or `{number}KiB`"),
+                _ => "write a whole number and `KiB`, `MiB` or `GiB`, such as `64MiB`".to_owned(),
+            };
+            findings.error_with_help(node.place, format!("`{path}` is no size"), help);
             None
         }
     }

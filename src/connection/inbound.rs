@@ -33,7 +33,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<
     };
 
     // Who are we?
-    let context = match serving.identity() {
+    let context = match serving.recordable().and_then(|()| serving.identity()) {
         Ok(context) => context,
         Err(ending) => return Err(without_identity(tls, ending).await),
     };
@@ -112,6 +112,10 @@ async fn admitted_or_not(
         }
     };
     serving.admitted(decision, &registered);
+    if let Err(ending) = serving.recorded(&registered).await {
+        let linger = refuse(session, tls, alert_for(ending.reason)).await;
+        return Err(Closing { ending, linger });
+    }
 
     // To whom?
     let plain = match connect(serving, &permit, &registered, &agreed, &tls, kind).await {

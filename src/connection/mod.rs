@@ -33,7 +33,7 @@ use crate::config::settings::{self, ListenerKind};
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
-use crate::record::{Decision, Direction, Ending, HandshakeKind, PeerAddr, Reason};
+use crate::record::{Decision, Direction, Ending, HandshakeKind, PeerAddr, Reason, Receipt};
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::tls::configs::Context;
@@ -112,6 +112,8 @@ struct Serving<'a> {
     from_source: Option<capacity::FromSource>,
     /// The address that a load balancer's caller reached, by its PROXY header.
     reached: Option<SocketAddr>,
+    /// What became of the last verdict's record.
+    receipt: Receipt,
 }
 
 /// A connection that may go on: what [`open::Open`] relays.
@@ -191,6 +193,7 @@ async fn admit(
         handshake: Some(handshake),
         from_source: None,
         reached: None,
+        receipt: Receipt::Kept,
     };
     let admitted = match listener.direction {
         Direction::Inbound => inbound::serve(&mut serving, stream).await,
@@ -316,6 +319,32 @@ impl Serving<'_> {
         // Nobody else sets it.
         let _ = registered.entry.decision.set(decision);
         self.worker.live.registry.admitted(&registered.entry);
+    }
+
+    /// Whether verdicts can be recorded, where the settings let nobody in without a record.
+    fn recordable(&self) -> Result<(), Ending> {
+        match self.worker.live.records.refuses() {
+            Some(why) => Err(Ending::with(Reason::AuditUnavailable, why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the last verdict is recorded as surely as the settings ask: before that nothing is forwarded.
+    async fn recorded(&mut self, registered: &Registered) -> Result<(), Ending> {
+        let kept = match std::mem::replace(&mut self.receipt, Receipt::Kept) {
+            Receipt::Kept => true,
+            Receipt::Lost => false,
+            Receipt::Pending(kept) => tokio::select! {
+                kept = kept => kept,
+                ending = self.told_to_close(registered) => return Err(ending),
+            },
+        };
+        if kept {
+            Ok(())
+        } else {
+            let detail = "the verdict could not be written to the audit log";
+            Err(Ending::with(Reason::AuditUnavailable, detail))
+        }
     }
 
     /// Why a connection ends that the drain did not wait for.

@@ -19,7 +19,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
     };
 
     // Who are we?
-    let context = match serving.identity() {
+    let context = match serving.recordable().and_then(|()| serving.identity()) {
         Ok(context) => context,
         Err(ending) => return Err(refused(plain, ending)),
     };
@@ -82,6 +82,11 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
         }
     };
     serving.admitted(decision, &registered);
+    if let Err(ending) = serving.recorded(&registered).await {
+        plain.abort();
+        let linger = refuse(session, tls, alert_for(ending.reason)).await;
+        return Err(Closing { ending, linger });
+    }
 
     let ends = Ends {
         tls,

@@ -193,7 +193,8 @@ impl Renewals {
         let detail = judged.as_ref().err().map(|refused| &*refused.detail);
         let decision = found.verdict(&self.entry, &self.live, detail);
         let decision = Arc::new(decision);
-        self.live.records.decision(&decision, LogLine::OfConnection);
+        // The connection is open already: what the audit log cannot keep, it counts.
+        let _ = self.live.records.decision(&decision, LogLine::OfConnection);
         judged.map_err(|refused| Refused {
             decision: Some(decision),
             ..refused

@@ -132,7 +132,8 @@ impl Serving<'_> {
             self.listener.metrics.decided(&decision);
         }
         self.draft.decision = Some(decision.clone());
-        self.worker
+        self.receipt = self
+            .worker
             .live
             .records
             .decision(&decision, LogLine::OfConnection);

@@ -10,14 +10,13 @@ mod layer;
 mod line;
 
 use std::io::{BufWriter, IsTerminal as _, Write};
-use std::sync::Arc;
 
 use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, RecordSink, Verdict};
+use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, Verdict};
 #[cfg(test)]
 pub(super) use fields::CONNECTION_FIELDS;
 use line::{Line, Style};
@@ -117,8 +116,9 @@ impl LogSink {
     }
 }
 
-impl RecordSink for LogSink {
-    fn record(&self, record: &ConnectionRecord) {
+impl LogSink {
+    /// Writes the line of a connection that ended.
+    pub fn record(&self, record: &ConnectionRecord) {
         // A denial that was only reported (`policy.mode: audit`) is what its operator looks for.
         let good = record.outcome() == Outcome::Ok && record.verdict() != Verdict::Deny;
         let Some(level) = enabled!(CONNECTION_TARGET, good) else {
@@ -140,7 +140,8 @@ impl RecordSink for LogSink {
         });
     }
 
-    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+    /// Writes the line of a verdict that has one of its own.
+    pub fn decision(&self, decision: &Decision, line: LogLine) {
         if line == LogLine::OfConnection {
             return;
         }

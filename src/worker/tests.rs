@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::settings::{Address, Limits, Listener, ListenerKind, OpenConnections, PolicyMode, Target};
 use crate::lifecycle::drain::Drain;
-use crate::record::{ConnectionRecord, Decision, Direction, LogLine, Reason, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Direction, LogLine, Reason, Receipt, RecordSink};
 use crate::sys::bind;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,7 +21,9 @@ impl RecordSink for Kept {
         self.0.lock().unwrap().push(record.reason);
     }
 
-    fn decision(&self, _: &Arc<Decision>, _: LogLine) {}
+    fn decision(&self, _: &Arc<Decision>, _: LogLine) -> Receipt {
+        Receipt::Kept
+    }
 }
 
 /// A drain that begins the moment a connection has come still serves it, however far its acceptance has got.

@@ -17,7 +17,7 @@ use svidecar::connection::authority::Authority as Watch;
 use svidecar::connection::live::{IdentityView, Live};
 use svidecar::connection::registry::{Registered, Registration};
 use svidecar::policy::{Surroundings, compile, deny_list, file};
-use svidecar::record::{ConnectionRecord, Decision, Direction, LogLine, PeerAddr, RecordSink};
+use svidecar::record::{ConnectionRecord, Decision, Direction, LogLine, PeerAddr, Receipt, RecordSink};
 use svidecar::spiffe::SpiffeId;
 use svidecar::tls::configs::Context;
 use svidecar::tls::verify::{PeerSide, VerifiedPeer, verify_chain};
@@ -36,7 +36,9 @@ struct Nowhere;
 
 impl RecordSink for Nowhere {
     fn record(&self, _: &ConnectionRecord) {}
-    fn decision(&self, _: &Arc<Decision>, _: LogLine) {}
+    fn decision(&self, _: &Arc<Decision>, _: LogLine) -> Receipt {
+        Receipt::Kept
+    }
 }
 
 struct Scene {

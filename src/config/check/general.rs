@@ -1,12 +1,10 @@
-//! Limits, open connections, workers, the admin endpoint, the log, and the sections of later versions.
+//! Limits, open connections, workers, TLS, and the sections of later versions.
 
 use std::time::Duration;
 
-use super::listeners::{is_local, listen_advice};
-use super::{CheckedAdmin, Context, duration_field, duration_node};
-use crate::config::settings::{Admin, Decisions, Limits, Log, LogFormat, OnChange, OpenConnections};
-use crate::config::{address, size};
-use crate::yaml::{Fields, Findings, Place, Value, closest};
+use super::{Context, duration_field, duration_node};
+use crate::config::settings::{Limits, OnChange, OpenConnections};
+use crate::yaml::{Fields, Findings, Value};
 
 /// Threads by default, even where more cores are at hand: a sidecar is the application's guest.
 const DEFAULT_MAX_WORKERS: usize = 4;
@@ -27,8 +25,6 @@ pub(super) const OPEN_CONNECTIONS: &[&str] = &[
     "on_expiry",
 ];
 pub(super) const TLS: &[&str] = &["resumption", "renewal"];
-const TELEMETRY: &[&str] = &["log", "decisions"];
-pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HUNDREDTH: Duration = Duration::from_millis(10);
@@ -143,168 +139,8 @@ pub(super) fn workers(top: &Fields<'_>, context: &Context<'_>, findings: &mut Fi
         .unwrap_or_else(|| context.environment.cores.clamp(1, DEFAULT_MAX_WORKERS))
 }
 
-pub(super) fn admin(top: &Fields<'_>, findings: &mut Findings) -> Option<CheckedAdmin> {
-    let node = top.get("admin")?;
-    let fields = Fields::of(node, "admin", &["listen", "probes", "token_file"], findings)?;
-    if let Some(place) = fields.key_place("token_file") {
-        let help = "take the line out: nothing on the admin endpoint changes state in this version";
-        findings.error_with_help(place, "`admin.token_file` is not in this version", help);
-    }
-    let probes = fields
-        .text("probes", findings)
-        .and_then(|(text, place)| match address::ip_and_port(text) {
-            Ok(address) => Some((address, place)),
-            Err(error) => {
-                let help = listen_advice(text, &error, "0.0.0.0:15021");
-                findings.error_with_help(place, format!("`admin.probes` is `{text}`: {error}"), help);
-                None
-            }
-        });
-    let (text, place) = fields.required_text("listen", "127.0.0.1:15000", findings)?;
-    let listen = match address::listen(text) {
-        Ok(listen) => listen,
-        Err(error) => {
-            let help = listen_advice(text, &error, "127.0.0.1:15000");
-            findings.error_with_help(place, format!("`admin.listen` is `{text}`: {error}"), help);
-            return None;
-        }
-    };
-    if !is_local(&listen) {
-        let message = format!("`admin.listen` is `{text}`: other machines must not reach the admin endpoint");
-        let help =
-            "listen on 127.0.0.1, [::1] or a unix socket; `admin.probes` serves health checks from elsewhere";
-        findings.error_with_help(place, message, help);
-    }
-    let probes_place = probes.map(|(_, place)| place).unwrap_or_default();
-    let settings = Admin {
-        listen,
-        probes: probes.map(|(address, _)| address),
-    };
-    Some(CheckedAdmin {
-        settings,
-        listen_place: place,
-        probes_place,
-    })
-}
-
-pub(super) fn telemetry(
-    top: &Fields<'_>,
-    context: &Context<'_>,
-    findings: &mut Findings,
-) -> (Log, Option<Decisions>) {
-    match top
-        .get("telemetry")
-        .and_then(|node| Fields::of(node, "telemetry", TELEMETRY, findings))
-    {
-        Some(fields) => (log(&fields, findings), decisions(&fields, context, findings)),
-        None => (Log::default(), None),
-    }
-}
-
-fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {
-    let mut log = Log::default();
-    let node = telemetry.get("log");
-    let Some(fields) = node.and_then(|n| Fields::of(n, "telemetry.log", &["format", "level"], findings))
-    else {
-        return log;
-    };
-    log.format = fields.word(
-        "format",
-        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        findings,
-    );
-    if let Some((text, place)) = fields.text("level", findings)
-        && check_level(text, place, findings)
-    {
-        text.clone_into(&mut log.level);
-    }
-    log
-}
-
-fn decisions(telemetry: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<Decisions> {
-    let node = telemetry.get("decisions")?;
-    let fields = Fields::of(node, "telemetry.decisions", DECISIONS, findings)?;
-    let (file, _) = fields.required_text("file", "/var/log/svidecar/decisions.jsonl", findings)?;
-    let max_size = size_field(&fields, "max_size", (size::MIB, 1024 * size::GIB), findings);
-    let keep = fields
-        .integer("keep", 0, 1000, findings)
-        .and_then(|number| u32::try_from(number).ok());
-    Some(Decisions {
-        path: context.path(file),
-        max_size: max_size.unwrap_or(64 * size::MIB),
-        keep: keep.unwrap_or(4),
-    })
-}
-
-/// A size within bounds.
-fn size_field(
-    fields: &Fields<'_>,
-    name: &str,
-    (least, most): (u64, u64),
-    findings: &mut Findings,
-) -> Option<u64> {
-    let node = fields.get(name)?;
-    let path = fields.name_of(name);
-    let typed = match &node.value {
-        Value::Text(text) => size::parse(text),
-        _ => None,
-    };
-    match typed {
-        Some(value) if (least..=most).contains(&value) => Some(value),
-        Some(_) => {
-            let message = format!(
-                "`{path}` must be from {} to {}",
-                size::show(least),
-                size::show(most)
-            );
-            findings.error(node.place, message);
-            None
-        }
-        None => {
-            let help = match node.value {
-                Value::Integer(number) => format!("write the unit: `{number}MiB` or `{number}KiB`"),
-                _ => "write a whole number and `KiB`, `MiB` or `GiB`, such as `64MiB`".to_owned(),
-            };
-            findings.error_with_help(node.place, format!("`{path}` is no size"), help);
-            None
-        }
-    }
-}
-
-/// A level, or levels by module: `info,svidecar::identity=debug`. The part of `tracing`'s syntax that cannot be
-/// mistaken: there, a misspelt level alone is taken for the name of a module, and turns everything else off.
-fn check_level(text: &str, place: Place, findings: &mut Findings) -> bool {
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let mut good = true;
-    for directive in text.split(',') {
-        let (module, level) = directive.rsplit_once('=').unwrap_or(("svidecar", directive));
-        let module_ok = !module.is_empty()
-            && module.len() <= 128
-            && module
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'));
-        if !levels.contains(&level) || !module_ok {
-            good = false;
-            let help = match closest(level, &levels) {
-                Some(word) if word != level => format!("did you mean `{word}`?"),
-                _ => "write a level, or levels by module: `info,svidecar::identity=debug`".to_owned(),
-            };
-            findings.error_with_help(
-                place,
-                format!("`telemetry.log.level`: `{directive}` is no log level"),
-                help,
-            );
-        }
-    }
-    good
-}
-
 /// Sections that this version reads without acting on them, and those that it does not have.
 pub(super) fn refuse_later_sections(top: &Fields<'_>, findings: &mut Findings) {
-    if let Some(place) = top.key_place("audit") {
-        let help = "take the section out; every connection's end is one log line meanwhile";
-        findings.error_with_help(place, "`audit` is not in this version", help);
-    }
     let sandbox = top.word(
         "sandbox",
         &[("off", false), ("best-effort", false), ("strict", true)],

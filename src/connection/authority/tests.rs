@@ -12,7 +12,7 @@ use crate::config::settings::{Limits, Listener, ListenerKind, PolicyMode, SvidSe
 use crate::connection::registry::{Registered, Registration};
 use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
-use crate::record::{ConnectionRecord, Decision, Direction, PeerAddr, RecordSink};
+use crate::record::{ConnectionRecord, Decision, Direction, PeerAddr, Receipt, RecordSink};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::tls::configs::{Context, provider};
 use crate::tls::verify::{PeerSide, VerifiedPeer, verify_chain};
@@ -32,8 +32,9 @@ struct Told(Mutex<Vec<(Arc<Decision>, LogLine)>>);
 impl RecordSink for Told {
     fn record(&self, _: &ConnectionRecord) {}
 
-    fn decision(&self, decision: &Arc<Decision>, line: LogLine) {
+    fn decision(&self, decision: &Arc<Decision>, line: LogLine) -> Receipt {
         self.0.lock().unwrap().push((decision.clone(), line));
+        Receipt::Kept
     }
 }
 

@@ -98,8 +98,8 @@ fn a_line_holds_the_fields_of_its_verdict() {
     assert_eq!(text.matches('\n').count(), 1);
 
     let own = logged(Style::Json, "info", |sink| {
-        sink.decision(&Arc::new(denial()), LogLine::OfConnection);
-        sink.decision(&Arc::new(denial()), LogLine::Own);
+        sink.decision(&denial(), LogLine::OfConnection);
+        sink.decision(&denial(), LogLine::Own);
     });
     let line: serde_json::Map<String, Value> = serde_json::from_str(&own).unwrap();
     let elsewhere = ["id", "version", "time", "connection"];

@@ -17,7 +17,7 @@ use crate::config::settings::{
 use crate::connection::registry::{Registered, Registration};
 use crate::identity::material::Material;
 use crate::identity::update::{Answer, Offer, check};
-use crate::record::{ConnectionRecord, Decision, PeerAddr, RecordSink};
+use crate::record::{ConnectionRecord, Decision, PeerAddr, Receipt, RecordSink};
 use crate::spiffe::SpiffeId;
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::{Exposition, Metrics};
@@ -40,8 +40,9 @@ pub(super) struct Told(pub(super) Mutex<Vec<Arc<Decision>>>);
 impl RecordSink for Told {
     fn record(&self, _: &ConnectionRecord) {}
 
-    fn decision(&self, decision: &Arc<Decision>, _: LogLine) {
+    fn decision(&self, decision: &Arc<Decision>, _: LogLine) -> Receipt {
         self.0.lock().unwrap().push(decision.clone());
+        Receipt::Kept
     }
 }
 
