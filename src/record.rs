@@ -41,6 +41,7 @@ macro_rules! closed_set {
     };
 }
 
+pub mod audit;
 pub mod decision;
 
 pub use decision::{

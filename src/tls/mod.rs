@@ -8,6 +8,7 @@ pub mod record;
 pub mod renewal;
 mod resumption;
 pub mod session;
+pub mod signing;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod traffic;

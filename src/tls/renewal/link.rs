@@ -9,6 +9,7 @@ use rustls::sign::SigningKey;
 
 use super::message::{self, Message, Renewal, Verdict};
 use super::proof::{self, Binding, Flaw};
+use crate::tls::signing;
 use crate::tls::verify::PeerSide;
 
 /// What the peer said that is to be acted on.
@@ -216,7 +217,7 @@ impl Link {
         let list = message::list(chain).ok_or(NotOffered::TooLong)?;
         let sequence = self.sent.checked_add(1).ok_or(NotOffered::NotNow)?;
         let signed = proof::signed(&self.binding, self.own_side, sequence, &list);
-        let (scheme, signature) = proof::sign(key, &signed).ok_or(NotOffered::Key)?;
+        let (scheme, signature) = signing::sign(key, &signed).ok_or(NotOffered::Key)?;
         let message = message::shown(sequence, &list, scheme, &signature).ok_or(NotOffered::TooLong)?;
         self.sent = sequence;
         self.unanswered = true;

@@ -1,32 +1,16 @@
 //! What a renewal proves, and how: a signature, by the key of the newer leaf, over what binds it to its connection.
 
-use std::sync::Arc;
-
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs as provider};
-use rustls::pki_types::CertificateDer;
-use rustls::sign::SigningKey;
 use rustls::{AlertDescription, SignatureScheme};
-use webpki::EndEntityCert;
 use zeroize::Zeroizing;
 
 use super::message::Renewal;
+use crate::tls::signing;
 use crate::tls::traffic::TrafficSecret;
 use crate::tls::verify::PeerSide;
 
 /// The exporter's label (RFC 8446 section 7.5). Labels that begin so need not be registered (RFC 5705 section 4).
 pub const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL svidecar renewal v1";
-
-/// What is signed with: what TLS 1.3 signs with (RFC 8446 section 4.2.3), of what `tls::verify` takes as a leaf's key.
-pub const SCHEMES: &[SignatureScheme] = &[
-    SignatureScheme::ECDSA_NISTP256_SHA256,
-    SignatureScheme::ECDSA_NISTP384_SHA384,
-    SignatureScheme::ECDSA_NISTP521_SHA512,
-    SignatureScheme::ED25519,
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
-];
 
 /// What tells a connection from every other: a secret that both of its ends know and nobody else. In a resumed session
 /// it is another than in the session before.
@@ -88,33 +72,19 @@ impl Flaw {
     }
 }
 
-/// What the signature is over: as a CertificateVerify's (RFC 8446 section 4.4.3), with words of its own, so that neither
-/// can be taken for the other; then the connection, the number, and the certificates.
+/// What the signature is over: the connection, the number, and the certificates, under words of its own
+/// ([`signing::message`]).
 #[must_use]
 pub fn signed(binding: &Binding, by: PeerSide, sequence: u32, list: &[u8]) -> Zeroizing<Vec<u8>> {
-    let words: &[u8] = match by {
-        PeerSide::Client => b"svidecar renewal v1, client\0",
-        PeerSide::Server => b"svidecar renewal v1, server\0",
+    let purpose: &[u8] = match by {
+        PeerSide::Client => b"svidecar renewal v1, client",
+        PeerSide::Server => b"svidecar renewal v1, server",
     };
     let shown = digest(&SHA256, list);
-    Zeroizing::new(
-        [
-            &[0x20; 64],
-            words,
-            binding.0.as_ref(),
-            &sequence.to_be_bytes(),
-            shown.as_ref(),
-        ]
-        .concat(),
+    signing::message(
+        purpose,
+        &[binding.0.as_ref(), &sequence.to_be_bytes(), shown.as_ref()],
     )
-}
-
-/// Signs; `None` for a key that TLS 1.3 does not sign with, or where the library fails.
-#[must_use]
-pub fn sign(key: &Arc<dyn SigningKey>, signed: &[u8]) -> Option<(SignatureScheme, Vec<u8>)> {
-    let signer = key.choose_scheme(SCHEMES)?;
-    let signature = signer.sign(signed).ok()?;
-    Some((signer.scheme(), signature))
 }
 
 /// Checks that the key of the renewal's leaf made its signature over `signed`.
@@ -123,25 +93,10 @@ pub fn sign(key: &Arc<dyn SigningKey>, signed: &[u8]) -> Option<(SignatureScheme
 /// That it did not, or can't have.
 pub fn verify(renewal: &Renewal, signed: &[u8]) -> Result<(), Flaw> {
     let chain = renewal.chain();
-    let leaf: &CertificateDer<'_> = chain.first().ok_or(Flaw::Leaf)?;
-    let leaf = EndEntityCert::try_from(leaf).map_err(|_| Flaw::Leaf)?;
-    let algorithms: WebPkiSupportedAlgorithms =
-        provider::default_provider().signature_verification_algorithms;
-    if !SCHEMES.contains(&renewal.scheme) {
-        return Err(Flaw::Scheme(renewal.scheme));
-    }
-    // The first of a scheme is the one that TLS 1.3 means: there the scheme fixes the curve.
-    let algorithm = algorithms
-        .mapping
-        .iter()
-        .find(|(scheme, _)| *scheme == renewal.scheme)
-        .and_then(|(_, algorithms)| algorithms.first())
-        .ok_or(Flaw::Scheme(renewal.scheme))?;
-    leaf.verify_signature(*algorithm, signed, &renewal.signature)
-        .map_err(|error| match error {
-            webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-                Flaw::Scheme(renewal.scheme)
-            }
-            _ => Flaw::Signature,
-        })
+    let leaf = chain.first().ok_or(Flaw::Leaf)?;
+    signing::verify(leaf, renewal.scheme, signed, &renewal.signature).map_err(|flaw| match flaw {
+        signing::Flaw::Scheme(scheme) => Flaw::Scheme(scheme),
+        signing::Flaw::Leaf => Flaw::Leaf,
+        signing::Flaw::Signature => Flaw::Signature,
+    })
 }
