@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock record spiffe"),
+    ("telemetry", "clock record redaction spiffe"),
+    ("redaction", "config record"),
     ("config", "record spiffe yaml"),
     ("policy", "clock config record spiffe yaml"),
     ("workload_api", "clock spiffe sys"),
@@ -31,21 +32,33 @@ const MAY_USE: &[(&str, &str)] = &[
         "connection",
         "authorize clock config forward identity lifecycle proxy_protocol record spiffe sys telemetry tls upstream",
     ),
+    (
+        "audit",
+        "clock config identity record redaction spiffe telemetry tls",
+    ),
     ("worker", "connection lifecycle listener sys upstream"),
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin authorize clock config connection identity lifecycle policy record reload sys telemetry tls worker yaml",
+        "admin audit authorize clock config connection identity lifecycle policy record redaction reload sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app clock config identity policy record spiffe sys trial workload_api yaml",
+        "app audit clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
     ),
 ];
 
 /// Of these, config may be used for its plain values alone.
-const SETTINGS_ONLY: &[&str] = &["tls", "authorize", "upstream", "connection", "identity"];
+const SETTINGS_ONLY: &[&str] = &[
+    "tls",
+    "authorize",
+    "upstream",
+    "connection",
+    "identity",
+    "audit",
+    "redaction",
+];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
 const PURE: &[&str] = &[
@@ -55,6 +68,9 @@ const PURE: &[&str] = &[
     "config",
     "proxy_protocol",
     "record.rs",
+    "record",
+    "redaction",
+    "redaction.rs",
     "yaml",
     "identity/rotation.rs",
     "identity/update.rs",
@@ -63,6 +79,8 @@ const PURE: &[&str] = &[
     "tls/session.rs",
     "tls/renewal",
     "tls/renewal.rs",
+    "audit/chain.rs",
+    "audit/checkpoint.rs",
 ];
 /// Files inside pure modules whose work it is to read files or to ask for the surroundings.
 const IMPURE: &[&str] = &["policy/load.rs", "config/file.rs", "config/mod.rs"];

@@ -19,8 +19,10 @@
 //! | control | [`config`] | the config file, checked |
 //! | control | [`reload`] | sees that files changed |
 //! | control | [`admin`] | what a running sidecar tells over HTTP |
+//! | control | [`audit`] | who talked to whom and why, in a log that shows what was done to it |
 //! | control | [`lifecycle`] | signals, drain, readiness |
 //! | ground | [`record`] | what became of a connection: the closed sets of words |
+//! | ground | [`redaction`] | what must not leave is taken out of records |
 //! | ground | [`telemetry`] | the log and the metrics made of it |
 //! | ground | [`spiffe`] | IDs, patterns, the X.509-SVID profile |
 //! | ground | [`yaml`] | a tree with places, and findings that point at them |
@@ -31,6 +33,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod authorize;
 pub mod cli;
 pub mod clock;
@@ -43,6 +46,7 @@ pub mod listener;
 pub mod policy;
 pub mod proxy_protocol;
 pub mod record;
+pub mod redaction;
 pub mod reload;
 pub mod spiffe;
 pub mod sys;

@@ -5,22 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::audit::Done;
 use super::shared::Control;
 use super::sinks::Sinks;
 use super::state::View;
-use super::{AppError, Started, identity, policy};
+use super::{AppError, Started, audit, identity, policy};
 use crate::admin;
-use crate::config::settings::{Address, Limits, LogFormat};
+use crate::config::settings::{Address, Limits, LogFormat, OnAuditFailure};
 use crate::connection::live::Live;
 use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::{Ending, Reason};
+use crate::record::audit::{Actor, EntryKind, Operation};
+use crate::record::{DecisionIds, Ending, Reason};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::decisions::Decisions;
@@ -96,12 +99,27 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         .transpose()?
         .unzip();
     let decisions = Arc::new(Decisions::new(file));
+    let settings = started.settings;
+    let (audit, _audit_guard) = started
+        .audit
+        .map(|opened| {
+            audit::start(
+                opened,
+                &settings.listeners,
+                started.clock.clone(),
+                metrics.audit.clone(),
+                started.redactor.clone(),
+            )
+        })
+        .transpose()?
+        .unzip();
     let records = Arc::new(Sinks {
         log: sink,
         metrics: metrics.clone(),
         decisions: decisions.clone(),
+        audit: audit.clone(),
+        ids: DecisionIds::new(fastrand::u64(..)),
     });
-    let settings = started.settings;
     for warning in &started.warnings {
         tracing::warn!("{}", warning.summary());
     }
@@ -149,7 +167,9 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         reload_asked: watch::Sender::new(()),
         view,
         settings,
+        audit,
     });
+    control.audit_start(&started.config);
     let documents: Vec<_> = started
         .documents
         .iter()
@@ -162,6 +182,13 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     tasks.spawn(named("the authority over open connections", authority));
     let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
     tasks.spawn(named("the renewal of open connections", pace));
+    if let (Some(audit), Some(settings)) = (&control.audit, &control.settings.audit) {
+        let denies = settings.on_failure == OnAuditFailure::Deny;
+        let watching = tokio::spawn(audit::watch(audit.failing(), control.readiness.clone(), denies));
+        tasks.spawn(named("the watch over the audit log", watching));
+    } else {
+        control.readiness.set(Condition::Audit, true, "there is none");
+    }
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
@@ -249,6 +276,8 @@ async fn until_terminated(control: &Control, signals: &mut Signals) {
 /// Stops accepting, lets connections finish, and forces those that do not.
 async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut Signals, patience: Duration) {
     let open = control.live.capacity.connections();
+    let drained = Done::well(EntryKind::Process, Actor::Signal, Operation::Drain);
+    control.audit(drained, None, json!({ "open_connections": open }));
     control
         .readiness
         .set(Condition::NotDraining, false, "shutting down");
@@ -280,6 +309,8 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
     };
     // They are told to end and say why to their peers; that takes a moment.
     let _ = tokio::time::timeout(FORCED_END, drain.finished()).await;
+    let stopped = Done::well(EntryKind::Process, Actor::Svidecar, Operation::Stop);
+    control.audit(stopped, None, json!({ "cut_connections": cut }));
     if cut > 0 {
         tracing::warn!(cut, "ended; connections were cut");
     } else {

@@ -57,11 +57,19 @@ pub(super) async fn follow(
                             tracing::warn!("peers that depend on it are refused: {authority}");
                         }
                         published = Some(material.generation);
-                        control.live.set_identity(IdentityView::Held(Arc::new(context)));
+                        let context = Arc::new(context);
+                        let before = control.live.identity();
+                        control.live.set_identity(IdentityView::Held(context.clone()));
+                        let before = match &*before {
+                            IdentityView::Held(before) => Some(&*before.material),
+                            IdentityView::Missing { .. } => None,
+                        };
+                        control.audit_identity(&context, before);
                     }
                     Err(error) => {
                         tracing::error!(%error, "an update of our identity cannot be used; the last one stays in force");
                         control.keep_identity(&error.to_string());
+                        control.audit_unusable_identity(&error.to_string());
                         unusable = Some(error.to_string());
                     }
                 }
@@ -72,10 +80,14 @@ pub(super) async fn follow(
                     Status::Expired => Reason::IdentityExpired,
                     _ => Reason::NoIdentity,
                 };
+                let held = matches!(&*control.live.identity(), IdentityView::Held(_));
                 control.live.set_identity(IdentityView::Missing {
                     reason,
                     detail: state.status.to_string(),
                 });
+                if held {
+                    control.audit_no_identity(&state.status.to_string());
+                }
             }
         }
         loop {

@@ -4,22 +4,26 @@
 //! one of its own from the first): between it and [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
 //! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
 
+mod audit;
 mod control;
 mod identity;
 mod policy;
+pub mod redaction;
 mod shared;
 mod sinks;
 mod state;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::audit::OpenedAudit;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, Listener, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{Policy, Surroundings};
+use crate::redaction::Redactor;
 use crate::sys::bind::{self, BindError, Listening};
 use crate::telemetry::decisions::{DecisionFile, DecisionFileOptions, OpenError, OpenedDecisionFile};
 use crate::yaml::Diagnostic;
@@ -45,6 +49,12 @@ pub enum AppError {
     /// The verdicts' file cannot be written.
     #[error("telemetry.decisions.file: {0}")]
     Decisions(#[from] OpenError),
+    /// The audit log cannot be written.
+    #[error("audit.file: {0}")]
+    Audit(#[from] crate::audit::OpenError),
+    /// Records cannot be redacted as the settings say.
+    #[error("{0}")]
+    Redaction(#[from] redaction::RedactionError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -70,6 +80,10 @@ pub struct Started {
     admin: Option<Listening>,
     probes: Option<Listening>,
     decisions: Option<OpenedDecisionFile>,
+    audit: Option<OpenedAudit>,
+    redactor: Option<Arc<Redactor>>,
+    /// The config file.
+    config: PathBuf,
     clock: SharedClock,
 }
 
@@ -114,6 +128,8 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
             })
         })
         .transpose()?;
+    let redactor = redaction::redactor(&settings.redaction)?;
+    let audit = settings.audit.as_ref().map(crate::audit::open).transpose()?;
     Ok(Started {
         settings,
         documents,
@@ -122,6 +138,9 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         admin,
         probes,
         decisions,
+        audit,
+        redactor,
+        config: config.to_owned(),
         clock,
     })
 }

@@ -113,7 +113,7 @@ fn load(
 }
 
 /// What is in force of a document: its generation, content's hash, and since when.
-fn in_force(view: &PolicyView, document: Document) -> Option<(u64, &str, SystemTime)> {
+pub(super) fn in_force(view: &PolicyView, document: Document) -> Option<(u64, &str, SystemTime)> {
     let in_force = match document {
         Document::Policy => (view.generation, view.admission.policy.content_hash(), view.since),
         Document::DenyList => (
@@ -154,11 +154,13 @@ impl Control {
                         .policy_reloaded(found.document, ReloadResult::Success);
                     self.put(loaded);
                     self.show(found.document, &[]);
+                    self.audit_document(found.document, &[]);
                 }
                 Err(problems) => {
                     self.metrics
                         .policy_reloaded(found.document, ReloadResult::Failure);
                     self.show(found.document, &problems);
+                    self.audit_document(found.document, &problems);
                 }
             }
         }

@@ -5,11 +5,13 @@ use std::time::SystemTime;
 
 use super::output::{print, report};
 use super::{EXIT_GOOD, EXIT_USAGE};
+use crate::app;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::settings::Settings;
+use crate::config::settings::{Redaction, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{self, Policy, Surroundings};
 use crate::record::Direction;
+use crate::redaction;
 use crate::yaml::{Diagnostic, counted};
 
 /// Check config and policies
@@ -79,6 +81,14 @@ pub fn check(
     // `run` would start with a bad one, since it decides nothing; whoever asks here wants to know.
     let candidate = named.candidate.map(|path| policy::load(&path, surroundings, now));
     keep(candidate, &mut found, &mut good);
+    let unredacted = examined.settings.as_ref().map(|settings| &settings.redaction);
+    if let Some(Err(error)) = unredacted.map(app::redaction::redactor) {
+        found.push(Diagnostic::of_file(
+            &config.display().to_string(),
+            error.to_string(),
+        ));
+        good = false;
+    }
     match examined.settings {
         Some(settings) if good => Ok((summary(&settings, policy.as_ref()), found)),
         _ => Err(found),
@@ -117,8 +127,26 @@ fn summary(settings: &Settings, policy: Option<&Policy>) -> String {
         facing(Direction::Inbound),
         facing(Direction::Outbound)
     );
-    match policy {
+    let summary = match policy {
         Some(policy) => format!("ok: {listeners}, {}", counted(policy.rules().len(), "rule")),
         None => format!("ok: {listeners}, no policy"),
+    };
+    let redaction = redaction_in_words(&settings.redaction);
+    format!("{summary}{redaction}")
+}
+
+/// What is taken out of records, a line for each rule.
+fn redaction_in_words(settings: &Redaction) -> String {
+    let rules = app::redaction::rules(settings);
+    if rules.is_empty() {
+        return String::new();
     }
+    let profile = settings.profile.map_or_else(String::new, |profile| {
+        format!(" (profile `{}`)", profile.as_str())
+    });
+    let lines: String = redaction::in_words(&rules)
+        .iter()
+        .map(|line| format!("\n  {line}"))
+        .collect();
+    format!("\nredaction{profile}, in this order, before a record is written or sent:{lines}")
 }

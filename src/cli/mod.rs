@@ -1,5 +1,6 @@
 //! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
 
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod healthcheck;
@@ -53,6 +54,9 @@ enum Command {
     /// Ask questions of policy files
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Look after audit logs
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     Schema(schema::SchemaArgs),
     WorkloadApi(workload_api::WorkloadApiArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
@@ -68,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Identity(args) => identity::run(&args),
         Command::Policy(command) => policy::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Schema(args) => schema::run(&args),
         Command::WorkloadApi(args) => workload_api::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),

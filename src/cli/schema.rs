@@ -31,6 +31,8 @@ pub enum Kind {
     PolicyTest,
     /// A decision record: a line of `telemetry.decisions.file`
     Decision,
+    /// An entry of the audit log: a line of `audit.file`
+    Audit,
 }
 
 /// The schema of a kind of file (JSON Schema, draft 2020-12).
@@ -42,6 +44,7 @@ pub const fn schema(kind: Kind) -> &'static str {
         Kind::DenyList => include_str!("../../config/schema/deny-list.schema.json"),
         Kind::PolicyTest => include_str!("../../config/schema/policy-test.schema.json"),
         Kind::Decision => include_str!("../../config/schema/decision.schema.json"),
+        Kind::Audit => include_str!("../../config/schema/audit.schema.json"),
     }
 }
 

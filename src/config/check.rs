@@ -6,6 +6,7 @@ mod general;
 mod identity;
 mod listeners;
 mod policy;
+mod redaction;
 mod telemetry;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ const TOP: &[&str] = &[
     "admin",
     "sandbox",
     "audit",
+    "redaction",
     "telemetry",
 ];
 
@@ -43,6 +45,9 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::OPEN_CONNECTIONS,
     general::TLS,
     telemetry::DECISIONS,
+    audit::AUDIT,
+    redaction::REDACTION,
+    redaction::RULE,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -132,7 +137,8 @@ fn read(
     listeners.check_names(findings);
     let admin = admin::read(&top, findings);
     listeners.check_addresses(admin.as_ref(), findings);
-    audit::read(&top, findings);
+    let audit = audit::read(&top, context, findings);
+    let redaction = redaction::read(&top, context, findings);
     general::refuse_later_sections(&top, findings);
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);
@@ -141,6 +147,7 @@ fn read(
     let (log, decisions) = telemetry::read(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
+        content_hash: content_hash(text),
         identity: identity?,
         policy,
         listeners: listeners.listeners,
@@ -152,7 +159,14 @@ fn read(
         admin: admin.map(|admin| admin.settings),
         log,
         decisions,
+        audit,
+        redaction,
     })
+}
+
+fn content_hash(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A duration field within bounds.

@@ -1,6 +1,9 @@
 //! The checked settings: what the rest of the program works with. Made by [`super::check()`] from the file as typed;
 //! every value here is valid by itself and beside the others.
 
+mod audit;
+mod redaction;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +13,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use audit::{Audit, AuditSync, OnAuditFailure};
+pub use redaction::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
+
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
 /// Everything `svidecar run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The SHA-256 of the file they were read from, in hexadecimal.
+    pub content_hash: String,
     /// Where our identity comes from.
     pub identity: Identity,
     /// Where the policy is, and how it is applied.
@@ -38,6 +46,10 @@ pub struct Settings {
     pub log: Log,
     /// Where verdicts are written to; nowhere when the file does not say.
     pub decisions: Option<Decisions>,
+    /// The audit log; none when the file has none.
+    pub audit: Option<Audit>,
+    /// What is taken out of records before they leave.
+    pub redaction: Redaction,
 }
 
 /// Where our identity comes from.

@@ -1,3 +1,4 @@
+mod evidence;
 mod policy;
 mod schema;
 
@@ -299,10 +300,6 @@ fn refusals() {
             "`protocol: http` is not in this version",
         ),
         (inbound("protocol: htp"), "did you mean `http`?"),
-        (
-            format!("{}audit: {{ file: x }}\n", with(IN)),
-            "`audit` is not in this version",
-        ),
         (
             format!("{}admin: {{ listen: '127.0.0.1:1', token_file: t }}\n", with(IN)),
             "`admin.token_file` is not in this version",

@@ -16,13 +16,21 @@ pub enum Condition {
     Policy,
     /// Every listener is bound.
     Listeners,
+    /// The audit log can be written, or nothing depends on that.
+    Audit,
     /// The process is not on its way out.
     NotDraining,
 }
 
 impl Condition {
     /// Every value, in the order of the documentation.
-    pub const ALL: &'static [Self] = &[Self::Identity, Self::Policy, Self::Listeners, Self::NotDraining];
+    pub const ALL: &'static [Self] = &[
+        Self::Identity,
+        Self::Policy,
+        Self::Listeners,
+        Self::Audit,
+        Self::NotDraining,
+    ];
 
     /// The word used in `/readyz`.
     #[must_use]
@@ -31,6 +39,7 @@ impl Condition {
             Self::Identity => "identity",
             Self::Policy => "policy",
             Self::Listeners => "listeners",
+            Self::Audit => "audit",
             Self::NotDraining => "not_draining",
         }
     }
@@ -65,7 +74,7 @@ pub struct Readiness(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     started: bool,
-    conditions: [(Condition, bool, String); 4],
+    conditions: [(Condition, bool, String); 5],
 }
 
 impl Readiness {
@@ -77,6 +86,7 @@ impl Readiness {
             Condition::Identity,
             Condition::Policy,
             Condition::Listeners,
+            Condition::Audit,
             Condition::NotDraining,
         ];
         Self(Arc::new(Mutex::new(State {
@@ -86,6 +96,7 @@ impl Readiness {
                     Condition::Identity => waiting("no SVID yet"),
                     Condition::Policy => waiting("not loaded yet"),
                     Condition::Listeners => waiting("not bound yet"),
+                    Condition::Audit => waiting("not opened yet"),
                     Condition::NotDraining => (true, String::new()),
                 };
                 (condition, ok, detail)
@@ -146,6 +157,7 @@ mod tests {
         assert_eq!(state(), (false, false));
         assert!(readiness.set(Condition::Identity, true, "spiffe://example.org/a"));
         assert!(readiness.set(Condition::Policy, true, ""));
+        assert!(readiness.set(Condition::Audit, true, ""));
         assert_eq!(state(), (false, false));
         assert!(readiness.set(Condition::Listeners, true, ""));
         assert_eq!(state(), (true, true));
@@ -169,6 +181,7 @@ mod tests {
         readiness.set(Condition::Identity, true, "");
         readiness.set(Condition::Policy, true, "");
         readiness.set(Condition::Listeners, true, "");
+        readiness.set(Condition::Audit, true, "");
         assert!(!readiness.snapshot().started);
     }
 }

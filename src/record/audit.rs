@@ -59,6 +59,33 @@ pub const FIELDS: [&str; 33] = [
     "data",
 ];
 
+/// The fields of records of all kinds that no redaction can touch: the place in the chain, the time, and words from closed sets.
+pub const UNTOUCHED: &[&str] = &[
+    "version",
+    "seq",
+    "prev",
+    "id",
+    "time",
+    "kind",
+    "operation",
+    "outcome",
+    "connection",
+    "direction",
+    "verdict",
+    "enforced",
+    "reason",
+    "result",
+    "policy_generation",
+    "policy_hash",
+    "decision_id",
+    "admission_id",
+    "trace_id",
+    "resumed",
+    "bytes_up",
+    "bytes_down",
+    "duration_ms",
+];
+
 closed_set! {
     /// What an entry is about.
     EntryKind {

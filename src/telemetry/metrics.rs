@@ -4,6 +4,7 @@
 //! is then an atomic addition. No label takes a value that a peer chooses: listeners and rules come from our own
 //! files, `result`, `reason`, `verdict`, `direction` and `flow` are closed sets, and the SVID's `id` is ours.
 
+mod audit;
 mod collect;
 mod divergences;
 mod documents;
@@ -30,6 +31,7 @@ use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
 use documents::{Documents, Reloads};
 use labels::{Families, ReloadLabels};
 
+pub use audit::AuditMetrics;
 pub use documents::{Document, InForce, ReloadResult};
 pub use exposition::Exposition;
 pub use listener::{Flow, ListenerMetrics, OTHER_RULE, OpenConnection};
@@ -46,6 +48,8 @@ pub struct Metrics {
     pub svid_rotations: Counter,
     /// Verdicts that did not reach their file.
     pub decisions_dropped: Counter,
+    /// What is counted of the audit log.
+    pub audit: AuditMetrics,
     workload_api_connected: Gauge,
     reloads: Reloads,
     documents: Arc<Documents>,
@@ -71,6 +75,8 @@ impl Metrics {
             "Verdicts that did not reach `telemetry.decisions.file`",
             decisions_dropped.clone(),
         );
+        let audit = AuditMetrics::default();
+        audit.register(registry);
         let workload_api_connected = Gauge::default();
         registry.register(
             "workload_api_connected",
@@ -100,6 +106,7 @@ impl Metrics {
             expiries,
             svid_rotations,
             decisions_dropped,
+            audit,
             workload_api_connected,
             reloads: Reloads::new(&reload),
             documents,

@@ -71,6 +71,7 @@ impl Control {
             _ => {
                 let generation = self.put(loaded);
                 tracing::info!(generation, "a new {what} is in force");
+                self.audit_document(document, &[]);
             }
         }
         self.show(document, &[]);
@@ -96,6 +97,7 @@ impl Control {
             );
         }
         self.show(document, problems);
+        self.audit_document(document, problems);
     }
 
     /// Asks once, of a candidate that was not asked yet, how many of the open connections it would end.

@@ -1,0 +1,265 @@
+//! What the control runtime tells the audit log: what verdicts rest on, and how it changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::AppError;
+use super::policy::in_force;
+use super::shared::Control;
+use crate::audit::{AuditGuard, AuditLog, OpenedAudit, Signer, Surroundings};
+use crate::clock::{SharedClock, rfc3339};
+use crate::config::settings::{Listener, ListenerKind};
+use crate::connection::live::IdentityView;
+use crate::identity::material::{Bundle, Material};
+use crate::lifecycle::readiness::{Condition, Readiness};
+use crate::record::DecisionIds;
+use crate::record::audit::{Actor, Change, EntryKind, EntryOutcome, Event, Operation};
+use crate::redaction::Redactor;
+use crate::spiffe::TrustDomain;
+use crate::telemetry::metrics::{AuditMetrics, Document};
+use crate::tls::configs::Context;
+use crate::yaml::Diagnostic;
+
+/// Starts the log's thread.
+pub(super) fn start(
+    opened: OpenedAudit,
+    listeners: &[Arc<Listener>],
+    clock: SharedClock,
+    metrics: AuditMetrics,
+    redactor: Option<Arc<Redactor>>,
+) -> Result<(AuditLog, AuditGuard), AppError> {
+    let upstreams: HashMap<_, Arc<str>> = listeners
+        .iter()
+        .map(|listener| {
+            let upstream = match &listener.kind {
+                ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
+                ListenerKind::Outbound { connect, .. } => connect.to_string(),
+            };
+            (listener.name.clone(), upstream.into())
+        })
+        .collect();
+    let host = rustix::system::uname();
+    let surroundings = Surroundings {
+        host: host.nodename().to_string_lossy().into(),
+        upstreams,
+        ids: DecisionIds::new(fastrand::u64(..)),
+        clock,
+        metrics,
+        redactor,
+    };
+    Ok(opened.start(surroundings)?)
+}
+
+/// Shows in readiness whether the log can be written.
+pub(super) async fn watch(
+    mut failing: watch::Receiver<Option<Arc<str>>>,
+    readiness: Readiness,
+    denies: bool,
+) {
+    loop {
+        match failing.borrow_and_update().as_deref() {
+            None => readiness.set(Condition::Audit, true, "written"),
+            Some(why) => {
+                let what = if denies {
+                    "nobody is let in"
+                } else {
+                    "what is not recorded is counted"
+                };
+                readiness.set(
+                    Condition::Audit,
+                    !denies,
+                    format!("cannot be written: {why}; {what}"),
+                )
+            }
+        };
+        if failing.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What was done, and by whom.
+pub(super) struct Done {
+    pub(super) kind: EntryKind,
+    pub(super) actor: Actor,
+    pub(super) operation: Operation,
+    pub(super) outcome: EntryOutcome,
+}
+
+impl Done {
+    pub(super) const fn well(kind: EntryKind, actor: Actor, operation: Operation) -> Self {
+        Self {
+            kind,
+            actor,
+            operation,
+            outcome: EntryOutcome::Success,
+        }
+    }
+}
+
+impl Control {
+    /// Records a change, where there is an audit log.
+    pub(super) fn audit(&self, done: Done, detail: Option<String>, data: Value) {
+        let Some(log) = &self.audit else { return };
+        let own_id = match &*self.live.identity() {
+            IdentityView::Held(context) => Some(context.material.svid.id.clone()),
+            IdentityView::Missing { .. } => None,
+        };
+        let Done {
+            kind,
+            actor,
+            operation,
+            outcome,
+        } = done;
+        let change = Change {
+            id: self.live.decisions.next(),
+            time: self.clock.now(),
+            kind,
+            actor,
+            operation,
+            outcome,
+            detail,
+            own_id,
+            policy_generation: Some(self.live.policy().generation),
+            data,
+        };
+        // Nobody is let in by it: what cannot be kept is counted.
+        let _ = log.record(Event::Change(Box::new(change)));
+    }
+
+    /// The process begins, and by which settings.
+    pub(super) fn audit_start(&self, config: &Path) {
+        let names: Vec<_> = self
+            .settings
+            .listeners
+            .iter()
+            .map(|listener| &*listener.name)
+            .collect();
+        let data = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
+        self.audit(
+            Done::well(EntryKind::Process, Actor::Svidecar, Operation::Start),
+            None,
+            data,
+        );
+        let data = json!({
+            "path": config.display().to_string(),
+            "content_hash": self.settings.content_hash,
+            "listeners": names,
+        });
+        self.audit(
+            Done::well(EntryKind::Configuration, Actor::Files, Operation::Load),
+            None,
+            data,
+        );
+    }
+
+    /// A document is in force, as the settings name it.
+    pub(super) fn audit_document(&self, document: Document, problems: &[Diagnostic]) {
+        let view = self.live.policy();
+        let (generation, hash) = match in_force(&view, document) {
+            Some((generation, hash, _)) => (Some(generation), Some(hash)),
+            None => (None, None),
+        };
+        let failed = problems.iter().any(Diagnostic::is_error);
+        let done = Done {
+            kind: match document {
+                Document::Policy => EntryKind::Policy,
+                Document::DenyList => EntryKind::DenyList,
+                Document::Candidate => EntryKind::Candidate,
+            },
+            actor: Actor::Files,
+            operation: Operation::Load,
+            outcome: if failed {
+                EntryOutcome::Failure
+            } else {
+                EntryOutcome::Success
+            },
+        };
+        let detail = problems
+            .iter()
+            .find(|problem| problem.is_error())
+            .map(Diagnostic::summary);
+        let data = json!({
+            "generation": generation,
+            "content_hash": hash,
+            "problems": problems.iter().filter(|problem| problem.is_error()).count(),
+        });
+        self.audit(done, detail, data);
+    }
+
+    /// We have another SVID; what signs is its key from here on.
+    pub(super) fn audit_identity(&self, context: &Context, before: Option<&Material>) {
+        let Some(log) = &self.audit else { return };
+        let svid = &context.material.svid;
+        log.sign_with(Some(Arc::new(Signer {
+            svid: svid.clone(),
+            key: context.key.clone(),
+        })));
+        if before.is_none_or(|before| before.svid.serial != svid.serial || before.svid.id != svid.id) {
+            let data = json!({
+                "spiffe_id": svid.id.to_string(),
+                "serial": svid.serial,
+                "key_type": svid.key_type,
+                "not_before": rfc3339(svid.not_before),
+                "not_after": rfc3339(svid.not_after),
+            });
+            let done = Done::well(EntryKind::Identity, Actor::IdentitySource, Operation::Rotate);
+            self.audit(done, None, data);
+        }
+        let none = BTreeMap::new();
+        let old = before.map_or(&none, |before| &before.bundles);
+        self.audit_bundles(old, &context.material.bundles);
+    }
+
+    /// We hold no SVID any more, or never did.
+    pub(super) fn audit_no_identity(&self, why: &str) {
+        let Some(log) = &self.audit else { return };
+        log.sign_with(None);
+        let done = Done::well(EntryKind::Identity, Actor::IdentitySource, Operation::Remove);
+        self.audit(done, Some(why.to_owned()), Value::Null);
+    }
+
+    /// An update that could not be used.
+    pub(super) fn audit_unusable_identity(&self, why: &str) {
+        let done = Done {
+            outcome: EntryOutcome::Failure,
+            ..Done::well(EntryKind::Identity, Actor::IdentitySource, Operation::Rotate)
+        };
+        self.audit(done, Some(why.to_owned()), Value::Null);
+    }
+
+    fn audit_bundles(
+        &self,
+        old: &BTreeMap<TrustDomain, Arc<Bundle>>,
+        new: &BTreeMap<TrustDomain, Arc<Bundle>>,
+    ) {
+        let tell = |bundle: &Bundle, operation| {
+            let data = json!({
+                "trust_domain": bundle.trust_domain.as_str(),
+                "authorities": bundle.authorities.len(),
+                "not_after": bundle.not_after().map(rfc3339),
+            });
+            self.audit(
+                Done::well(EntryKind::Bundle, Actor::IdentitySource, operation),
+                None,
+                data,
+            );
+        };
+        for (trust_domain, bundle) in new {
+            match old.get(trust_domain) {
+                None => tell(bundle, Operation::Add),
+                Some(before) if before != bundle => tell(bundle, Operation::Change),
+                Some(_) => {}
+            }
+        }
+        for (trust_domain, bundle) in old {
+            if !new.contains_key(trust_domain) {
+                tell(bundle, Operation::Remove);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The audit log: who asked for what, what was said and why, in a file that shows when somebody has changed it.
+//!
+//! **What there is.** One JSON object a line ([`crate::record::audit::Entry`]), appended to one file, the active segment.
+//! Each line carries the SHA-256 of the line before it ([`chain`]), through all segments and all processes that wrote
+//! them. From time to time a checkpoint, an entry of its own, signs the line before it with the SVID's key
+//! ([`checkpoint`]). When the active segment is large or old enough it is renamed after the number of its first entry,
+//! compressed, and in the end removed ([`segment`], [`tend`]).
+//!
+//! **What it shows.** Whoever edits, inserts, removes or reorders lines breaks the chain; who makes the chain anew cannot
+//! make the signatures anew without the SVID's key. Not more: who holds the pod's identity can sign, and a log whose end was
+//! cut off shows that only against a hash that was kept elsewhere (`svidecar_audit_head_hash`, `audit verify --head`).
+//!
+//! **Who writes.** One thread ([`writer`]), behind a bounded queue ([`queue`]). It takes what waits, writes it with one call
+//! and, as `audit.sync` says, has it written to the disk before it answers: a group commit. Who gives a verdict waits for
+//! nobody, unless it lets somebody in and `sync` is `always`: then for that answer.
+//!
+//! **What can fail.** The disk: what could not be written stays in the writer's hands, what comes meanwhile in the queue, and
+//! what that has no room for is counted and becomes an entry of its own (`gap`) as soon as writing works again. Meanwhile
+//! `on_failure: deny` lets nobody in. A crash: a line without its end is taken away at the next start, kept beside the
+//! log, and noted (`repair`). Redaction ([`crate::redaction`]) comes before everything: what it takes away never reaches the
+//! writer's buffer.
+
+mod chain;
+mod checkpoint;
+mod queue;
+mod segment;
+mod tend;
+pub mod verify;
+mod writer;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use chain::{Hash, NoHash};
+pub use checkpoint::Signer;
+pub use queue::{AuditGuard, AuditLog, Status};
+
+use crate::clock::SharedClock;
+use crate::config::settings;
+use crate::record::DecisionIds;
+use crate::redaction::Redactor;
+use crate::telemetry::metrics::AuditMetrics;
+use writer::Writer;
+
+/// Why the audit log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The system says no.
+    #[error(
+        "cannot write `{}`: {error}: its folder must exist, and our user must be allowed to make files in it",
+        path.display()
+    )]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another process writes to it: two writers would break the chain.
+    #[error("`{}` is written by another process: each sidecar needs an audit log of its own", .0.display())]
+    InUse(PathBuf),
+    /// What is there is no audit log.
+    #[error(
+        "`{}` holds no audit log ({why}): nothing is written to it. Move it away, or name another file", path.display()
+    )]
+    NotALog {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+}
+
+/// A log that was opened, and has no thread yet.
+#[derive(Debug)]
+pub struct OpenedAudit {
+    settings: settings::Audit,
+    opened: segment::Opened,
+}
+
+/// What the log's entries say beside what happened.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The host's name.
+    pub host: Arc<str>,
+    /// Where each listener's connections go.
+    pub upstreams: HashMap<Arc<str>, Arc<str>>,
+    /// Gives ids to entries of the log itself.
+    pub ids: DecisionIds,
+    /// The time of day.
+    pub clock: SharedClock,
+    /// What is counted.
+    pub metrics: AuditMetrics,
+    /// Takes out what must not leave.
+    pub redactor: Option<Arc<Redactor>>,
+}
+
+/// Opens the log, mends its end where a crash has torn it, and starts no thread.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open(settings: &settings::Audit) -> Result<OpenedAudit, OpenError> {
+    Ok(OpenedAudit {
+        settings: settings.clone(),
+        opened: segment::open(&settings.path)?,
+    })
+}
+
+impl OpenedAudit {
+    /// Starts the thread that writes.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn start(self, surroundings: Surroundings) -> io::Result<(AuditLog, AuditGuard)> {
+        let (log, guard, shared) = queue::new(&self.settings);
+        let writer = Writer::new(self.settings, self.opened, surroundings, shared);
+        std::thread::Builder::new()
+            .name("svidecar-audit".to_owned())
+            .spawn(move || writer.run())?;
+        Ok((log, guard))
+    }
+}
+
+#[cfg(test)]
+mod tests;

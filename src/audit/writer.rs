@@ -1,0 +1,547 @@
+//! The thread that writes: takes what waits, chains it, writes it with one call, and has the disk confirm it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::Surroundings;
+use super::chain::{Head, MAX_LINE};
+use super::checkpoint::Signer;
+use super::queue::{Message, Shared};
+use super::segment::{self, Active, Opened, Torn};
+use super::tend::Tender;
+use crate::config::settings::{self, AuditSync};
+use crate::record::audit::{Actor, Change, Entry, EntryKind, EntryOutcome, Event, FIELDS, Operation};
+use crate::redaction::Redactor;
+
+/// What is written with one call.
+const BATCH: usize = 1024 * 1024;
+/// How soon writing is tried again after it failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often to look whether the file is still the one at its path.
+const LOOK: Duration = Duration::from_secs(1);
+/// A checkpoint is due after so many entries, whatever the time.
+const CHECKPOINT_ENTRIES: u64 = 1000;
+/// Nothing is due.
+const NEVER: Duration = Duration::from_secs(3600);
+
+pub(super) struct Writer {
+    settings: settings::Audit,
+    surroundings: Surroundings,
+    shared: Arc<Shared>,
+    head: Head,
+    active: Active,
+    /// The lock on the log, given back when the thread ends.
+    _lock: fs::File,
+    torn: Option<Torn>,
+    signer: Option<Arc<Signer>>,
+    /// Entries since the last checkpoint.
+    unsigned: u64,
+    signed_at: Instant,
+    /// Messages that were taken and not looked at yet.
+    backlog: VecDeque<Message>,
+    /// Lines that are chained and not written yet.
+    batch: Vec<u8>,
+    /// The number of the batch's first line, and when it was made.
+    batch_first: Option<(u64, SystemTime)>,
+    batch_entries: u64,
+    /// Who waits for them.
+    answers: Vec<oneshot::Sender<bool>>,
+    /// Entries that had no room in the queue, and are not accounted for yet.
+    lost: u64,
+    /// Since when something is written that the disk has not confirmed.
+    unconfirmed: Option<Instant>,
+    looked: Instant,
+    /// When to try again, while writing fails.
+    failing: Option<Instant>,
+    tender: Tender,
+}
+
+/// Tells that the thread has ended, however it did.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0
+            .set_failing(Some("the thread that writes the audit log has ended"));
+        self.0.ended();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        settings: settings::Audit,
+        opened: Opened,
+        surroundings: Surroundings,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let Opened {
+            active,
+            head,
+            torn,
+            lock,
+        } = opened;
+        Self {
+            settings,
+            surroundings,
+            shared,
+            head,
+            active,
+            _lock: lock,
+            torn,
+            signer: None,
+            unsigned: 0,
+            signed_at: Instant::now(),
+            backlog: VecDeque::new(),
+            batch: Vec::new(),
+            batch_first: None,
+            batch_entries: 0,
+            answers: Vec::new(),
+            lost: 0,
+            unconfirmed: None,
+            looked: Instant::now(),
+            failing: None,
+            tender: Tender::default(),
+        }
+    }
+
+    pub(super) fn run(self) {
+        // Outlives the writer: who is told may open the log again.
+        let _ended = Ended(Arc::clone(&self.shared));
+        self.serve();
+    }
+
+    fn serve(mut self) {
+        self.publish();
+        self.begin();
+        loop {
+            if let Some(retry) = self.failing {
+                let end = self.shared.pause(retry);
+                self.try_again();
+                if self.failing.is_some() {
+                    if end {
+                        break;
+                    }
+                    continue;
+                }
+            }
+            let taken = self.shared.take(self.due());
+            self.backlog.extend(taken.messages);
+            self.lose(taken.lost);
+            self.work();
+            if taken.end && self.backlog.is_empty() && self.failing.is_none() {
+                self.checkpoint();
+                self.commit();
+                self.confirm();
+                break;
+            }
+        }
+        self.publish();
+        if self.failing.is_some() {
+            let waiting = self.backlog.len();
+            tracing::error!(
+                waiting,
+                "the process ends, and the audit log could not be written to the last"
+            );
+        }
+        self.tender.wait();
+    }
+
+    /// What a new segment begins with, and what is to be said of a torn end.
+    fn begin(&mut self) {
+        if self.active.size == 0 {
+            self.head_segment();
+        }
+        if let Some(torn) = self.torn.take() {
+            tracing::warn!(
+                bytes = torn.bytes, kept = %torn.kept.display(),
+                "the end of the audit log was torn, as by a crash; it was taken out and is kept beside the log"
+            );
+            let data = json!({
+                "bytes": torn.bytes,
+                "sha256": torn.hash.to_string(),
+                "kept": torn.kept.file_name().map(|name| name.to_string_lossy().into_owned()),
+            });
+            self.note(
+                Operation::Repair,
+                Some("the log's end was torn, as by a crash".to_owned()),
+                data,
+            );
+        }
+        self.commit();
+        self.tender.start(&self.settings);
+    }
+
+    /// Everything that is at hand, and what is due.
+    fn work(&mut self) {
+        while self.failing.is_none() {
+            let Some(message) = self.backlog.pop_front() else {
+                break;
+            };
+            match message {
+                Message::Signer(signer) => {
+                    self.checkpoint();
+                    self.signer = signer;
+                }
+                Message::Event(event, answer) => {
+                    if self.is_full() && !self.rotate() {
+                        self.backlog.push_front(Message::Event(event, answer));
+                        break;
+                    }
+                    self.append(&event);
+                    self.answers.extend(answer);
+                }
+            }
+            if self.batch.len() >= BATCH {
+                self.commit();
+            }
+        }
+        if self.failing.is_none() {
+            self.account_for_lost();
+            let due = self.signed_at.elapsed() >= self.settings.checkpoint_every;
+            if self.unsigned >= CHECKPOINT_ENTRIES || (self.unsigned > 0 && due) {
+                self.checkpoint();
+            }
+            self.commit();
+        }
+        let waited = self.unconfirmed.map_or(Duration::ZERO, |since| since.elapsed());
+        if self.settings.sync == AuditSync::Interval && waited >= self.settings.sync_interval {
+            self.confirm();
+        }
+        self.publish();
+    }
+
+    /// When there is something to do even if nothing comes.
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        let mut due = now + NEVER;
+        if let Some(since) = self
+            .unconfirmed
+            .filter(|_| self.settings.sync == AuditSync::Interval)
+        {
+            due = due.min(since + self.settings.sync_interval);
+        }
+        if self.unsigned > 0 && self.signer.is_some() {
+            due = due.min(self.signed_at + self.settings.checkpoint_every);
+        }
+        due.max(now)
+    }
+
+    /// Chains an entry, and adds its line to the batch.
+    fn append(&mut self, event: &Event) {
+        let prev = self.head.hash.to_string();
+        let upstreams = &self.surroundings.upstreams;
+        let entry = Entry::new(
+            event,
+            (self.head.next, &prev),
+            &self.surroundings.host,
+            |listener| upstreams.get(listener).map(AsRef::as_ref),
+        );
+        let start = self.batch.len();
+        // Strings and numbers cannot fail, nor can writing to memory.
+        let written = match &self.surroundings.redactor {
+            // What the log says of itself must be what it is: signatures are over it.
+            Some(redactor) if entry.kind != EntryKind::Log => redacted(&entry, redactor, &mut self.batch),
+            _ => serde_json::to_writer(&mut self.batch, &entry),
+        };
+        if written.is_err() || self.batch.len() - start > MAX_LINE {
+            self.batch.truncate(start);
+            self.lose(1);
+            return;
+        }
+        let line = self.batch.get(start..).unwrap_or_default();
+        let now = self.surroundings.clock.now();
+        self.batch_first.get_or_insert((self.head.next, now));
+        self.head = Head::after(self.head.next, line);
+        self.batch.push(b'\n');
+        self.batch_entries += 1;
+        self.unsigned += 1;
+    }
+
+    /// An entry of the log about itself.
+    fn note(&mut self, operation: Operation, detail: Option<String>, data: Value) {
+        let change = Change {
+            id: self.surroundings.ids.next(),
+            time: self.surroundings.clock.now(),
+            kind: EntryKind::Log,
+            actor: Actor::Svidecar,
+            operation,
+            outcome: EntryOutcome::Success,
+            detail,
+            own_id: None,
+            policy_generation: None,
+            data,
+        };
+        self.append(&Event::Change(Box::new(change)));
+    }
+
+    fn head_segment(&mut self) {
+        let mut random = [0; 16];
+        // Were the system to give no randomness there would be no TLS either; the chain holds without.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let data = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            // What makes this log another than every other, from its first entry on.
+            "nonce": format!("{:032x}", u128::from_be_bytes(random)),
+        });
+        self.note(Operation::Segment, None, data);
+    }
+
+    /// Signs what was chained since the last time.
+    fn checkpoint(&mut self) {
+        if self.unsigned == 0 {
+            return;
+        }
+        let now = self.surroundings.clock.now();
+        let Some(signer) = self.signer.clone().filter(|signer| signer.svid.is_valid(now)) else {
+            return;
+        };
+        let Some(data) = signer.sign(self.head.next, &self.head.hash, now) else {
+            return;
+        };
+        let change = Change {
+            id: self.surroundings.ids.next(),
+            time: now,
+            kind: EntryKind::Log,
+            actor: Actor::Svidecar,
+            operation: Operation::Checkpoint,
+            outcome: EntryOutcome::Success,
+            detail: None,
+            own_id: None,
+            policy_generation: None,
+            data,
+        };
+        self.append(&Event::Change(Box::new(change)));
+        self.unsigned = 0;
+        self.signed_at = Instant::now();
+        self.shared.status().last_checkpoint = Some(now);
+    }
+
+    fn account_for_lost(&mut self) {
+        if self.lost > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            let detail = format!("{lost} entries could not be kept before this one");
+            self.note(Operation::Gap, Some(detail), json!({ "lost": lost }));
+        }
+    }
+
+    fn lose(&mut self, lost: u64) {
+        if lost > 0 {
+            self.lost = self.lost.saturating_add(lost);
+            self.surroundings.metrics.lost.inc_by(lost);
+            let mut status = self.shared.status();
+            status.lost = status.lost.saturating_add(lost);
+        }
+    }
+
+    /// Whether the next entry belongs into a new segment.
+    fn is_full(&self) -> bool {
+        let size = self.active.size.saturating_add(as_u64(self.batch.len()));
+        let first = self.active.first.or(self.batch_first);
+        let age = first.and_then(|(_, since)| self.surroundings.clock.now().duration_since(since).ok());
+        size >= self.settings.max_size || age.is_some_and(|age| age >= self.settings.max_age)
+    }
+
+    /// Ends the active segment and begins the next. Whether that worked.
+    fn rotate(&mut self) -> bool {
+        self.checkpoint();
+        self.commit();
+        self.confirm();
+        if self.failing.is_some() {
+            return false;
+        }
+        let Some((first, _)) = self.active.first else {
+            return true;
+        };
+        let path = &self.settings.path;
+        let begun = fs::rename(path, segment::older_name(path, first)).and_then(|()| {
+            let next = segment::open_active(path)?;
+            segment::sync_folder(path)?;
+            Ok(next)
+        });
+        match begun {
+            Ok(next) => {
+                self.active = next;
+                self.head_segment();
+                self.tender.start(&self.settings);
+                true
+            }
+            Err(error) => {
+                self.fail(&error);
+                false
+            }
+        }
+    }
+
+    /// Writes the batch, and where `sync` is `always` has the disk confirm it, before who waits for it is told.
+    fn commit(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        match self.write() {
+            Ok(()) => {
+                self.surroundings.metrics.written.inc_by(self.batch_entries);
+                self.shared.status().written += self.batch_entries;
+                self.batch.clear();
+                self.batch.shrink_to(BATCH);
+                self.batch_entries = 0;
+                self.batch_first = None;
+                for answer in self.answers.drain(..) {
+                    // Who asked may be gone.
+                    let _ = answer.send(true);
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.look()?;
+        let written = self.active.file.write_all(&self.batch).and_then(|()| {
+            if self.settings.sync == AuditSync::Always {
+                self.active.file.sync_data()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = written {
+            // What was half written is taken back; what can't be is found when the file is opened again.
+            let _ = self.active.file.set_len(self.active.size);
+            return Err(error);
+        }
+        self.active.size = self.active.size.saturating_add(as_u64(self.batch.len()));
+        self.active.first = self.active.first.or(self.batch_first);
+        match self.settings.sync {
+            AuditSync::Always => self.shared.status().durable = self.head.last(),
+            AuditSync::Interval => {
+                self.unconfirmed.get_or_insert_with(Instant::now);
+            }
+            AuditSync::Os => {}
+        }
+        Ok(())
+    }
+
+    /// Has the disk confirm what was written.
+    fn confirm(&mut self) {
+        if self.settings.sync == AuditSync::Os || self.failing.is_some() || self.unconfirmed.is_none() {
+            return;
+        }
+        match self.active.file.sync_data() {
+            Ok(()) => {
+                self.unconfirmed = None;
+                self.shared.status().durable = self.head.last();
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Sees whether the file was moved away or removed; then another is begun, where the chain goes on.
+    fn look(&mut self) -> io::Result<()> {
+        if self.looked.elapsed() < LOOK && self.failing.is_none() {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let there = fs::symlink_metadata(&self.settings.path).ok().map(place);
+        if there != self.active.file.metadata().ok().map(place) {
+            let next = segment::open_active(&self.settings.path)?;
+            if next.size > 0 {
+                return Err(io::Error::other("another file was put in its place"));
+            }
+            tracing::warn!(path = %self.settings.path.display(), "the audit log was moved away; it goes on in a new file");
+            self.active = next;
+            segment::sync_folder(&self.settings.path)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that writing fails. What is in the batch stays there; who waits is told what the settings say.
+    fn fail(&mut self, error: &io::Error) {
+        if self.failing.is_none() {
+            tracing::error!(
+                path = %self.settings.path.display(), %error, on_failure = self.settings.on_failure.as_str(),
+                "the audit log cannot be written; it is tried again twice a second"
+            );
+        }
+        self.failing = Some(Instant::now() + RETRY);
+        self.surroundings.metrics.failing.set(1);
+        self.shared.set_failing(Some(&error.to_string()));
+        for answer in self.answers.drain(..) {
+            let _ = answer.send(self.shared.answer_while_failing());
+        }
+    }
+
+    fn try_again(&mut self) {
+        // Whatever a failed write has left behind the last whole entry.
+        let mended = self
+            .look()
+            .and_then(|()| self.active.file.set_len(self.active.size));
+        let mended = mended.and_then(|()| match self.batch.is_empty() {
+            // Nothing to write: the file, or what was asked of its folder, must do.
+            true => self.active.file.sync_all(),
+            false => self.write(),
+        });
+        match mended {
+            Ok(()) => {
+                self.failing = None;
+                self.surroundings.metrics.failing.set(0);
+                self.shared.set_failing(None);
+                self.surroundings.metrics.written.inc_by(self.batch_entries);
+                self.shared.status().written += self.batch_entries;
+                self.batch.clear();
+                self.batch_entries = 0;
+                self.batch_first = None;
+                tracing::warn!(path = %self.settings.path.display(), "the audit log is written again");
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn publish(&self) {
+        let mut status = self.shared.status();
+        status.head = self
+            .head
+            .last()
+            .filter(|_| self.batch.is_empty())
+            .map(|seq| (seq, self.head.hash))
+            .or(status.head);
+        if let Some((_, hash)) = status.head {
+            self.surroundings
+                .metrics
+                .head
+                .set(i64::try_from(hash.short()).unwrap_or(0));
+        }
+    }
+}
+
+/// Writes an entry without what must not leave, its fields in their order.
+fn redacted(entry: &Entry<'_>, redactor: &Redactor, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    struct Ordered(serde_json::Map<String, Value>);
+    impl Serialize for Ordered {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(
+                FIELDS
+                    .iter()
+                    .filter_map(|field| Some((field, self.0.get(*field)?))),
+            )
+        }
+    }
+    let Value::Object(mut fields) = serde_json::to_value(entry)? else {
+        return Ok(());
+    };
+    for (field, value) in &mut fields {
+        redactor.apply(field, value);
+    }
+    serde_json::to_writer(out, &Ordered(fields))
+}
+
+fn as_u64(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,223 @@
+//! What must not leave the process is taken out of a record before it is written or sent.
+//!
+//! A [`Redactor`] is made of rules, in order: each names fields, what to look for in them, and what becomes of it. A named
+//! profile is a list of such rules for what a law calls personal data ([`profile`]). It is asked by whoever turns a record
+//! into text: the audit log, the log's lines of connections and verdicts, the verdicts' file, the access log, the traces.
+//! What a person looks at on the machine itself (the admin endpoint) is not redacted. Pure.
+//!
+//! Some fields make a record what it is, and are never touched: [`UNTOUCHED`].
+
+mod find;
+pub mod profile;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use aws_lc_rs::hmac;
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::config::settings::{Redact, RedactionFind, RedactionRule};
+use crate::record::audit::UNTOUCHED;
+use find::Part;
+
+/// What stands in place of what was masked.
+const MASK: &str = "***";
+/// What a keyed hash begins with, so that it is taken for nothing else.
+const HASHED: &str = "hmac:";
+/// Bytes of a keyed hash that are shown: enough to tell values apart.
+const SHOWN: usize = 12;
+
+/// Takes out of records what must not leave.
+pub struct Redactor {
+    rules: Vec<Compiled>,
+    key: Option<hmac::Key>,
+}
+
+struct Compiled {
+    /// The fields; `None` for all.
+    fields: Option<Vec<String>>,
+    find: find::Finder,
+    action: Redact,
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redactor")
+            .field("rules", &self.rules.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why rules cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedactorError {
+    /// A pattern is none.
+    #[error("`{pattern}` is no regular expression: {why}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is something to hash, and no key.
+    #[error("a rule hashes, and there is no key")]
+    NoKey,
+}
+
+impl Redactor {
+    /// Of these rules, in order. `key` is for those that hash.
+    ///
+    /// # Errors
+    /// See [`RedactorError`].
+    pub fn new(rules: &[RedactionRule], key: Option<&[u8]>) -> Result<Self, RedactorError> {
+        if key.is_none() && rules.iter().any(|rule| rule.action == Redact::Hash) {
+            return Err(RedactorError::NoKey);
+        }
+        let rules = rules.iter().map(|rule| {
+            Ok(Compiled {
+                fields: rule.fields.clone(),
+                find: find::Finder::new(&rule.find)?,
+                action: rule.action,
+            })
+        });
+        Ok(Self {
+            rules: rules.collect::<Result<_, _>>()?,
+            key: key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)),
+        })
+    }
+
+    /// Redacts the value of a field.
+    pub fn apply(&self, field: &str, value: &mut Value) {
+        if UNTOUCHED.contains(&field) {
+            return;
+        }
+        for rule in &self.rules {
+            let concerns = |fields: &Vec<String>| fields.iter().any(|name| name == field);
+            if rule.fields.as_ref().is_none_or(concerns) {
+                self.apply_rule(rule, value);
+            }
+        }
+    }
+
+    fn apply_rule(&self, rule: &Compiled, value: &mut Value) {
+        match value {
+            // Of a whole value that is dropped nothing is left, whatever it was.
+            value if rule.action == Redact::Drop && rule.find.is_whole() => *value = Value::Null,
+            Value::String(text) => *text = self.redacted(rule, text),
+            Value::Array(list) => list.iter_mut().for_each(|value| self.apply_rule(rule, value)),
+            Value::Object(fields) => fields.values_mut().for_each(|value| self.apply_rule(rule, value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn redacted(&self, rule: &Compiled, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut from = 0;
+        for part in rule.find.parts(text) {
+            out.push_str(text.get(from..part.range().start).unwrap_or_default());
+            let found = text.get(part.range()).unwrap_or_default();
+            out.push_str(&self.replaced(rule.action, &part, found));
+            from = part.range().end;
+        }
+        out.push_str(text.get(from..).unwrap_or_default());
+        out
+    }
+
+    fn replaced(&self, action: Redact, part: &Part, found: &str) -> String {
+        match (action, part) {
+            (Redact::Mask, _) => MASK.to_owned(),
+            (Redact::Drop, _) => String::new(),
+            // The trust domain names an organisation, and is what rules are read by.
+            (Redact::Hash, Part::SpiffeId { path, .. }) => {
+                let (trust_domain, path) = found.split_at_checked(*path).unwrap_or((found, ""));
+                if path.is_empty() {
+                    trust_domain.to_owned()
+                } else {
+                    format!("{trust_domain}/{}", self.hashed(path))
+                }
+            }
+            (Redact::Hash, Part::Address { ip, .. }) => self.hashed(&ip.to_string()),
+            (Redact::Hash, Part::Text { .. }) => self.hashed(found),
+            (Redact::KeepPrefix { ipv4, ipv6, .. }, Part::Address { ip, .. }) => {
+                let length = match ip {
+                    IpAddr::V4(_) => ipv4,
+                    IpAddr::V6(_) => ipv6,
+                };
+                match IpNet::new(*ip, length) {
+                    Ok(network) => network.trunc().to_string(),
+                    Err(_) => MASK.to_owned(),
+                }
+            }
+            (Redact::KeepPrefix { keep, .. }, Part::SpiffeId { path, .. }) => {
+                let (trust_domain, path) = found.split_at_checked(*path).unwrap_or((found, ""));
+                let segments: Vec<_> = path.split('/').skip(1).collect();
+                let kept: String = segments
+                    .iter()
+                    .take(keep)
+                    .map(|segment| format!("/{segment}"))
+                    .collect();
+                let rest = if segments.len() > keep { "/…" } else { "" };
+                format!("{trust_domain}{kept}{rest}")
+            }
+            (Redact::KeepPrefix { keep, .. }, Part::Text { .. }) => match found.char_indices().nth(keep) {
+                Some((end, _)) => format!("{}…", found.get(..end).unwrap_or_default()),
+                None => found.to_owned(),
+            },
+        }
+    }
+
+    /// A keyed hash (HMAC-SHA-256, RFC 2104): the same text has the same one under the same key, and nobody can try texts
+    /// without it.
+    fn hashed(&self, text: &str) -> String {
+        let Some(key) = &self.key else {
+            return MASK.to_owned();
+        };
+        let tag = hmac::sign(key, text.as_bytes());
+        let shown = tag.as_ref().iter().take(SHOWN);
+        shown.fold(HASHED.to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    }
+}
+
+/// What rules do, for a person: a line for each.
+#[must_use]
+pub fn in_words(rules: &[RedactionRule]) -> Vec<String> {
+    rules
+        .iter()
+        .map(|rule| {
+            let what = match &rule.find {
+                RedactionFind::Value => "the whole value".to_owned(),
+                RedactionFind::Ip => "every IP address".to_owned(),
+                RedactionFind::SpiffeId => "every SPIFFE ID".to_owned(),
+                RedactionFind::Pattern(pattern) => format!("what matches `{pattern}`"),
+            };
+            let place = match &rule.fields {
+                Some(fields) => {
+                    let fields: Vec<_> = fields.iter().map(|field| format!("`{field}`")).collect();
+                    fields.join(", ")
+                }
+                None => "all fields".to_owned(),
+            };
+            let becomes = match (rule.action, &rule.find) {
+                (Redact::Mask, _) => "is masked (`***`)".to_owned(),
+                (Redact::Drop, _) => "is left out".to_owned(),
+                (Redact::Hash, RedactionFind::SpiffeId) => {
+                    "keeps its trust domain; its path becomes a keyed hash".to_owned()
+                }
+                (Redact::Hash, RedactionFind::Ip) => "becomes a keyed hash, without its port".to_owned(),
+                (Redact::Hash, _) => "becomes a keyed hash".to_owned(),
+                (Redact::KeepPrefix { ipv4, ipv6, .. }, RedactionFind::Ip) => {
+                    format!("becomes its network (IPv4 /{ipv4}, IPv6 /{ipv6}), without its port")
+                }
+                (Redact::KeepPrefix { keep, .. }, RedactionFind::SpiffeId) => {
+                    format!("keeps its trust domain and {keep} path segments")
+                }
+                (Redact::KeepPrefix { keep, .. }, _) => format!("keeps its first {keep} characters"),
+            };
+            format!("{place}: {what} {becomes}")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
