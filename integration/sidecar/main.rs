@@ -30,6 +30,7 @@ mod identity;
 mod lifecycle;
 mod limits;
 mod many;
+mod metrics;
 mod open_connections;
 mod policy;
 mod policy_walk;
