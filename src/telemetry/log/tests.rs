@@ -25,7 +25,7 @@ impl Write for Captured {
 }
 
 /// What `work` logs under this filter.
-fn logged(style: Style, level: &str, work: impl FnOnce(&LogSink)) -> String {
+pub(in crate::telemetry) fn logged(style: Style, level: &str, work: impl FnOnce(&LogSink)) -> String {
     let captured = Captured::default();
     let (filter, control) = LogControl::new(level).unwrap();
     let (subscriber, sink, guard) = build(captured.clone(), 1000, style, filter, control);
@@ -35,7 +35,7 @@ fn logged(style: Style, level: &str, work: impl FnOnce(&LogSink)) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-fn record(reason: Reason) -> ConnectionRecord {
+pub(in crate::telemetry) fn record(reason: Reason) -> ConnectionRecord {
     ConnectionRecord {
         id: 7,
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
