@@ -40,7 +40,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize clock config connection identity lifecycle policy record redaction reload sys telemetry tls worker yaml",
+        "admin audit authorize clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (

@@ -19,6 +19,7 @@ mod peers;
 mod plain;
 mod world;
 
+mod access_log;
 mod admin;
 mod budgets;
 mod decisions;
@@ -30,6 +31,7 @@ mod identity;
 mod lifecycle;
 mod limits;
 mod many;
+mod metrics;
 mod open_connections;
 mod policy;
 mod policy_walk;

@@ -45,6 +45,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::OPEN_CONNECTIONS,
     general::TLS,
     telemetry::DECISIONS,
+    telemetry::ACCESS_LOG,
     audit::AUDIT,
     redaction::REDACTION,
     redaction::RULE,
@@ -144,7 +145,7 @@ fn read(
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let (resumption, renewal) = general::tls(&top, findings);
-    let (log, decisions) = telemetry::read(&top, context, findings);
+    let telemetry = telemetry::read(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         content_hash: content_hash(text),
@@ -157,8 +158,9 @@ fn read(
         resumption,
         renewal,
         admin: admin.map(|admin| admin.settings),
-        log,
-        decisions,
+        log: telemetry.log,
+        decisions: telemetry.decisions,
+        access_log: telemetry.access_log,
         audit,
         redaction,
     })

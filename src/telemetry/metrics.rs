@@ -1,7 +1,7 @@
 //! The metrics, and their text form.
 //!
 //! Everything that a connection touches is resolved once, into the [`ListenerMetrics`] of its listener: counting
-//! is then an atomic addition. No label takes a value that a peer chooses: listeners and rules come from our own
+//! is then an atomic addition to a number of the thread's own (`sharded`). No label takes a value that a peer chooses: listeners and rules come from our own
 //! files, `result`, `reason`, `verdict`, `direction` and `flow` are closed sets, and the SVID's `id` is ours.
 
 mod audit;
@@ -12,6 +12,7 @@ mod exposition;
 mod labels;
 mod listener;
 mod process;
+mod sharded;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,7 +35,8 @@ use labels::{Families, ReloadLabels};
 pub use audit::AuditMetrics;
 pub use documents::{Document, InForce, ReloadResult};
 pub use exposition::Exposition;
-pub use listener::{Flow, ListenerMetrics, OTHER_RULE, OpenConnection};
+pub use listener::{DecisionCount, Flow, ListenerMetrics, ListenerSnapshot, OTHER_RULE, OpenConnection};
+pub use sharded::{Counter as ShardedCounter, HistogramSnapshot};
 
 /// Every metric of the process. One per process; shared by `Arc`.
 pub struct Metrics {
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub decisions_dropped: Counter,
     /// What is counted of the audit log.
     pub audit: AuditMetrics,
+    /// Lines that the access log lost.
+    pub access_log_lines_dropped: Counter,
     workload_api_connected: Gauge,
     reloads: Reloads,
     documents: Arc<Documents>,
@@ -77,6 +81,12 @@ impl Metrics {
         );
         let audit = AuditMetrics::default();
         audit.register(registry);
+        let access_log_lines_dropped = Counter::default();
+        registry.register(
+            "access_log_lines_dropped",
+            "Lines of the access log dropped because whoever takes them is too slow, or cannot",
+            access_log_lines_dropped.clone(),
+        );
         let workload_api_connected = Gauge::default();
         registry.register(
             "workload_api_connected",
@@ -107,6 +117,7 @@ impl Metrics {
             svid_rotations,
             decisions_dropped,
             audit,
+            access_log_lines_dropped,
             workload_api_connected,
             reloads: Reloads::new(&reload),
             documents,
@@ -145,6 +156,15 @@ impl Metrics {
             removed.remove_series();
             self.listeners.store(Arc::new(all));
         }
+    }
+
+    /// What each listener has counted, in the order of their names.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<ListenerSnapshot> {
+        let all = self.listeners.load();
+        let mut snapshots: Vec<ListenerSnapshot> = all.values().map(|listener| listener.snapshot()).collect();
+        snapshots.sort_by(|a, b| a.listener.cmp(&b.listener));
+        snapshots
     }
 
     /// Counts one finished connection in `connections_total`. Bytes, decisions and handshakes are counted when they

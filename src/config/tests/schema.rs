@@ -37,6 +37,7 @@ fn the_fields_are_those_that_are_read() {
         "/$defs/open_connections/properties",
         "/properties/tls/properties",
         "/$defs/telemetry/properties/decisions/properties",
+        "/$defs/telemetry/properties/access_log/properties",
         "/$defs/audit/properties",
         "/$defs/redaction/properties",
         "/$defs/redaction/properties/rules/items/properties",

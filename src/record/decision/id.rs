@@ -17,6 +17,20 @@ pub struct DecisionId {
     number: u64,
 }
 
+impl DecisionId {
+    /// The id as two numbers, for those who keep it where no pointer can lie.
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
+        [self.process, self.number]
+    }
+
+    /// The id whose [`DecisionId::words`] these are.
+    #[must_use]
+    pub const fn of_words([process, number]: [u64; 2]) -> Self {
+        Self { process, number }
+    }
+}
+
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:012x}-{}", self.process, self.number)

@@ -1,44 +1,44 @@
 //! The label sets, and the families that have one series for each listener.
 
-use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::exemplar::CounterWithExemplar;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::divergences::Divergences;
 use super::listener::Flow;
-use crate::record::{DecisionId, HandshakeKind, Reason, RenewalResult, Verdict};
+use super::sharded::{Counter, DecisionCounter, Gauge, Histogram, Slots};
+use crate::record::{HandshakeKind, Reason, RenewalResult, Verdict};
+
+/// A family whose series are counted without waiting.
+pub(super) type Sharded<Labels, Metric> = Family<Labels, Metric, Slots>;
 
 /// The families that have one series for each listener.
 #[derive(Clone)]
 pub(super) struct Families {
-    pub(super) connections: Family<ConnectionLabels, Counter>,
-    pub(super) open: Family<ListenerLabels, Gauge>,
-    pub(super) bytes: Family<BytesLabels, Counter>,
-    pub(super) handshake: Family<ListenerLabels, Histogram>,
-    pub(super) handshakes: Family<HandshakeLabels, Counter>,
-    pub(super) renewals: Family<RenewalLabels, Counter>,
-    pub(super) decisions: Family<DecisionLabels, DecisionCounter>,
+    pub(super) connections: Sharded<ConnectionLabels, Counter>,
+    pub(super) open: Sharded<ListenerLabels, Gauge>,
+    pub(super) bytes: Sharded<BytesLabels, Counter>,
+    pub(super) handshake: Sharded<ListenerLabels, Histogram>,
+    pub(super) handshakes: Sharded<HandshakeLabels, Counter>,
+    pub(super) renewals: Sharded<RenewalLabels, Counter>,
+    pub(super) decisions: Sharded<DecisionLabels, DecisionCounter>,
     pub(super) divergences: Divergences,
 }
 
 impl Families {
     pub(super) fn register(registry: &mut Registry) -> Self {
+        let slots = Slots::default();
         let families = Self {
-            connections: Family::default(),
-            open: Family::default(),
-            bytes: Family::default(),
-            handshake: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
-            handshakes: Family::default(),
-            renewals: Family::default(),
-            decisions: Family::default(),
-            divergences: Divergences::register(registry),
+            connections: Family::new_with_constructor(slots.clone()),
+            open: Family::new_with_constructor(slots.clone()),
+            bytes: Family::new_with_constructor(slots.clone()),
+            handshake: Family::new_with_constructor(slots.clone()),
+            handshakes: Family::new_with_constructor(slots.clone()),
+            renewals: Family::new_with_constructor(slots.clone()),
+            decisions: Family::new_with_constructor(slots.clone()),
+            divergences: Divergences::register(registry, slots),
         };
         registry.register(
             "connections",
@@ -76,26 +76,14 @@ impl Families {
     }
 }
 
-/// Counts decisions, and names the last one.
-pub(super) type DecisionCounter = CounterWithExemplar<DecisionExemplar>;
+/// A handshake takes two signatures and two round trips; what is slower than a second is trouble.
+static HANDSHAKE_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
-/// The verdict that an exemplar names: at most 46 characters of the 128 that OpenMetrics allows.
-#[derive(Clone, Debug, EncodeLabelSet)]
-pub(super) struct DecisionExemplar {
-    pub(super) decision_id: IdLabel,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct IdLabel(pub(super) DecisionId);
-
-impl EncodeLabelValue for IdLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        write!(encoder, "{}", self.0)
+impl MetricConstructor<Histogram> for Slots {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(&HANDSHAKE_BUCKETS, self)
     }
 }
-
-/// A handshake takes two signatures and two round trips; what is slower than a second is trouble.
-const HANDSHAKE_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ListenerLabels {

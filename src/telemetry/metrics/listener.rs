@@ -1,24 +1,28 @@
-//! The handles of one listener: what a connection counts with, without a lock or a look-up of labels.
+//! The handles of one listener: what a connection counts with, without a lock, an allocation or a look-up of labels.
 
-use std::collections::HashMap;
+mod rules;
+mod snapshot;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 
-use super::labels::{DecisionCounter, DecisionExemplar, DecisionLabels, Families, IdLabel, ListenerLabels};
+use super::labels::{Families, ListenerLabels};
+use super::sharded::{Counter, Gauge, Histogram};
 use crate::record::{Decision, Direction, Divergence, HandshakeKind, Reason, RenewalResult, Verdict};
 
 /// The `rule` label of a decision whose rule is not in force any more (the policy was replaced in between).
 pub const OTHER_RULE: &str = "(other)";
 
+pub use snapshot::{DecisionCount, ListenerSnapshot};
+
+use rules::Rules;
+
 /// The handles of one listener.
 pub struct ListenerMetrics {
+    direction: Direction,
     labels: ListenerLabels,
     families: Families,
     /// One for each of [`Reason::ALL`], in its order.
@@ -33,7 +37,7 @@ pub struct ListenerMetrics {
     handshakes_resumed: Counter,
     /// One for each of [`RenewalResult::ALL`], in its order.
     renewals: Vec<Counter>,
-    decisions: ArcSwap<Decisions>,
+    decisions: ArcSwap<Rules>,
 }
 
 /// Which of the two directions of a connection: the `flow` label.
@@ -88,7 +92,7 @@ impl ListenerMetrics {
 
     /// A TLS handshake that completed, and how long it took.
     pub fn handshake(&self, kind: HandshakeKind, took: Duration) {
-        self.handshake.observe(took.as_secs_f64());
+        self.handshake.observe(took);
         match kind {
             HandshakeKind::Full => self.handshakes_full.inc(),
             HandshakeKind::Resumed => self.handshakes_resumed.inc(),
@@ -103,8 +107,7 @@ impl ListenerMetrics {
         }
     }
 
-    /// Counts one decision of authorization, which becomes its series' exemplar: a lock of that series, held for a few
-    /// stores. [`Verdict::None`] is no decision and not counted.
+    /// Counts one decision of authorization, which becomes its series' exemplar. [`Verdict::None`] is no decision and not counted.
     pub fn decided(&self, decision: &Decision) {
         self.decisions.load().count(decision);
     }
@@ -119,7 +122,7 @@ impl ListenerMetrics {
     /// The rules (inbound) or `peer` patterns (outbound) in force for this listener, each with the verdicts it can
     /// give. Counts of rules that stay are kept, the series of others are removed.
     pub fn set_rules<'a>(&self, rules: impl IntoIterator<Item = (&'a str, Verdict)>) {
-        let next = Decisions::new(&self.labels, &self.families.decisions, rules);
+        let next = Rules::new(&self.labels, &self.families.decisions, rules);
         let previous = self.decisions.swap(Arc::new(next));
         let current = self.decisions.load();
         for (rule, verdict) in previous.keys() {
@@ -133,7 +136,7 @@ impl ListenerMetrics {
 
     /// Whether the handles are those of a listener of this direction.
     pub(super) fn is(&self, direction: Direction) -> bool {
-        self.labels.direction == direction.as_str()
+        self.direction == direction
     }
 
     pub(super) fn new(name: &Arc<str>, direction: Direction, families: &Families) -> Self {
@@ -157,6 +160,7 @@ impl ListenerMetrics {
             .map(|result| families.renewals.get_or_create_owned(&labels.renewal(*result)))
             .collect();
         Self {
+            direction,
             connections,
             renewals,
             open: families.open.get_or_create_owned(&labels),
@@ -165,7 +169,7 @@ impl ListenerMetrics {
             handshake: families.handshake.get_or_create_owned(&labels),
             handshakes_full: handshakes(HandshakeKind::Full),
             handshakes_resumed: handshakes(HandshakeKind::Resumed),
-            decisions: ArcSwap::from_pointee(Decisions::new(&labels, &families.decisions, [])),
+            decisions: ArcSwap::from_pointee(Rules::new(&labels, &families.decisions, [])),
             families: families.clone(),
             labels,
         }
@@ -206,79 +210,5 @@ impl fmt::Debug for ListenerMetrics {
         f.debug_struct("ListenerMetrics")
             .field("labels", &self.labels)
             .finish_non_exhaustive()
-    }
-}
-
-/// The decision counters of one listener: those of its rules, and two catch-alls, so that the set is closed.
-#[derive(Default)]
-struct Decisions {
-    by_rule: HashMap<Arc<str>, PerVerdict>,
-}
-
-#[derive(Default)]
-struct PerVerdict {
-    allow: Option<DecisionCounter>,
-    deny: Option<DecisionCounter>,
-}
-
-impl PerVerdict {
-    const fn counter(&self, verdict: Verdict) -> Option<&DecisionCounter> {
-        match verdict {
-            Verdict::Allow => self.allow.as_ref(),
-            Verdict::Deny => self.deny.as_ref(),
-            Verdict::None => None,
-        }
-    }
-}
-
-impl Decisions {
-    fn new<'a>(
-        labels: &ListenerLabels,
-        family: &Family<DecisionLabels, DecisionCounter>,
-        rules: impl IntoIterator<Item = (&'a str, Verdict)>,
-    ) -> Self {
-        let mut by_rule = HashMap::<Arc<str>, PerVerdict>::new();
-        // The empty rule is default deny; an empty label is the same as none to Prometheus.
-        let fixed = [
-            ("", Verdict::Deny),
-            (OTHER_RULE, Verdict::Allow),
-            (OTHER_RULE, Verdict::Deny),
-        ];
-        for (rule, verdict) in fixed.into_iter().chain(rules) {
-            let counter = || Some(family.get_or_create_owned(&labels.decision(rule, verdict)));
-            let entry = by_rule.entry(rule.into()).or_default();
-            match verdict {
-                Verdict::Allow => entry.allow = counter(),
-                Verdict::Deny => entry.deny = counter(),
-                Verdict::None => {}
-            }
-        }
-        Self { by_rule }
-    }
-
-    fn count(&self, decision: &Decision) {
-        let rule = decision.rule.as_deref().unwrap_or("");
-        let counter = |rule| self.by_rule.get(rule).and_then(|c| c.counter(decision.verdict));
-        if let Some(counter) = counter(rule).or_else(|| counter(OTHER_RULE)) {
-            let exemplar = DecisionExemplar {
-                decision_id: IdLabel(decision.id),
-            };
-            counter.inc_by(1, Some(exemplar), Some(decision.time));
-        }
-    }
-
-    fn contains(&self, rule: &str, verdict: Verdict) -> bool {
-        self.by_rule
-            .get(rule)
-            .is_some_and(|c| c.counter(verdict).is_some())
-    }
-
-    fn keys(&self) -> impl Iterator<Item = (&Arc<str>, Verdict)> {
-        self.by_rule.iter().flat_map(|(rule, counters)| {
-            [Verdict::Allow, Verdict::Deny]
-                .into_iter()
-                .filter(|verdict| counters.counter(*verdict).is_some())
-                .map(move |verdict| (rule, verdict))
-        })
     }
 }
