@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock record spiffe"),
+    ("telemetry", "clock config record spiffe"),
     ("config", "record spiffe yaml"),
     ("policy", "clock config record spiffe yaml"),
     ("workload_api", "clock spiffe sys"),
@@ -45,7 +45,14 @@ const MAY_USE: &[(&str, &str)] = &[
 ];
 
 /// Of these, config may be used for its plain values alone.
-const SETTINGS_ONLY: &[&str] = &["tls", "authorize", "upstream", "connection", "identity"];
+const SETTINGS_ONLY: &[&str] = &[
+    "tls",
+    "authorize",
+    "upstream",
+    "connection",
+    "identity",
+    "telemetry",
+];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
 const PURE: &[&str] = &[

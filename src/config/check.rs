@@ -5,6 +5,7 @@ mod audit;
 mod general;
 mod identity;
 mod listeners;
+mod otlp;
 mod policy;
 mod telemetry;
 
@@ -43,6 +44,8 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::OPEN_CONNECTIONS,
     general::TLS,
     telemetry::DECISIONS,
+    telemetry::TRACES,
+    otlp::OTLP,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -138,7 +141,7 @@ fn read(
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let (resumption, renewal) = general::tls(&top, findings);
-    let (log, decisions) = telemetry::read(&top, context, findings);
+    let telemetry = telemetry::read(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         identity: identity?,
@@ -150,8 +153,9 @@ fn read(
         resumption,
         renewal,
         admin: admin.map(|admin| admin.settings),
-        log,
-        decisions,
+        log: telemetry.log,
+        decisions: telemetry.decisions,
+        traces: telemetry.traces,
     })
 }
 

@@ -1,6 +1,8 @@
 //! The checked settings: what the rest of the program works with. Made by [`super::check()`] from the file as typed;
 //! every value here is valid by itself and beside the others.
 
+mod otlp;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::otlp::{Denials, Otlp, OtlpHeaders, OtlpProtocol, Traces};
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
 
@@ -38,6 +41,8 @@ pub struct Settings {
     pub log: Log,
     /// Where verdicts are written to; nowhere when the file does not say.
     pub decisions: Option<Decisions>,
+    /// Which connections become spans, and where these are sent to; none when the file does not say.
+    pub traces: Option<Traces>,
 }
 
 /// Where our identity comes from.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::metrics::{Document, Exposition, Flow, InForce, Metrics, ReloadResult};
+use super::metrics::{Document, ExportResult, Exposition, Flow, InForce, Metrics, ReloadResult, Signal};
 use crate::record::{Direction, Divergence, HandshakeKind, Kind, Outcome, Reason, RenewalResult, Verdict};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
@@ -58,6 +58,11 @@ fn closed_sets_are_documented_whole_and_in_order() {
         words("### reload result"),
         list(ReloadResult::ALL, ReloadResult::as_str)
     );
+    assert_eq!(words("### signal"), list(Signal::ALL, Signal::as_str));
+    assert_eq!(
+        words("### export result"),
+        list(ExportResult::ALL, ExportResult::as_str)
+    );
     for (row, reason) in table("### reason").iter().zip(Reason::ALL) {
         assert_eq!(row[1], reason.outcome().as_str(), "{reason}");
     }
@@ -74,6 +79,7 @@ fn metrics_are_documented_whole() {
     let metrics = Metrics::new(None);
     let listener = metrics.listener(&"x".into(), Direction::Inbound);
     listener.diverged(Divergence::WouldDeny, None, None);
+    let _ = metrics.exports(Signal::Traces);
     metrics.set_svid(Some(("x", std::time::SystemTime::now())));
     metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
     for document in Document::ALL {

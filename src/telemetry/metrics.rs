@@ -7,6 +7,7 @@
 mod collect;
 mod divergences;
 mod documents;
+mod exports;
 mod exposition;
 mod labels;
 mod listener;
@@ -28,9 +29,11 @@ use super::log::DroppedLines;
 use crate::record::{ConnectionRecord, Direction};
 use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
 use documents::{Documents, Reloads};
+use exports::ExportLabels;
 use labels::{Families, ReloadLabels};
 
 pub use documents::{Document, InForce, ReloadResult};
+pub use exports::{ExportResult, Exports, Signal};
 pub use exposition::Exposition;
 pub use listener::{Flow, ListenerMetrics, OTHER_RULE, OpenConnection};
 
@@ -46,6 +49,9 @@ pub struct Metrics {
     pub svid_rotations: Counter,
     /// Verdicts that did not reach their file.
     pub decisions_dropped: Counter,
+    /// Spans that no collector took.
+    pub spans_dropped: Counter,
+    exports: Family<ExportLabels, Counter>,
     workload_api_connected: Gauge,
     reloads: Reloads,
     documents: Arc<Documents>,
@@ -70,6 +76,18 @@ impl Metrics {
             "decisions_dropped",
             "Verdicts that did not reach `telemetry.decisions.file`",
             decisions_dropped.clone(),
+        );
+        let spans_dropped = Counter::default();
+        registry.register(
+            "spans_dropped",
+            "Spans that no collector took",
+            spans_dropped.clone(),
+        );
+        let exports = Family::<ExportLabels, Counter>::default();
+        registry.register(
+            "otlp_exports",
+            "Requests to collectors, each try counted, by what became of them",
+            exports.clone(),
         );
         let workload_api_connected = Gauge::default();
         registry.register(
@@ -100,6 +118,8 @@ impl Metrics {
             expiries,
             svid_rotations,
             decisions_dropped,
+            spans_dropped,
+            exports,
             workload_api_connected,
             reloads: Reloads::new(&reload),
             documents,
@@ -177,6 +197,12 @@ impl Metrics {
     /// What is in force of a document. Called by one thread alone.
     pub fn set_in_force(&self, document: Document, in_force: Option<InForce>) {
         self.documents.set(document, in_force);
+    }
+
+    /// The counters of what is sent to collectors. Their series exist from the first call on.
+    #[must_use]
+    pub fn exports(&self, signal: Signal) -> Exports {
+        Exports::new(signal, &self.exports)
     }
 
     /// Begins anew to count what a candidate policy decides otherwise.

@@ -1,25 +1,66 @@
 //! What is told of what happens, and where to.
 
-use super::{Context, size_field};
-use crate::config::settings::{Decisions, Log, LogFormat};
+use super::{Context, otlp, size_field};
+use crate::config::settings::{Decisions, Denials, Log, LogFormat, Traces};
 use crate::config::size;
-use crate::yaml::{Fields, Findings, Place, closest};
+use crate::yaml::{Fields, Findings, Place, Value, closest};
 
-const TELEMETRY: &[&str] = &["log", "decisions"];
+const TELEMETRY: &[&str] = &["log", "decisions", "traces"];
 pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
+pub(super) const TRACES: &[&str] = &["otlp", "sample", "denials"];
 
-pub(super) fn read(
-    top: &Fields<'_>,
-    context: &Context<'_>,
-    findings: &mut Findings,
-) -> (Log, Option<Decisions>) {
+/// The section, as far as it could be read.
+#[derive(Default)]
+pub(super) struct Telemetry {
+    pub(super) log: Log,
+    pub(super) decisions: Option<Decisions>,
+    pub(super) traces: Option<Traces>,
+}
+
+pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Telemetry {
     match top
         .get("telemetry")
         .and_then(|node| Fields::of(node, "telemetry", TELEMETRY, findings))
     {
-        Some(fields) => (log(&fields, findings), decisions(&fields, context, findings)),
-        None => (Log::default(), None),
+        Some(fields) => Telemetry {
+            log: log(&fields, findings),
+            decisions: decisions(&fields, context, findings),
+            traces: traces(&fields, findings),
+        },
+        None => Telemetry::default(),
     }
+}
+
+fn traces(telemetry: &Fields<'_>, findings: &mut Findings) -> Option<Traces> {
+    let node = telemetry.get("traces")?;
+    let fields = Fields::of(node, "telemetry.traces", TRACES, findings)?;
+    let sample = sample(&fields, findings);
+    let words = [("always", Denials::Always), ("sampled", Denials::Sampled)];
+    let denials = fields.word("denials", &words, findings);
+    Some(Traces {
+        otlp: otlp::read(&fields, findings)?,
+        sample: sample.unwrap_or(0.01),
+        denials: denials.unwrap_or(Denials::Always),
+    })
+}
+
+fn sample(fields: &Fields<'_>, findings: &mut Findings) -> Option<f64> {
+    let node = fields.get("sample")?;
+    let share = match node.value {
+        Value::Integer(0) => Some(0.0),
+        Value::Integer(1) => Some(1.0),
+        Value::Number(number) => Some(number).filter(|share| (0.0..=1.0).contains(share)),
+        _ => None,
+    };
+    if share.is_none() {
+        let message = "`telemetry.traces.sample` must be a number from 0 to 1";
+        findings.error_with_help(
+            node.place,
+            message,
+            "write `0.01` for one connection in a hundred",
+        );
+    }
+    share
 }
 
 fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {
