@@ -17,6 +17,14 @@ pub struct DecisionId {
     number: u64,
 }
 
+impl DecisionId {
+    /// The number of the process that gave it, of 48 bits.
+    #[must_use]
+    pub const fn process(self) -> u64 {
+        self.process
+    }
+}
+
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:012x}-{}", self.process, self.number)
@@ -76,6 +84,12 @@ impl DecisionIds {
             process: random & SHORT,
             next: AtomicU64::new(1),
         }
+    }
+
+    /// The number that tells the process from others, of 48 bits.
+    #[must_use]
+    pub const fn process(&self) -> u64 {
+        self.process
     }
 
     /// The next one.

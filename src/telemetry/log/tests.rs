@@ -57,6 +57,7 @@ fn record(reason: Reason) -> ConnectionRecord {
         bytes_up: 10,
         bytes_down: 20,
         duration: Duration::from_micros(1234),
+        trace: None,
     }
 }
 
