@@ -26,10 +26,13 @@ use crate::sys::limits;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
 const FORCED_END: Duration = Duration::from_secs(2);
+/// For what telemetry still has to send when the process ends.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
 const OWN_DESCRIPTORS: u64 = 256;
 
@@ -96,12 +99,18 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         .transpose()?
         .unzip();
     let decisions = Arc::new(Decisions::new(file));
+    let settings = started.settings;
+    let (traces, trace_exporter) = settings
+        .traces
+        .as_ref()
+        .map(|traces| traces::new(traces, &metrics))
+        .unzip();
     let records = Arc::new(Sinks {
         log: sink,
         metrics: metrics.clone(),
         decisions: decisions.clone(),
+        traces,
     });
-    let settings = started.settings;
     for warning in &started.warnings {
         tracing::warn!("{}", warning.summary());
     }
@@ -162,6 +171,13 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     tasks.spawn(named("the authority over open connections", authority));
     let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
     tasks.spawn(named("the renewal of open connections", pace));
+    let (end_exports, exports_end) = watch::channel(false);
+    let mut exporters = JoinSet::new();
+    if let Some(exporter) = trace_exporter {
+        let process = control.live.decisions.process();
+        let sending = tokio::spawn(exporter.run(process, exports_end.clone()));
+        exporters.spawn(named("the sending of traces", sending));
+    }
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
@@ -202,6 +218,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
         name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
+        name = one_ended(&mut exporters) => Err(AppError::Ended(name)),
     };
     let patience = match result {
         // Nobody may watch over the open connections any more.
@@ -214,6 +231,11 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     }
     end(&control, &workers, &drain, &mut signals, patience).await;
     workers.stop();
+    end_exports.send_replace(true);
+    let sent = async { while exporters.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_EXPORT, sent).await.is_err() {
+        tracing::warn!("telemetry was left that no collector took in time");
+    }
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
     result

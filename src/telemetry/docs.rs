@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::metrics::{Document, ExportResult, Exposition, Flow, InForce, Metrics, ReloadResult, Signal};
-use crate::record::{Direction, Divergence, HandshakeKind, Kind, Outcome, Reason, RenewalResult, Verdict};
+use crate::record::{
+    Direction, Divergence, HandshakeKind, Kind, Outcome, Phase, Reason, RenewalResult, Verdict,
+};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
 
@@ -52,6 +54,7 @@ fn closed_sets_are_documented_whole_and_in_order() {
         list(RenewalResult::ALL, RenewalResult::as_str)
     );
     assert_eq!(words("### flow"), list(Flow::ALL, Flow::as_str));
+    assert_eq!(words("### phase"), list(Phase::ALL, Phase::as_str));
     assert_eq!(words("### document"), list(Document::ALL, Document::as_str));
     assert_eq!(words("### change"), list(Divergence::ALL, Divergence::as_str));
     assert_eq!(
@@ -106,6 +109,15 @@ fn metrics_are_documented_whole() {
     assert_eq!(told, documented.iter().map(String::as_str).collect());
 }
 
+#[test]
+fn attributes_of_spans_are_documented_whole() {
+    let mut documented = BTreeSet::new();
+    for row in table("## Traces") {
+        documented.extend(row[0].split(", ").map(str::to_owned));
+    }
+    assert_eq!(super::traces::tests::all_attributes(), documented);
+}
+
 /// The bounds that the page tells.
 #[test]
 fn bounds_are_documented_as_they_are() {
@@ -114,6 +126,7 @@ fn bounds_are_documented_as_they_are() {
         format!("the last {MAX_KEPT}"),
         format!("larger than {} MiB together", MAX_KEPT_BYTES >> 20),
         format!("the oldest beyond {SUBSCRIBER_QUEUE}"),
+        format!("a queue\nof {} that", super::traces::QUEUE),
     ] {
         assert!(DOCS.contains(&bound), "{bound}");
     }

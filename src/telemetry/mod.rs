@@ -9,6 +9,7 @@ pub mod decisions;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod traces;
 
 #[cfg(test)]
 mod docs;

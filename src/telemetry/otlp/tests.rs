@@ -1,7 +1,7 @@
 //! The client against a collector that answers as it is told. What the real one makes of our requests:
 //! `integration/otlp.rs`.
 
-mod collector;
+pub(in crate::telemetry) mod collector;
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::config::settings::{OtlpHeaders, OtlpProtocol, Target};
 use crate::telemetry::metrics::{ExportResult, Metrics, Signal};
 use collector::{Collector, Reply};
 
-fn settings(protocol: OtlpProtocol, endpoint: Target) -> Otlp {
+pub(in crate::telemetry) fn settings(protocol: OtlpProtocol, endpoint: Target) -> Otlp {
     Otlp {
         endpoint,
         path: String::new(),

@@ -27,7 +27,7 @@ use crate::config::settings::{OtlpProtocol, Target};
 
 /// What it does with the next request. Without one it takes it.
 #[derive(Clone, Copy)]
-pub(super) enum Reply {
+pub(in crate::telemetry) enum Reply {
     /// It takes all but some, and says something.
     Partial(i64, &'static str),
     /// It asks for another try, after some seconds.
@@ -41,13 +41,13 @@ pub(super) enum Reply {
 }
 
 /// A request that came.
-pub(super) struct Taken {
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
-    pub(super) message: Bytes,
+pub(in crate::telemetry) struct Taken {
+    pub(in crate::telemetry) path: String,
+    pub(in crate::telemetry) headers: HeaderMap,
+    pub(in crate::telemetry) message: Bytes,
 }
 
-pub(super) struct Collector {
+pub(in crate::telemetry) struct Collector {
     endpoint: Option<Target>,
     shared: Arc<Shared>,
     taken: mpsc::UnboundedReceiver<Taken>,
@@ -75,7 +75,7 @@ impl Collector {
         }
     }
 
-    pub(super) async fn start(protocol: OtlpProtocol) -> Self {
+    pub(in crate::telemetry) async fn start(protocol: OtlpProtocol) -> Self {
         let mut collector = Self::new(protocol);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         collector.endpoint = Some(Target::Ip(listener.local_addr().unwrap()));
@@ -88,7 +88,7 @@ impl Collector {
         collector
     }
 
-    pub(super) async fn start_unix(protocol: OtlpProtocol, path: &Path) -> Self {
+    pub(in crate::telemetry) async fn start_unix(protocol: OtlpProtocol, path: &Path) -> Self {
         let collector = Self::new(protocol);
         let listener = UnixListener::bind(path).unwrap();
         let shared = collector.shared.clone();
@@ -100,19 +100,19 @@ impl Collector {
         collector
     }
 
-    pub(super) fn endpoint(&self) -> Target {
+    pub(in crate::telemetry) fn endpoint(&self) -> Target {
         self.endpoint.clone().unwrap()
     }
 
-    pub(super) fn will(&mut self, reply: Reply) {
+    pub(in crate::telemetry) fn will(&mut self, reply: Reply) {
         self.shared.replies.lock().unwrap().push_back(reply);
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(in crate::telemetry) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn next(&mut self) -> Taken {
+    pub(in crate::telemetry) async fn next(&mut self) -> Taken {
         self.taken.recv().await.unwrap()
     }
 }
