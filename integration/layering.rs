@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock record redaction spiffe"),
+    ("telemetry", "clock config record redaction spiffe"),
     ("redaction", "config record"),
     ("config", "record spiffe yaml"),
     ("policy", "clock config record spiffe yaml"),
@@ -58,6 +58,7 @@ const SETTINGS_ONLY: &[&str] = &[
     "identity",
     "audit",
     "redaction",
+    "telemetry",
 ];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.

@@ -14,6 +14,8 @@
 //! and, as `audit.sync` says, has it written to the disk before it answers: a group commit. Who gives a verdict waits for
 //! nobody, unless it lets somebody in and `sync` is `always`: then for that answer.
 //!
+//! **Who sends it on.** Sinks ([`sink`]) read the files and remember how far they are; the writer knows nothing of them.
+//!
 //! **What can fail.** The disk: what could not be written stays in the writer's hands, what comes meanwhile in the queue, and
 //! what that has no room for is counted and becomes an entry of its own (`gap`) as soon as writing works again. Meanwhile
 //! `on_failure: deny` lets nobody in. A crash: a line without its end is taken away at the next start, kept beside the
@@ -24,6 +26,7 @@ mod chain;
 mod checkpoint;
 mod queue;
 mod segment;
+mod sink;
 mod tend;
 pub mod verify;
 mod writer;
@@ -36,6 +39,7 @@ use std::sync::Arc;
 pub use chain::{Hash, NoHash};
 pub use checkpoint::Signer;
 pub use queue::{AuditGuard, AuditLog, Status};
+pub use sink::{Sink, SinkHandle, SinkStatus};
 
 use crate::clock::SharedClock;
 use crate::config::settings;
@@ -88,11 +92,13 @@ pub struct Surroundings {
     /// Where each listener's connections go.
     pub upstreams: HashMap<Arc<str>, Arc<str>>,
     /// Gives ids to entries of the log itself.
-    pub ids: DecisionIds,
+    pub ids: Arc<DecisionIds>,
     /// The time of day.
     pub clock: SharedClock,
     /// What is counted.
     pub metrics: AuditMetrics,
+    /// Whether connections have traces, whose ids entries then name.
+    pub traced: bool,
     /// Takes out what must not leave.
     pub redactor: Option<Arc<Redactor>>,
 }

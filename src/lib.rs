@@ -23,7 +23,7 @@
 //! | control | [`lifecycle`] | signals, drain, readiness |
 //! | ground | [`record`] | what became of a connection: the closed sets of words |
 //! | ground | [`redaction`] | what must not leave is taken out of records |
-//! | ground | [`telemetry`] | the log and the metrics made of it |
+//! | ground | [`telemetry`] | the log, the metrics and the traces made of it |
 //! | ground | [`spiffe`] | IDs, patterns, the X.509-SVID profile |
 //! | ground | [`yaml`] | a tree with places, and findings that point at them |
 //! | ground | [`clock`], [`sys`] | the time of day; what is asked of the system |

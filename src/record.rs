@@ -43,10 +43,12 @@ macro_rules! closed_set {
 
 pub mod audit;
 pub mod decision;
+pub mod trace;
 
 pub use decision::{
     Candidate, Certificate, Check, Decision, DecisionId, DecisionIds, Kind, Nearest, PolicyHash, Unmet,
 };
+pub use trace::{Phase, Phases, Trace, TraceId};
 
 closed_set! {
     /// Which way a listener faces.
@@ -406,6 +408,8 @@ pub struct ConnectionRecord {
     pub bytes_down: u64,
     /// From acceptance to the end.
     pub duration: Duration,
+    /// What it is in a trace; absent where traces are off.
+    pub trace: Option<Trace>,
 }
 
 impl ConnectionRecord {
@@ -472,6 +476,11 @@ pub trait RecordSink: Send + Sync {
 
     /// Takes the record of a verdict, when it is given.
     fn decision(&self, decision: &Arc<Decision>, line: LogLine) -> Receipt;
+
+    /// Whether connections must keep what a trace tells of them.
+    fn traces(&self) -> bool {
+        false
+    }
 
     /// Why no connection may be let in at the moment: verdicts would go unrecorded, and the settings forbid that.
     fn refuses(&self) -> Option<&'static str> {

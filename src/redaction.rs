@@ -11,10 +11,12 @@ mod find;
 pub mod profile;
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 
 use aws_lc_rs::hmac;
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::config::settings::{Redact, RedactionFind, RedactionRule};
@@ -85,6 +87,36 @@ impl Redactor {
             rules: rules.collect::<Result<_, _>>()?,
             key: key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)),
         })
+    }
+
+    /// Writes a record as JSON without what must not leave; `fields` are its fields in their order.
+    ///
+    /// # Errors
+    /// When the record cannot be serialized, or `out` cannot be written to.
+    pub fn write_json(
+        &self,
+        record: &impl Serialize,
+        fields: &[&str],
+        out: impl io::Write,
+    ) -> serde_json::Result<()> {
+        struct Ordered<'a>(serde_json::Map<String, Value>, &'a [&'a str]);
+        impl Serialize for Ordered<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(
+                    self.1
+                        .iter()
+                        .filter_map(|field| Some((field, self.0.get(*field)?))),
+                )
+            }
+        }
+        let mut values = match serde_json::to_value(record)? {
+            Value::Object(values) => values,
+            _ => serde_json::Map::new(),
+        };
+        for (field, value) in &mut values {
+            self.apply(field, value);
+        }
+        serde_json::to_writer(out, &Ordered(values, fields))
     }
 
     /// Redacts the value of a field.

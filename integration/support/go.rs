@@ -1,4 +1,5 @@
-//! Peers that share no code with svidecar: go-spiffe, built from `integration/go` beside these tests.
+//! Peers that share no code with svidecar: go-spiffe, and the OpenTelemetry Collector's receiver; built from
+//! `integration/go` beside these tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,19 +14,32 @@ use super::{SOON, on_path, skip};
 /// A first build compiles gRPC and its friends.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The built peer program; none, said loudly, where there is no Go or its modules cannot be had.
+/// A program that is built once, or why it cannot be.
+type Built = OnceLock<Result<PathBuf, String>>;
+
+/// go-spiffe's program; none, said loudly, where there is no Go or its modules cannot be had.
 pub(crate) fn program() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match PROGRAM.get_or_init(build) {
+    static PROGRAM: Built = OnceLock::new();
+    built(&PROGRAM, "gospiffe")
+}
+
+/// The collector's receiver; none, said loudly, where there is no Go or its modules cannot be had.
+pub(crate) fn otlp_receiver() -> Option<&'static Path> {
+    static PROGRAM: Built = OnceLock::new();
+    built(&PROGRAM, "otlp-receiver")
+}
+
+fn built(program: &'static Built, name: &str) -> Option<&'static Path> {
+    match program.get_or_init(|| build(name)) {
         Ok(program) => Some(program),
         Err(why) => {
-            skip(&format!("go-spiffe: {why}"));
+            skip(&format!("{name}: {why}"));
             None
         }
     }
 }
 
-fn build() -> Result<PathBuf, String> {
+fn build(name: &str) -> Result<PathBuf, String> {
     if !on_path("go") {
         return Err("no go on PATH".to_owned());
     }
@@ -35,10 +49,10 @@ fn build() -> Result<PathBuf, String> {
         try_output_of(command.current_dir(&module).args(arguments), BUILD_TIMEOUT)
     };
     go(&["mod", "download"]).map_err(|error| format!("its modules cannot be had: {error}"))?;
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gospiffe");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     // What can be downloaded must build: a failure here is one of ours, not a reason to skip.
-    go(&["build", "-o", program.to_str().unwrap(), "./cmd/gospiffe"])
-        .unwrap_or_else(|error| panic!("{error}"));
+    let package = format!("./cmd/{name}");
+    go(&["build", "-o", program.to_str().unwrap(), &package]).unwrap_or_else(|error| panic!("{error}"));
     Ok(program)
 }
 
@@ -74,6 +88,15 @@ impl Peer {
     /// Waits for the first event of this name.
     pub(crate) fn wait_event(&self, event: &str) -> Value {
         self.wait_event_since(Mark::default(), event, SOON, |_| true)
+    }
+
+    /// All events of this name so far.
+    pub(crate) fn events(&self, event: &str) -> Vec<Value> {
+        self.process.lines_since(Mark::default(), |line| {
+            serde_json::from_str::<Value>(line)
+                .ok()
+                .filter(|value| value["event"] == event)
+        })
     }
 
     /// The end of its output so far.

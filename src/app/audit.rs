@@ -7,32 +7,32 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::AppError;
 use super::policy::in_force;
 use super::shared::Control;
-use crate::audit::{AuditGuard, AuditLog, OpenedAudit, Signer, Surroundings};
-use crate::clock::{SharedClock, rfc3339};
-use crate::config::settings::{Listener, ListenerKind};
+use super::{AppError, Started};
+use crate::audit::{AuditGuard, AuditLog, OpenedAudit, Signer, Sink, Surroundings};
+use crate::clock::rfc3339;
+use crate::config::settings::{AuditSink, ListenerKind, Settings};
 use crate::connection::live::IdentityView;
 use crate::identity::material::{Bundle, Material};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::record::DecisionIds;
 use crate::record::audit::{Actor, Change, EntryKind, EntryOutcome, Event, Operation};
-use crate::redaction::Redactor;
 use crate::spiffe::TrustDomain;
-use crate::telemetry::metrics::{AuditMetrics, Document};
+use crate::telemetry::metrics::{AuditMetrics, Document, Metrics, Signal};
 use crate::tls::configs::Context;
 use crate::yaml::Diagnostic;
 
 /// Starts the log's thread.
 pub(super) fn start(
     opened: OpenedAudit,
-    listeners: &[Arc<Listener>],
-    clock: SharedClock,
+    started: &Started,
+    ids: &Arc<DecisionIds>,
     metrics: AuditMetrics,
-    redactor: Option<Arc<Redactor>>,
 ) -> Result<(AuditLog, AuditGuard), AppError> {
-    let upstreams: HashMap<_, Arc<str>> = listeners
+    let upstreams: HashMap<_, Arc<str>> = started
+        .settings
+        .listeners
         .iter()
         .map(|listener| {
             let upstream = match &listener.kind {
@@ -46,12 +46,25 @@ pub(super) fn start(
     let surroundings = Surroundings {
         host: host.nodename().to_string_lossy().into(),
         upstreams,
-        ids: DecisionIds::new(fastrand::u64(..)),
-        clock,
+        ids: Arc::clone(ids),
+        clock: started.clock.clone(),
         metrics,
-        redactor,
+        traced: started.settings.traces.is_some(),
+        redactor: started.redactor.clone(),
     };
     Ok(opened.start(surroundings)?)
+}
+
+/// The sinks of the log, which do not run yet.
+pub(super) fn sinks(log: Option<&AuditLog>, settings: &Settings, metrics: &Metrics) -> Vec<Sink> {
+    let (Some(log), Some(audit)) = (log, &settings.audit) else {
+        return Vec::new();
+    };
+    let sink = |sink: &AuditSink| {
+        let exports = metrics.exports(Signal::Logs);
+        Sink::new(sink, &audit.path, log, metrics.audit.sink(&sink.name), exports)
+    };
+    audit.sinks.iter().map(sink).collect()
 }
 
 /// Shows in readiness whether the log can be written.

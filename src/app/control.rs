@@ -7,27 +7,26 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::audit::Done;
 use super::shared::Control;
-use super::sinks::Sinks;
+use super::sinks;
 use super::state::View;
+use super::tasks::{named, one_ended};
 use super::{AppError, Started, audit, identity, policy};
 use crate::admin;
-use crate::config::settings::{Address, Limits, LogFormat, OnAuditFailure};
-use crate::connection::live::Live;
+use crate::config::settings::{Address, Limits, OnAuditFailure};
+use crate::connection::live::{Live, decision_ids};
 use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::audit::{Actor, EntryKind, Operation};
-use crate::record::{DecisionIds, Ending, Reason};
+use crate::record::{Ending, Reason};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
-use crate::telemetry::access::AccessLog;
-use crate::telemetry::decisions::{self, Decisions};
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
@@ -38,7 +37,7 @@ const FORCED_END: Duration = Duration::from_secs(2);
 const OWN_DESCRIPTORS: u64 = 256;
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
-    let format = started.settings.log.format.map(form);
+    let format = started.settings.log.format.map(sinks::form);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
     if let Err(error) = limits::forbid_core_dumps() {
@@ -53,13 +52,6 @@ pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     // Dropping it would wait for ever for a read from a file system that does not answer.
     runtime.shutdown_background();
     result
-}
-
-const fn form(format: LogFormat) -> log::Format {
-    match format {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
-    }
 }
 
 /// A panic ends one task, and is said like everything else: one line of the log's form, which waits for nobody.
@@ -95,62 +87,25 @@ fn fit_open_files(settings: &mut Limits) {
     }
 }
 
-async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
+async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
-    let (file, _decision_guard) = started
-        .decisions
-        .map(|file| {
-            file.start(
-                "verdicts",
-                metrics.decisions_dropped.clone(),
-                decisions::as_json(),
-            )
-        })
-        .transpose()?
-        .unzip();
-    let (access, _access_guard) = started
-        .access_log
-        .zip(started.settings.access_log.as_ref())
-        .map(|(opened, settings)| {
-            let dropped = metrics.access_log_lines_dropped.clone();
-            AccessLog::start(opened, form(settings.format), dropped)
-        })
-        .transpose()?
-        .unzip();
-    let decisions = Arc::new(Decisions::new(file));
+    let ids = decision_ids();
+    let (records, mut outputs) = sinks::start(&mut started, sink, &metrics, &ids)?;
+    let audit = records.audit.clone();
+    let decisions = records.decisions.clone();
     let settings = started.settings;
-    let (audit, _audit_guard) = started
-        .audit
-        .map(|opened| {
-            audit::start(
-                opened,
-                &settings.listeners,
-                started.clock.clone(),
-                metrics.audit.clone(),
-                started.redactor.clone(),
-            )
-        })
-        .transpose()?
-        .unzip();
-    let records = Arc::new(Sinks {
-        log: sink,
-        access,
-        metrics: metrics.clone(),
-        decisions: decisions.clone(),
-        audit: audit.clone(),
-        ids: DecisionIds::new(fastrand::u64(..)),
-    });
     for warning in &started.warnings {
         tracing::warn!("{}", warning.summary());
     }
-    let live = Arc::new(Live::new(
+    let live = Live::new(
         started.clock.clone(),
-        records,
+        Arc::new(records),
         settings.limits.clone(),
         settings.open_connections,
         settings.policy.mode,
-    ));
+    );
+    let live = Arc::new(live.naming_by(ids));
     let socket_files: Vec<_> = settings
         .listeners
         .iter()
@@ -210,6 +165,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     } else {
         control.readiness.set(Condition::Audit, true, "there is none");
     }
+    outputs.send(control.live.decisions.process());
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
@@ -250,6 +206,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
         name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
+        name = one_ended(&mut outputs.exporters) => Err(AppError::Ended(name)),
     };
     let patience = match result {
         // Nobody may watch over the open connections any more.
@@ -262,24 +219,10 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     }
     end(&control, &workers, &drain, &mut signals, patience).await;
     workers.stop();
+    outputs.end().await;
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
     result
-}
-
-/// The name of a task, once the task has ended: in order or by a panic.
-async fn named<T>(name: &'static str, task: JoinHandle<T>) -> &'static str {
-    // Its result is in the log.
-    let _ = task.await;
-    name
-}
-
-/// The name of the first of these tasks that ends. They must not: the process would go on with a part of it dead.
-async fn one_ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
-    match tasks.join_next().await {
-        Some(ended) => ended.unwrap_or("a task"),
-        None => std::future::pending().await,
-    }
 }
 
 /// Handles signals up to the first that asks for the end.
@@ -336,23 +279,5 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
         tracing::warn!(cut, "ended; connections were cut");
     } else {
         tracing::info!("ended; every connection had finished");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_task_that_ends_or_panics_is_named() {
-        for panics in [false, true] {
-            let mut tasks = JoinSet::new();
-            tasks.spawn(named("one", tokio::spawn(std::future::pending::<()>())));
-            tasks.spawn(named(
-                "two",
-                tokio::spawn(async move { assert!(!panics, "as told") }),
-            ));
-            assert_eq!(one_ended(&mut tasks).await, "two");
-        }
     }
 }

@@ -12,6 +12,7 @@ pub mod redaction;
 mod shared;
 mod sinks;
 mod state;
+mod tasks;
 
 use std::io;
 use std::path::{Path, PathBuf};

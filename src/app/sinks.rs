@@ -1,14 +1,26 @@
-//! Those who take every record.
+//! Those who take every record, and what keeps them at work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::audit::AuditLog;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::tasks::named;
+use super::{AppError, Started, audit};
+use crate::audit::{AuditGuard, AuditLog, Sink};
+use crate::config::settings::LogFormat;
 use crate::record::audit::{Event, Refusal};
 use crate::record::{ConnectionRecord, Decision, DecisionIds, LogLine, Receipt, RecordSink};
-use crate::telemetry::access::AccessLog;
-use crate::telemetry::decisions::Decisions;
-use crate::telemetry::log::LogSink;
+use crate::telemetry::access::{AccessLog, AccessLogGuard};
+use crate::telemetry::decisions::{self, Decisions};
+use crate::telemetry::lines::LinesGuard;
+use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{self, Exporter, Traces};
+
+/// For what telemetry still has to send when the process ends.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
 
 /// Those who take every record.
 pub(super) struct Sinks {
@@ -19,7 +31,9 @@ pub(super) struct Sinks {
     pub(super) decisions: Arc<Decisions>,
     pub(super) audit: Option<AuditLog>,
     /// Names what has no verdict's id.
-    pub(super) ids: DecisionIds,
+    pub(super) ids: Arc<DecisionIds>,
+    /// Where the settings want them.
+    pub(super) traces: Option<Traces>,
 }
 
 impl RecordSink for Sinks {
@@ -32,12 +46,19 @@ impl RecordSink for Sinks {
         if self.access.is_none() || !record.went_well() {
             self.log.record(record);
         }
+        if let Some(traces) = &self.traces {
+            traces.record(record);
+        }
         if let Some(audit) = &self.audit
             && let Some(refusal) = Refusal::of(record, || self.ids.next())
         {
             // Nobody was let in: what cannot be kept is counted.
             let _ = audit.record(Event::Refusal(Box::new(refusal)));
         }
+    }
+
+    fn traces(&self) -> bool {
+        self.traces.is_some()
     }
 
     fn decision(&self, decision: &Arc<Decision>, line: LogLine) -> Receipt {
@@ -52,5 +73,105 @@ impl RecordSink for Sinks {
 
     fn refuses(&self) -> Option<&'static str> {
         self.audit.as_ref().and_then(AuditLog::refuses)
+    }
+}
+
+/// What writes and sends, until it is dropped: in order, the audit log last.
+pub(super) struct Outputs {
+    /// The tasks that send to collectors; none of them ends by itself.
+    pub(super) exporters: JoinSet<&'static str>,
+    traces: Option<Exporter>,
+    sinks: Vec<Sink>,
+    ending: watch::Sender<bool>,
+    _decisions: Option<LinesGuard<Arc<Decision>>>,
+    _access: Option<AccessLogGuard>,
+    _audit: Option<AuditGuard>,
+}
+
+/// Starts the threads of all that the settings name. `ids` gives names to what has no verdict's.
+pub(super) fn start(
+    started: &mut Started,
+    log: LogSink,
+    metrics: &Arc<Metrics>,
+    ids: &Arc<DecisionIds>,
+) -> Result<(Sinks, Outputs), AppError> {
+    let redactor = started.redactor.clone();
+    let decisions = started.decisions.take();
+    let (file, decisions_guard) = decisions
+        .map(|file| {
+            let dropped = metrics.decisions_dropped.clone();
+            file.start("verdicts", dropped, decisions::as_json(redactor.clone()))
+        })
+        .transpose()?
+        .unzip();
+    let access_log = started.access_log.take();
+    let (access, access_guard) = access_log
+        .zip(started.settings.access_log.as_ref())
+        .map(|(opened, settings)| {
+            let dropped = metrics.access_log_lines_dropped.clone();
+            AccessLog::start(opened, form(settings.format), dropped, redactor.clone())
+        })
+        .transpose()?
+        .unzip();
+    let audit_log = started.audit.take();
+    let (audit, audit_guard) = audit_log
+        .map(|opened| audit::start(opened, started, ids, metrics.audit.clone()))
+        .transpose()?
+        .unzip();
+    let settings = &started.settings;
+    let traces = settings.traces.as_ref();
+    let (traces, exporter) = traces
+        .map(|traces| traces::new(traces, metrics, redactor.clone()))
+        .unzip();
+    let outputs = Outputs {
+        exporters: JoinSet::new(),
+        traces: exporter,
+        sinks: audit::sinks(audit.as_ref(), settings, metrics),
+        ending: watch::Sender::new(false),
+        _decisions: decisions_guard,
+        _access: access_guard,
+        _audit: audit_guard,
+    };
+    let sinks = Sinks {
+        log: log.redacting(redactor),
+        access,
+        metrics: Arc::clone(metrics),
+        decisions: Arc::new(Decisions::new(file)),
+        audit,
+        ids: Arc::clone(ids),
+        traces,
+    };
+    Ok((sinks, outputs))
+}
+
+impl Outputs {
+    /// Starts the tasks that send to collectors. `process` is the number that tells this process from others.
+    pub(super) fn send(&mut self, process: u64) {
+        if let Some(exporter) = self.traces.take() {
+            let sending = tokio::spawn(exporter.run(process, self.ending.subscribe()));
+            self.exporters.spawn(named("the sending of traces", sending));
+        }
+        for sink in self.sinks.drain(..) {
+            let sending = tokio::spawn(sink.run(process, self.ending.subscribe()));
+            self.exporters
+                .spawn(named("the sending of the audit log", sending));
+        }
+    }
+
+    /// Lets what waits be sent, for a moment.
+    pub(super) async fn end(&mut self) {
+        self.ending.send_replace(true);
+        let sent = async { while self.exporters.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_EXPORT, sent).await.is_err() {
+            tracing::warn!("telemetry was left that no collector took in time");
+        }
+    }
+}
+
+/// The form of lines, as the settings have it.
+pub(super) const fn form(format: LogFormat) -> log::Format {
+    match format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
     }
 }

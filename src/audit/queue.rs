@@ -70,6 +70,8 @@ pub(super) struct Shared {
     denies: bool,
     status: Mutex<Status>,
     failing: watch::Sender<Option<Arc<str>>>,
+    /// The number of the entry that is to come.
+    next: watch::Sender<u64>,
     /// Says that the writer has ended, by being dropped.
     ended: Mutex<Option<std::sync::mpsc::Sender<()>>>,
 }
@@ -107,6 +109,7 @@ pub(super) fn new(settings: &settings::Audit) -> (AuditLog, AuditGuard, Arc<Shar
         denies: settings.on_failure == OnAuditFailure::Deny,
         status: Mutex::default(),
         failing: watch::Sender::new(None),
+        next: watch::Sender::new(0),
         ended: Mutex::new(Some(told)),
     });
     let guard = AuditGuard {
@@ -166,6 +169,18 @@ impl AuditLog {
     #[must_use]
     pub fn status(&self) -> Status {
         self.0.status().clone()
+    }
+
+    /// The number of the entry that is to come: all before it are written.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        *self.0.next.borrow()
+    }
+
+    /// Tells when entries were written.
+    #[must_use]
+    pub fn grown(&self) -> watch::Receiver<u64> {
+        self.0.next.subscribe()
     }
 
     /// Why it cannot be written, while that is so.
@@ -234,6 +249,12 @@ impl Shared {
     /// What an entry's maker is told while writing fails.
     pub(super) const fn answer_while_failing(&self) -> bool {
         !self.denies
+    }
+
+    /// Shows that all entries before this one are written.
+    pub(super) fn set_next(&self, next: u64) {
+        self.next
+            .send_if_modified(|before| std::mem::replace(before, next) != next);
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, Status> {

@@ -92,7 +92,7 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// The lines of a segment, compressed or not.
-pub(super) fn lines(path: &Path) -> io::Result<Box<dyn io::BufRead>> {
+pub(super) fn lines(path: &Path) -> io::Result<Box<dyn io::BufRead + Send>> {
     let file = File::open(path)?;
     if path.extension().is_some_and(|ending| ending == "gz") {
         return Ok(Box::new(BufReader::with_capacity(
@@ -335,6 +335,15 @@ fn tear(active: &mut Active, whole: u64, path: &Path) -> io::Result<Torn> {
     };
     active.size = whole;
     Ok(torn)
+}
+
+/// The number of the active segment's first entry; `None` while it has none, or is not there.
+pub(super) fn first_entry(path: &Path) -> io::Result<Option<u64>> {
+    match File::open(path) {
+        Ok(file) => Ok(first_of(&file)?.map(|(first, _)| first)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The number and time of a segment's first entry.

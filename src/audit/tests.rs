@@ -46,6 +46,7 @@ impl Scene {
             keep_for: None,
             compress: true,
             checkpoint_every: Duration::from_secs(3600),
+            sinks: Vec::new(),
         };
         Self {
             folder,
@@ -64,9 +65,10 @@ impl Scene {
         let surroundings = Surroundings {
             host: "pod-1".into(),
             upstreams: HashMap::from([("orders".into(), "127.0.0.1:8080".into())]),
-            ids: DecisionIds::new(7),
+            ids: Arc::new(DecisionIds::new(7)),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            traced: true,
             redactor: self.redactor.clone(),
         };
         self.open().unwrap().start(surroundings).unwrap()

@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -18,8 +17,8 @@ use super::queue::{Message, Shared};
 use super::segment::{self, Active, Opened, Torn};
 use super::tend::Tender;
 use crate::config::settings::{self, AuditSync};
+use crate::record::TraceId;
 use crate::record::audit::{Actor, Change, Entry, EntryKind, EntryOutcome, Event, FIELDS, Operation};
-use crate::redaction::Redactor;
 
 /// What is written with one call.
 const BATCH: usize = 1024 * 1024;
@@ -238,17 +237,22 @@ impl Writer {
     fn append(&mut self, event: &Event) {
         let prev = self.head.hash.to_string();
         let upstreams = &self.surroundings.upstreams;
-        let entry = Entry::new(
+        let mut entry = Entry::new(
             event,
             (self.head.next, &prev),
             &self.surroundings.host,
             |listener| upstreams.get(listener).map(AsRef::as_ref),
         );
+        if let (true, Some(connection)) = (self.surroundings.traced, entry.connection) {
+            entry.trace_id = Some(TraceId::of(entry.id.process(), connection));
+        }
         let start = self.batch.len();
         // Strings and numbers cannot fail, nor can writing to memory.
         let written = match &self.surroundings.redactor {
             // What the log says of itself must be what it is: signatures are over it.
-            Some(redactor) if entry.kind != EntryKind::Log => redacted(&entry, redactor, &mut self.batch),
+            Some(redactor) if entry.kind != EntryKind::Log => {
+                redactor.write_json(&entry, &FIELDS, &mut self.batch)
+            }
             _ => serde_json::to_writer(&mut self.batch, &entry),
         };
         if written.is_err() || self.batch.len() - start > MAX_LINE {
@@ -505,41 +509,15 @@ impl Writer {
     }
 
     fn publish(&self) {
-        let mut status = self.shared.status();
-        status.head = self
-            .head
-            .last()
-            .filter(|_| self.batch.is_empty())
-            .map(|seq| (seq, self.head.hash))
-            .or(status.head);
-        if let Some((_, hash)) = status.head {
-            self.surroundings
-                .metrics
-                .head
-                .set(i64::try_from(hash.short()).unwrap_or(0));
+        if !self.batch.is_empty() {
+            return;
         }
+        let Some(last) = self.head.last() else { return };
+        self.shared.status().head = Some((last, self.head.hash));
+        self.shared.set_next(self.head.next);
+        let short = i64::try_from(self.head.hash.short()).unwrap_or(0);
+        self.surroundings.metrics.head.set(short);
     }
-}
-
-/// Writes an entry without what must not leave, its fields in their order.
-fn redacted(entry: &Entry<'_>, redactor: &Redactor, out: &mut Vec<u8>) -> serde_json::Result<()> {
-    struct Ordered(serde_json::Map<String, Value>);
-    impl Serialize for Ordered {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.collect_map(
-                FIELDS
-                    .iter()
-                    .filter_map(|field| Some((field, self.0.get(*field)?))),
-            )
-        }
-    }
-    let Value::Object(mut fields) = serde_json::to_value(entry)? else {
-        return Ok(());
-    };
-    for (field, value) in &mut fields {
-        redactor.apply(field, value);
-    }
-    serde_json::to_writer(out, &Ordered(fields))
 }
 
 fn as_u64(length: usize) -> u64 {

@@ -5,6 +5,7 @@ mod audit;
 mod general;
 mod identity;
 mod listeners;
+mod otlp;
 mod policy;
 mod redaction;
 mod telemetry;
@@ -46,7 +47,10 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::TLS,
     telemetry::DECISIONS,
     telemetry::ACCESS_LOG,
+    telemetry::TRACES,
+    otlp::OTLP,
     audit::AUDIT,
+    audit::SINK,
     redaction::REDACTION,
     redaction::RULE,
 ];
@@ -161,6 +165,7 @@ fn read(
         log: telemetry.log,
         decisions: telemetry.decisions,
         access_log: telemetry.access_log,
+        traces: telemetry.traces,
         audit,
         redaction,
     })

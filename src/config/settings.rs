@@ -2,6 +2,7 @@
 //! every value here is valid by itself and beside the others.
 
 mod audit;
+mod otlp;
 mod redaction;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use audit::{Audit, AuditSync, OnAuditFailure};
+pub use audit::{Audit, AuditSink, AuditSync, OnAuditFailure};
+pub use otlp::{Denials, Otlp, OtlpHeaders, OtlpProtocol, Traces};
 pub use redaction::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
 
 use crate::record::Direction;
@@ -48,6 +50,8 @@ pub struct Settings {
     pub decisions: Option<LinesFile>,
     /// Where the lines of connections are written to; to the log when the file does not say.
     pub access_log: Option<AccessLog>,
+    /// Which connections become spans, and where these are sent to; none when the file does not say.
+    pub traces: Option<Traces>,
     /// The audit log; none when the file has none.
     pub audit: Option<Audit>,
     /// What is taken out of records before they leave.

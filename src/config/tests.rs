@@ -1,4 +1,5 @@
 mod evidence;
+mod otlp;
 mod policy;
 mod schema;
 
@@ -130,7 +131,7 @@ fn blocks(page: &str) -> Vec<&str> {
 #[test]
 fn the_examples_in_the_documentation_are_good() {
     let configs = blocks(include_str!("../../docs/config.md"));
-    assert_eq!(configs.len(), 1);
+    assert_eq!(configs.len(), 2);
     configs.into_iter().for_each(|text| {
         good(text);
     });

@@ -7,8 +7,11 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::ListenerContext;
+use super::live::Live;
 use crate::forward::meter::Traffic;
-use crate::record::{ConnectionRecord, Decision, DecisionId, Direction, Ending, PeerAddr};
+use crate::record::{
+    ConnectionRecord, Decision, DecisionId, Direction, Ending, PeerAddr, Phases, Trace, TraceId,
+};
 use crate::spiffe::SpiffeId;
 
 /// What is known of a connection so far.
@@ -29,18 +32,19 @@ pub(super) struct Draft {
     pub(super) admission: Option<DecisionId>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) traffic: Option<Arc<Traffic>>,
+    phases: Phases,
     accepted: Instant,
     listener: Arc<str>,
     direction: Direction,
 }
 
 impl Draft {
-    pub(super) fn new(id: u64, listener: &ListenerContext, peer_addr: PeerAddr, since: SystemTime) -> Self {
+    pub(super) fn new(id: u64, listener: &ListenerContext, peer_addr: PeerAddr, live: &Live) -> Self {
         Self {
             id,
             peer_addr,
             source: None,
-            since,
+            since: live.clock.now(),
             peer_id: None,
             serial: None,
             own_id: None,
@@ -49,6 +53,11 @@ impl Draft {
             admission: None,
             upstream: None,
             traffic: None,
+            phases: if live.records.traces() {
+                Phases::BEGUN
+            } else {
+                Phases::OFF
+            },
             accepted: Instant::now(),
             listener: listener.settings.name.clone(),
             direction: listener.direction,
@@ -60,7 +69,14 @@ impl Draft {
         self.source.unwrap_or(self.peer_addr)
     }
 
-    pub(super) fn finish(self, ending: Ending, now: SystemTime) -> ConnectionRecord {
+    /// Notes that a phase is over, where phases are kept.
+    pub(super) fn phase_over(&mut self) {
+        if self.phases.are_kept() {
+            self.phases.next(self.accepted.elapsed());
+        }
+    }
+
+    pub(super) fn finish(self, ending: Ending, live: &Live) -> ConnectionRecord {
         let source = self.source().ip();
         let (bytes_up, bytes_down) = self.traffic.map_or((0, 0), |traffic| {
             (
@@ -70,7 +86,7 @@ impl Draft {
         });
         ConnectionRecord {
             id: self.id,
-            time: now,
+            time: live.clock.now(),
             listener: self.listener,
             direction: self.direction,
             peer_addr: self.peer_addr,
@@ -86,6 +102,10 @@ impl Draft {
             bytes_up,
             bytes_down,
             duration: self.accepted.elapsed(),
+            trace: self.phases.are_kept().then(|| Trace {
+                id: TraceId::of(live.decisions.process(), self.id),
+                phases: self.phases,
+            }),
         }
     }
 }

@@ -125,6 +125,7 @@ async fn admitted_or_not(
             return Err(Closing { ending, linger });
         }
     };
+    serving.draft.phase_over();
     let ends = Ends {
         tls,
         session,

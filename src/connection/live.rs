@@ -50,7 +50,7 @@ pub struct Live {
     /// The time of day.
     pub clock: SharedClock,
     /// Gives every verdict its name.
-    pub decisions: DecisionIds,
+    pub decisions: Arc<DecisionIds>,
     /// Where verdicts and finished connections are recorded.
     pub records: Arc<dyn RecordSink>,
     /// Bounds on times and numbers.
@@ -84,12 +84,18 @@ impl Live {
             capacity: Capacity::new(&limits),
             budgets: Arc::default(),
             clock,
-            decisions: DecisionIds::new(random()),
+            decisions: decision_ids(),
             records,
             limits,
             open_connections,
             shutdown_now: AtomicBool::new(false),
         }
+    }
+
+    /// With these names for verdicts: others give names in the same process, too.
+    #[must_use]
+    pub fn naming_by(self, decisions: Arc<DecisionIds>) -> Self {
+        Self { decisions, ..self }
     }
 
     /// Who we are now.
@@ -121,14 +127,16 @@ impl Live {
     }
 }
 
-/// What tells the verdicts of this process from those of others.
-fn random() -> u64 {
+/// Names that tell the verdicts of this process from those of others.
+#[must_use]
+pub fn decision_ids() -> Arc<DecisionIds> {
     let mut bytes = [0; 8];
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        // The names of verdicts are no secret: less than perfect chance will do.
-        return fastrand::u64(..);
-    }
-    u64::from_ne_bytes(bytes)
+    // The names of verdicts are no secret: less than perfect chance will do.
+    let random = match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => fastrand::u64(..),
+    };
+    Arc::new(DecisionIds::new(random))
 }
 
 impl std::fmt::Debug for Live {

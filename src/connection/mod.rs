@@ -172,13 +172,12 @@ async fn admit(
     peer_addr: PeerAddr,
 ) -> Result<Box<Open>, Left> {
     let live = &worker.live;
-    let draft = Draft::new(live.registry.next_id(), &listener, peer_addr, live.clock.now());
+    let draft = Draft::new(live.registry.next_id(), &listener, peer_addr, live);
     let (place, handshake) = match live.capacity.admit() {
         Ok(places) => places,
         Err(reason) => {
             stream.abort();
-            live.records
-                .record(&draft.finish(Ending::new(reason), live.clock.now()));
+            live.records.record(&draft.finish(Ending::new(reason), live));
             return Err(Left {
                 linger: None,
                 place: None,
@@ -205,7 +204,7 @@ async fn admit(
     match admitted {
         Ok(admitted) => Ok(Open::new(admitted, draft, &worker, &listener, place, counted)),
         Err(Closing { ending, linger }) => {
-            live.records.record(&draft.finish(ending, live.clock.now()));
+            live.records.record(&draft.finish(ending, live));
             drop(counted);
             Err(Left {
                 linger,
@@ -248,6 +247,7 @@ impl Serving<'_> {
         handshake: impl Future<Output = Result<Established, Failure>>,
     ) -> Result<Established, Failure> {
         let limit = self.worker.live.limits.handshake_timeout;
+        self.draft.phase_over();
         let started = Instant::now();
         // Boxed: an async function stores what it is given once more, and this is large.
         let result = tokio::select! {
@@ -269,6 +269,7 @@ impl Serving<'_> {
         (self.handshake, self.from_source) = (None, None);
         match &result {
             Ok(established) => {
+                self.draft.phase_over();
                 let kind = if established.resumed {
                     HandshakeKind::Resumed
                 } else {
@@ -340,6 +341,7 @@ impl Serving<'_> {
             },
         };
         if kept {
+            self.draft.phase_over();
             Ok(())
         } else {
             let detail = "the verdict could not be written to the audit log";

@@ -75,7 +75,7 @@ impl Open {
             ..
         } = *self;
         drop((registered, in_use));
-        live.records.record(&draft.finish(ending, live.clock.now()));
+        live.records.record(&draft.finish(ending, &live));
         drop(counted);
         Left {
             linger,

@@ -29,6 +29,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
     };
 
     // To whom?
+    serving.draft.phase_over();
     serving.draft.upstream = Some(serving.listener.upstream.clone());
     let limit = serving.worker.live.limits.connect_timeout;
     let dialled = tokio::select! {

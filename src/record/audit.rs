@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::decision::{Kind as DecisionKind, bounded};
 use super::{
     Candidate, Check, ConnectionRecord, Decision, DecisionId, Direction, Nearest, PeerAddr, PolicyHash,
-    Reason, Verdict, display_option, rfc3339,
+    Reason, TraceId, Verdict, display_option, rfc3339,
 };
 use crate::spiffe::SpiffeId;
 
@@ -334,7 +334,7 @@ pub struct Entry<'a> {
     /// Which policy that is.
     pub policy_hash: Option<PolicyHash>,
     /// The trace that the connection's spans are in, where traces are made.
-    pub trace_id: Option<String>,
+    pub trace_id: Option<TraceId>,
     /// The name of the host that wrote it, in Kubernetes the pod's.
     pub host: &'a str,
     /// What the kind has to say beyond the fixed fields.

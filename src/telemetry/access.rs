@@ -5,12 +5,14 @@
 //! record; it becomes text on the writer's thread.
 
 use std::io;
+use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 
 use super::lines::{Lines, LinesGuard, Opened, Render};
 use super::log::{Format, Line, Style, line_of_connection};
 use crate::record::ConnectionRecord;
+use crate::redaction::Redactor;
 
 /// The queue to the access log. Boxed: a queue of pointers is small while nothing waits.
 #[derive(Debug)]
@@ -28,8 +30,13 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub fn start(opened: Opened, format: Format, dropped: Counter) -> io::Result<(Self, AccessLogGuard)> {
-        let (lines, guard) = opened.start("lines of the access log", dropped, render(format))?;
+    pub fn start(
+        opened: Opened,
+        format: Format,
+        dropped: Counter,
+        redactor: Option<Arc<Redactor>>,
+    ) -> io::Result<(Self, AccessLogGuard)> {
+        let (lines, guard) = opened.start("lines of the access log", dropped, render(format, redactor))?;
         Ok((Self(lines), AccessLogGuard { _lines: guard }))
     }
 
@@ -40,14 +47,13 @@ impl AccessLog {
 }
 
 /// A record's way to a line: its fields, what becomes of these, the text.
-fn render(format: Format) -> Render<Box<ConnectionRecord>> {
+fn render(format: Format, redactor: Option<Arc<Redactor>>) -> Render<Box<ConnectionRecord>> {
     let style = match format {
         Format::Text => Style::Plain,
         Format::Json => Style::Json,
     };
     Box::new(move |record, out| {
-        let line: Line<'_> = line_of_connection(record);
-        // Whatever must not be told of a person is taken from `line.fields` here, before it is text.
+        let line: Line<'_> = line_of_connection(record).redacted(redactor.as_deref());
         out.extend_from_slice(line.render(style).as_bytes());
     })
 }

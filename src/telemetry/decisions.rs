@@ -15,7 +15,9 @@ use tokio::sync::broadcast;
 pub use filter::Filter;
 
 use super::lines::{Lines, Render};
+use crate::record::decision::FIELDS;
 use crate::record::{Decision, DecisionId};
+use crate::redaction::Redactor;
 
 /// The queue to the verdicts' file.
 pub type DecisionFile = Lines<Arc<Decision>>;
@@ -121,10 +123,13 @@ impl Decisions {
 
 /// One JSON object a line.
 #[must_use]
-pub fn as_json() -> Render<Arc<Decision>> {
-    Box::new(|decision, line| {
+pub fn as_json(redactor: Option<Arc<Redactor>>) -> Render<Arc<Decision>> {
+    Box::new(move |decision, line| {
         // Neither turning it into JSON nor writing to memory can fail.
-        let _ = serde_json::to_writer(&mut *line, &**decision);
+        let _ = match &redactor {
+            Some(redactor) => redactor.write_json(&**decision, &FIELDS, &mut *line),
+            None => serde_json::to_writer(&mut *line, &**decision),
+        };
         line.push(b'\n');
     })
 }

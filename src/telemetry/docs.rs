@@ -4,8 +4,10 @@ mod deploy;
 
 use std::collections::BTreeSet;
 
-use super::metrics::{Document, Exposition, Flow, InForce, Metrics, ReloadResult};
-use crate::record::{Direction, Divergence, HandshakeKind, Kind, Outcome, Reason, RenewalResult, Verdict};
+use super::metrics::{Document, ExportResult, Exposition, Flow, InForce, Metrics, ReloadResult, Signal};
+use crate::record::{
+    Direction, Divergence, HandshakeKind, Kind, Outcome, Phase, Reason, RenewalResult, Verdict,
+};
 
 const DOCS: &str = include_str!("../../docs/observability.md");
 
@@ -54,11 +56,17 @@ fn closed_sets_are_documented_whole_and_in_order() {
         list(RenewalResult::ALL, RenewalResult::as_str)
     );
     assert_eq!(words("### flow"), list(Flow::ALL, Flow::as_str));
+    assert_eq!(words("### phase"), list(Phase::ALL, Phase::as_str));
     assert_eq!(words("### document"), list(Document::ALL, Document::as_str));
     assert_eq!(words("### change"), list(Divergence::ALL, Divergence::as_str));
     assert_eq!(
         words("### reload result"),
         list(ReloadResult::ALL, ReloadResult::as_str)
+    );
+    assert_eq!(words("### signal"), list(Signal::ALL, Signal::as_str));
+    assert_eq!(
+        words("### export result"),
+        list(ExportResult::ALL, ExportResult::as_str)
     );
     for (row, reason) in table("### reason").iter().zip(Reason::ALL) {
         assert_eq!(row[1], reason.outcome().as_str(), "{reason}");
@@ -76,6 +84,8 @@ fn metrics_are_documented_whole() {
     let metrics = Metrics::new(None);
     let listener = metrics.listener(&"x".into(), Direction::Inbound);
     listener.diverged(Divergence::WouldDeny, None, None);
+    let _ = metrics.exports(Signal::Traces);
+    let _ = metrics.audit.sink(&"x".into());
     metrics.set_svid(Some(("x", std::time::SystemTime::now())));
     metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
     for document in Document::ALL {
@@ -108,6 +118,15 @@ fn documented_metrics() -> BTreeSet<String> {
     documented
 }
 
+#[test]
+fn attributes_of_spans_are_documented_whole() {
+    let mut documented = BTreeSet::new();
+    for row in table("## Traces") {
+        documented.extend(row[0].split(", ").map(str::to_owned));
+    }
+    assert_eq!(super::traces::tests::all_attributes(), documented);
+}
+
 /// The bounds that the page tells.
 #[test]
 fn bounds_are_documented_as_they_are() {
@@ -116,6 +135,7 @@ fn bounds_are_documented_as_they_are() {
         format!("the last {MAX_KEPT}"),
         format!("larger than {} MiB together", MAX_KEPT_BYTES >> 20),
         format!("the oldest beyond {SUBSCRIBER_QUEUE}"),
+        format!("a queue\nof {} that", super::traces::QUEUE),
     ] {
         assert!(DOCS.contains(&bound), "{bound}");
     }

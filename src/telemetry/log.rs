@@ -11,6 +11,7 @@ mod layer;
 mod line;
 
 use std::io::{BufWriter, IsTerminal as _, Write};
+use std::sync::Arc;
 
 use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -18,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, Verdict};
+use crate::redaction::Redactor;
 use control::Filter;
 pub use control::LogControl;
 #[cfg(test)]
@@ -121,6 +123,8 @@ macro_rules! enabled {
 pub struct LogSink {
     output: Output,
     control: LogControl,
+    /// Takes out of records what must not leave.
+    redactor: Option<Arc<Redactor>>,
 }
 
 impl LogSink {
@@ -128,6 +132,12 @@ impl LogSink {
     #[must_use]
     pub fn control(&self) -> LogControl {
         self.control.clone()
+    }
+
+    /// Takes out of records, from now on, what must not leave. Other lines are not about peers, and stay as they are.
+    #[must_use]
+    pub fn redacting(self, redactor: Option<Arc<Redactor>>) -> Self {
+        Self { redactor, ..self }
     }
 
     /// The count of lines dropped so far, for the metrics.
@@ -141,7 +151,7 @@ impl LogSink {
     /// Writes the line of a connection that ended.
     pub fn record(&self, record: &ConnectionRecord) {
         if enabled!(CONNECTION_TARGET, record.went_well()).is_some() {
-            self.output.write(&line_of_connection(record));
+            self.write(line_of_connection(record));
         }
     }
 
@@ -162,13 +172,17 @@ impl LogSink {
             }
             _ => "a verdict about an open connection",
         };
-        self.output.write(&Line {
+        self.write(Line {
             time: decision.time,
             level,
             target: DECISION_TARGET,
             message,
             fields: fields::of_decision(decision),
         });
+    }
+
+    fn write(&self, line: Line<'_>) {
+        self.output.write(&line.redacted(self.redactor.as_deref()));
     }
 }
 
@@ -245,7 +259,11 @@ fn build(
         .with(layer::LineLayer::new(output.clone()));
     (
         subscriber,
-        LogSink { output, control },
+        LogSink {
+            output,
+            control,
+            redactor: None,
+        },
         LogGuard { _worker: worker },
     )
 }

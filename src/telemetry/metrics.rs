@@ -8,6 +8,7 @@ mod audit;
 mod collect;
 mod divergences;
 mod documents;
+mod exports;
 mod exposition;
 mod labels;
 mod listener;
@@ -30,10 +31,12 @@ use super::log::DroppedLines;
 use crate::record::{ConnectionRecord, Direction};
 use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
 use documents::{Documents, Reloads};
+use exports::ExportLabels;
 use labels::{Families, ReloadLabels};
 
-pub use audit::AuditMetrics;
+pub use audit::{AuditMetrics, AuditSinkMetrics};
 pub use documents::{Document, InForce, ReloadResult};
+pub use exports::{ExportResult, Exports, Signal};
 pub use exposition::Exposition;
 pub use listener::{DecisionCount, Flow, ListenerMetrics, ListenerSnapshot, OTHER_RULE, OpenConnection};
 pub use sharded::{Counter as ShardedCounter, HistogramSnapshot};
@@ -54,6 +57,9 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     /// Lines that the access log lost.
     pub access_log_lines_dropped: Counter,
+    /// Spans that no collector took.
+    pub spans_dropped: Counter,
+    exports: Family<ExportLabels, Counter>,
     workload_api_connected: Gauge,
     reloads: Reloads,
     documents: Arc<Documents>,
@@ -87,6 +93,18 @@ impl Metrics {
             "Lines of the access log dropped because whoever takes them is too slow, or cannot",
             access_log_lines_dropped.clone(),
         );
+        let spans_dropped = Counter::default();
+        registry.register(
+            "spans_dropped",
+            "Spans that no collector took",
+            spans_dropped.clone(),
+        );
+        let exports = Family::<ExportLabels, Counter>::default();
+        registry.register(
+            "otlp_exports",
+            "Requests to collectors, each try counted, by what became of them",
+            exports.clone(),
+        );
         let workload_api_connected = Gauge::default();
         registry.register(
             "workload_api_connected",
@@ -118,6 +136,8 @@ impl Metrics {
             decisions_dropped,
             audit,
             access_log_lines_dropped,
+            spans_dropped,
+            exports,
             workload_api_connected,
             reloads: Reloads::new(&reload),
             documents,
@@ -204,6 +224,12 @@ impl Metrics {
     /// What is in force of a document. Called by one thread alone.
     pub fn set_in_force(&self, document: Document, in_force: Option<InForce>) {
         self.documents.set(document, in_force);
+    }
+
+    /// The counters of what is sent to collectors. Their series exist from the first call on.
+    #[must_use]
+    pub fn exports(&self, signal: Signal) -> Exports {
+        Exports::new(signal, &self.exports)
     }
 
     /// Begins anew to count what a candidate policy decides otherwise.

@@ -2,14 +2,16 @@
 //!
 //! Owns the names, labels and line formats that people build dashboards and alerts on (`docs/observability.md`).
 //! Promises that nothing here waits for a reader: counters are atomics, and a log line that finds its queue full is
-//! dropped and counted. Knows no part of svidecar but the connection record and the clock; names of listeners and
-//! rules are handed in.
+//! dropped and counted. Knows no part of svidecar but the connection record, the clock and the settings of collectors; names
+//! of listeners and rules are handed in.
 
 pub mod access;
 pub mod decisions;
 pub mod lines;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
+pub mod traces;
 
 #[cfg(test)]
 mod docs;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Context, duration_field, size_field};
-use crate::config::settings::{Audit, AuditSync, OnAuditFailure};
+use super::{Context, duration_field, is_listener_name, otlp, size_field};
+use crate::config::settings::{Audit, AuditSink, AuditSync, OnAuditFailure};
 use crate::config::size;
 use crate::yaml::{Fields, Findings};
 
@@ -18,7 +18,12 @@ pub(super) const AUDIT: &[&str] = &[
     "keep_for",
     "compress",
     "checkpoint_every",
+    "sinks",
 ];
+pub(super) const SINK: &[&str] = &["name", "otlp"];
+
+/// More than anybody needs, and each reads the whole log.
+const MAX_SINKS: usize = 8;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -53,6 +58,7 @@ pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findi
     let keep = fields
         .integer("keep", 0, 100_000, findings)
         .and_then(|number| u32::try_from(number).ok());
+    let sinks = sinks(&fields, findings);
     let compress = fields.boolean("compress", findings);
     let (file, _) = fields.required_text("file", "/var/log/svidecar/audit.jsonl", findings)?;
     Some(Audit {
@@ -66,5 +72,39 @@ pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findi
         keep_for,
         compress: compress.unwrap_or(true),
         checkpoint_every: checkpoint_every.unwrap_or(MINUTE),
+        sinks,
     })
+}
+
+fn sinks(fields: &Fields<'_>, findings: &mut Findings) -> Vec<AuditSink> {
+    let mut sinks: Vec<AuditSink> = Vec::new();
+    let list = fields.list("sinks", MAX_SINKS, findings).unwrap_or_default();
+    for (place, node) in list.iter().enumerate() {
+        let path = format!("audit.sinks[{place}]");
+        let Some(sink) = Fields::of(node, &path, SINK, findings) else {
+            continue;
+        };
+        let name = sink.required_text("name", "collector", findings);
+        let otlp = otlp::read(&sink, findings);
+        let (Some((name, place)), Some(otlp)) = (name, otlp) else {
+            continue;
+        };
+        if !is_listener_name(name) {
+            let message = format!("`{path}.name` is `{name}`: it becomes a file's name and a metric's label");
+            findings.error_with_help(place, message, "use 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`");
+        } else if sinks.iter().any(|sink| &*sink.name == name) {
+            let message = format!("`{path}.name`: there is another sink `{name}`");
+            findings.error_with_help(
+                place,
+                message,
+                "by its name each remembers how far it is: give it another",
+            );
+        } else {
+            sinks.push(AuditSink {
+                name: name.into(),
+                otlp,
+            });
+        }
+    }
+    sinks
 }

@@ -2,24 +2,26 @@
 
 use std::path::PathBuf;
 
-use super::{Context, size_field};
-use crate::config::settings::{AccessLog, LinesFile, Log, LogFormat};
+use super::{Context, otlp, size_field};
+use crate::config::settings::{AccessLog, Denials, LinesFile, Log, LogFormat, Traces};
 use crate::config::size;
-use crate::yaml::{Fields, Findings, Place, closest};
+use crate::yaml::{Fields, Findings, Place, Value, closest};
 
-const TELEMETRY: &[&str] = &["log", "decisions", "access_log"];
+const TELEMETRY: &[&str] = &["log", "decisions", "access_log", "traces"];
 pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
 pub(super) const ACCESS_LOG: &[&str] = &["file", "format", "max_size", "keep"];
+pub(super) const TRACES: &[&str] = &["otlp", "sample", "denials"];
 /// In place of a file.
 const STDOUT: &str = "stdout";
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
-/// The section as a whole.
+/// The section, as far as it could be read.
 #[derive(Default)]
 pub(super) struct Telemetry {
     pub(super) log: Log,
     pub(super) decisions: Option<LinesFile>,
     pub(super) access_log: Option<AccessLog>,
+    pub(super) traces: Option<Traces>,
 }
 
 pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Telemetry {
@@ -31,8 +33,41 @@ pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findi
     Telemetry {
         log: log(&fields, findings),
         access_log: access_log(&fields, context, decisions.as_ref(), findings),
+        traces: traces(&fields, findings),
         decisions,
     }
+}
+
+fn traces(telemetry: &Fields<'_>, findings: &mut Findings) -> Option<Traces> {
+    let node = telemetry.get("traces")?;
+    let fields = Fields::of(node, "telemetry.traces", TRACES, findings)?;
+    let sample = sample(&fields, findings);
+    let words = [("always", Denials::Always), ("sampled", Denials::Sampled)];
+    let denials = fields.word("denials", &words, findings);
+    Some(Traces {
+        otlp: otlp::read(&fields, findings)?,
+        sample: sample.unwrap_or(0.01),
+        denials: denials.unwrap_or(Denials::Always),
+    })
+}
+
+fn sample(fields: &Fields<'_>, findings: &mut Findings) -> Option<f64> {
+    let node = fields.get("sample")?;
+    let share = match node.value {
+        Value::Integer(0) => Some(0.0),
+        Value::Integer(1) => Some(1.0),
+        Value::Number(number) => Some(number).filter(|share| (0.0..=1.0).contains(share)),
+        _ => None,
+    };
+    if share.is_none() {
+        let message = "`telemetry.traces.sample` must be a number from 0 to 1";
+        findings.error_with_help(
+            node.place,
+            message,
+            "write `0.01` for one connection in a hundred",
+        );
+    }
+    share
 }
 
 fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {

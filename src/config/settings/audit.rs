@@ -1,7 +1,10 @@
 //! The audit log's settings.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::Otlp;
 
 /// The audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,17 @@ pub struct Audit {
     pub compress: bool,
     /// How often the log is signed, where there is something new to sign.
     pub checkpoint_every: Duration,
+    /// Where it is sent on to.
+    pub sinks: Vec<AuditSink>,
+}
+
+/// Somebody whom the audit log is sent on to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSink {
+    /// Its name, unique among them.
+    pub name: Arc<str>,
+    /// The collector.
+    pub otlp: Otlp,
 }
 
 /// What happens to new connections while the audit log cannot be written.

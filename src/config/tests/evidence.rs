@@ -24,6 +24,12 @@ fn an_audit_log_has_defaults_and_takes_every_setting() {
     let full = "audit: { file: /a, on_failure: continue, sync: interval, sync_interval: 50ms, max_size: 2MiB, max_age: 1h, \
                 keep: 0, keep_for: 240h, compress: false, checkpoint_every: 10s }";
     let audit = good(&with(&format!("{IN}{full}"))).audit.unwrap();
+    assert_eq!(audit.sinks, []);
+    let sinks = "audit: { file: /a, sinks: [{ name: one, otlp: { endpoint: 'http://127.0.0.1:4317' } }] }";
+    assert_eq!(
+        &*good(&with(&format!("{IN}{sinks}"))).audit.unwrap().sinks[0].name,
+        "one"
+    );
     assert_eq!(
         (audit.on_failure, audit.max_size, audit.keep),
         (OnAuditFailure::Continue, 2 << 20, 0)
@@ -79,6 +85,11 @@ fn what_is_wrong_is_said() {
         ("audit: { file: a, max_age: 1s }", "must be from 1m to"),
         ("audit: { file: a, on_failure: ignore }", "`deny` or `continue`"),
         ("audit: { fil: a, file: a }", "did you mean `file`?"),
+        (
+            "audit: { file: a, sinks: [{ name: A, otlp: { endpoint: 'http://127.0.0.1:4317' } }] }",
+            "becomes a file's name",
+        ),
+        ("audit: { file: a, sinks: [{ name: a }] }", "`otlp` is missing"),
         ("redaction: { profile: gpdr, key_file: k }", "`gdpr` or `pipl`"),
         ("redaction: { profile: gdpr }", "`redaction.key_file` is missing"),
         (

@@ -38,7 +38,10 @@ fn the_fields_are_those_that_are_read() {
         "/properties/tls/properties",
         "/$defs/telemetry/properties/decisions/properties",
         "/$defs/telemetry/properties/access_log/properties",
+        "/$defs/telemetry/properties/traces/properties",
+        "/$defs/otlp/properties",
         "/$defs/audit/properties",
+        "/$defs/audit/properties/sinks/items/properties",
         "/$defs/redaction/properties",
         "/$defs/redaction/properties/rules/items/properties",
     ];
@@ -96,6 +99,10 @@ fn typical_mistakes_are_found() {
         "identity: { svid: 'spiffe://example.org' }",
         "identity: { socket: 'unix:///a', files: { certificate: a, key: b, bundles: { td: c } } }",
         "telemetry: { decisions: { max_size: 64 MiB } }",
+        "telemetry: { traces: { sample: 0.5 } }",
+        "telemetry: { traces: { otlp: { endpoint: 'http://a:1' }, sample: 2 } }",
+        "telemetry: { traces: { otlp: { endpoint: 'https://a:1' } } }",
+        "telemetry: { traces: { otlp: { endpoint: 'http://127.0.0.1:1', protocol: json } } }",
     ] {
         assert!(!problems(&format!("{inbound}{mistake}")).is_empty(), "{mistake}");
     }

@@ -30,6 +30,7 @@ fn refused(reason: Reason, decision: Option<Arc<Decision>>) -> ConnectionRecord 
         bytes_up: 0,
         bytes_down: 0,
         duration: Duration::from_micros(10),
+        trace: None,
     }
 }
 

@@ -29,6 +29,12 @@ impl DecisionId {
     pub const fn of_words([process, number]: [u64; 2]) -> Self {
         Self { process, number }
     }
+
+    /// The number of the process that gave it, of 48 bits.
+    #[must_use]
+    pub const fn process(self) -> u64 {
+        self.process
+    }
 }
 
 impl fmt::Display for DecisionId {
@@ -90,6 +96,12 @@ impl DecisionIds {
             process: random & SHORT,
             next: AtomicU64::new(1),
         }
+    }
+
+    /// The number that tells the process from others, of 48 bits.
+    #[must_use]
+    pub const fn process(&self) -> u64 {
+        self.process
     }
 
     /// The next one.

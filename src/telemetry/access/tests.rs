@@ -20,7 +20,7 @@ fn written(format: Format, reasons: &[Reason]) -> String {
     };
     let opened = open(Destination::File(options)).unwrap();
     let dropped = Counter::default();
-    let (access, guard) = AccessLog::start(opened, format, dropped.clone()).unwrap();
+    let (access, guard) = AccessLog::start(opened, format, dropped.clone(), None).unwrap();
     for reason in reasons {
         access.record(&record(*reason));
     }
@@ -65,7 +65,7 @@ fn a_connection_pays_for_a_copy_of_its_record() {
         keep: 1,
     };
     let opened = open(Destination::File(options)).unwrap();
-    let (access, guard) = AccessLog::start(opened, Format::Json, Counter::default()).unwrap();
+    let (access, guard) = AccessLog::start(opened, Format::Json, Counter::default(), None).unwrap();
     let record = Arc::new(record(Reason::Finished));
     // The first one sets up what the queue keeps for this thread.
     access.record(&record);

@@ -8,7 +8,7 @@ use crate::record::{ConnectionRecord, Decision, Verdict};
 
 /// The names of a connection's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
 #[cfg(test)]
-pub(in crate::telemetry) const CONNECTION_FIELDS: [&str; 30] = [
+pub(in crate::telemetry) const CONNECTION_FIELDS: [&str; 31] = [
     "id",
     "listener",
     "direction",
@@ -20,6 +20,7 @@ pub(in crate::telemetry) const CONNECTION_FIELDS: [&str; 30] = [
     "resumed",
     "decision_id",
     "admission_id",
+    "trace_id",
     "kind",
     "verdict",
     "enforced",
@@ -61,6 +62,7 @@ pub(super) fn of_connection(record: &ConnectionRecord) -> Fields {
         ("resumed", record.resumed.into()),
         ("decision_id", text(decision.map(|d| d.id).as_ref())),
         ("admission_id", text(record.admission.as_ref())),
+        ("trace_id", text(record.trace.map(|trace| trace.id).as_ref())),
     ];
     grounds(&mut fields, decision);
     fields.extend([

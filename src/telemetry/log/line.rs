@@ -10,6 +10,7 @@ use serde_json::Value;
 use tracing::Level;
 
 use crate::clock::rfc3339;
+use crate::redaction::Redactor;
 
 /// The longest text of one field or message, in characters; the rest is cut and marked by `…`.
 const MAX_TEXT: usize = 4096;
@@ -36,6 +37,16 @@ pub(in crate::telemetry) struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// Without what must not leave.
+    pub(in crate::telemetry) fn redacted(mut self, redactor: Option<&Redactor>) -> Self {
+        if let Some(redactor) = redactor {
+            self.fields
+                .iter_mut()
+                .for_each(|(name, value)| redactor.apply(name, value));
+        }
+        self
+    }
+
     /// The whole line with its line feed.
     pub(in crate::telemetry) fn render(&self, style: Style) -> String {
         match style {

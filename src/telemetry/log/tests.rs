@@ -58,6 +58,7 @@ pub(in crate::telemetry) fn record(reason: Reason) -> ConnectionRecord {
         bytes_up: 10,
         bytes_down: 20,
         duration: Duration::from_micros(1234),
+        trace: None,
     }
 }
 
@@ -70,7 +71,7 @@ fn a_record_is_one_readable_line() {
         text,
         "1970-01-01T00:00:01.500000Z WARN  svidecar::connection: connection denied id=7 listener=orders \
          direction=inbound peer_addr=10.1.2.3:99 source=10.1.2.3 peer_id=spiffe://example.org/web own_id=- serial=0a1b \
-         resumed=false decision_id=4f2a90c1d3e7-1 admission_id=- kind=admission verdict=deny enforced=true rule=no-web \
+         resumed=false decision_id=4f2a90c1d3e7-1 admission_id=- trace_id=- kind=admission verdict=deny enforced=true rule=no-web \
          description=\"web must not\" audited=[\"watch\"] \
          nearest={\"rule\":\"storefront\",\"unmet\":[{\"condition\":\"from\",\"detail\":\"`a` is not `b`\"}]} \
          check={\"certificate\":\"intermediate 2\",\"rule\":\"SVID signing certificates MUST set `keyCertSign`\",\

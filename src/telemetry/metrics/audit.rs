@@ -1,6 +1,10 @@
 //! What is counted of the audit log.
 
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -15,15 +19,45 @@ pub struct AuditMetrics {
     pub failing: Gauge,
     /// The first 48 bits of the last line's hash, which a number holds exactly.
     pub head: Gauge,
+    lag: Family<SinkLabels, Gauge>,
+    sink_lost: Family<SinkLabels, Counter>,
+}
+
+/// What is counted of one sink.
+#[derive(Clone, Debug)]
+pub struct AuditSinkMetrics {
+    /// Entries that are written and not sent.
+    pub lag: Gauge,
+    /// Entries that it will never send.
+    pub lost: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabels {
+    sink: Arc<str>,
 }
 
 impl AuditMetrics {
+    /// The handles of a sink, by its name in the settings.
+    #[must_use]
+    pub fn sink(&self, name: &Arc<str>) -> AuditSinkMetrics {
+        let labels = SinkLabels {
+            sink: Arc::clone(name),
+        };
+        AuditSinkMetrics {
+            lag: self.lag.get_or_create_owned(&labels),
+            lost: self.sink_lost.get_or_create_owned(&labels),
+        }
+    }
+
     pub(super) fn register(&self, registry: &mut Registry) {
         let Self {
             written,
             lost,
             failing,
             head,
+            lag,
+            sink_lost,
         } = self.clone();
         registry.register("audit_records", "Entries written to the audit log", written);
         registry.register("audit_lost", "Entries that the audit log could not keep", lost);
@@ -36,6 +70,16 @@ impl AuditMetrics {
             "audit_head_hash",
             "The first 48 bits of the hash of the audit log's last line",
             head,
+        );
+        registry.register(
+            "audit_sink_lag_records",
+            "Entries of the audit log that a sink has not sent yet",
+            lag,
+        );
+        registry.register(
+            "audit_sink_lost",
+            "Entries of the audit log that a sink will never send",
+            sink_lost,
         );
     }
 }

@@ -27,6 +27,7 @@ fn record(listener: &str, reason: Reason) -> ConnectionRecord {
         bytes_up: 0,
         bytes_down: 0,
         duration: Duration::ZERO,
+        trace: None,
     }
 }
 
