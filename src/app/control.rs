@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::exporters::Exporters;
 use super::shared::Control;
 use super::sinks::Sinks;
 use super::state::View;
@@ -31,8 +32,6 @@ use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
 const FORCED_END: Duration = Duration::from_secs(2);
-/// For what telemetry still has to send when the process ends.
-const LAST_EXPORT: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
 const OWN_DESCRIPTORS: u64 = 256;
 
@@ -171,12 +170,10 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     tasks.spawn(named("the authority over open connections", authority));
     let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
     tasks.spawn(named("the renewal of open connections", pace));
-    let (end_exports, exports_end) = watch::channel(false);
-    let mut exporters = JoinSet::new();
+    let mut exporters = Exporters::new();
     if let Some(exporter) = trace_exporter {
         let process = control.live.decisions.process();
-        let sending = tokio::spawn(exporter.run(process, exports_end.clone()));
-        exporters.spawn(named("the sending of traces", sending));
+        exporters.spawn("the sending of traces", |stage| exporter.run(process, stage));
     }
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
@@ -218,7 +215,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
         name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
-        name = one_ended(&mut exporters) => Err(AppError::Ended(name)),
+        name = exporters.one_ended() => Err(AppError::Ended(name)),
     };
     let patience = match result {
         // Nobody may watch over the open connections any more.
@@ -229,27 +226,30 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     for file in socket_files {
         file.remove();
     }
-    end(&control, &workers, &drain, &mut signals, patience).await;
-    workers.stop();
-    end_exports.send_replace(true);
-    let sent = async { while exporters.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_EXPORT, sent).await.is_err() {
-        tracing::warn!("telemetry was left that no collector took in time");
+    let ending = end(&control, &workers, &drain, &mut signals, patience);
+    tokio::select! {
+        () = ending => {}
+        () = async {
+            exporters.leave(&drain).await;
+            std::future::pending().await
+        } => {}
     }
+    workers.stop();
+    exporters.end().await;
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
     result
 }
 
 /// The name of a task, once the task has ended: in order or by a panic.
-async fn named<T>(name: &'static str, task: JoinHandle<T>) -> &'static str {
+pub(super) async fn named<T>(name: &'static str, task: JoinHandle<T>) -> &'static str {
     // Its result is in the log.
     let _ = task.await;
     name
 }
 
 /// The name of the first of these tasks that ends. They must not: the process would go on with a part of it dead.
-async fn one_ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
+pub(super) async fn one_ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
     match tasks.join_next().await {
         Some(ended) => ended.unwrap_or("a task"),
         None => std::future::pending().await,

@@ -5,6 +5,7 @@
 //! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
 
 mod control;
+mod exporters;
 mod identity;
 mod policy;
 mod shared;

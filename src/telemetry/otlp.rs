@@ -69,6 +69,17 @@ pub enum ExportError {
     Refused(String),
 }
 
+/// How far the process' end has come, for a task that sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Work as usual.
+    Running,
+    /// Keep no connection while there is nothing to send: somebody may be waiting for it to end.
+    Leaving,
+    /// Send what there is, and end.
+    Ending,
+}
+
 impl ExportError {
     fn retry(why: impl Into<String>) -> Self {
         Self::Retry {
@@ -150,6 +161,13 @@ impl Client {
     /// See [`ExportError`].
     pub async fn traces(&mut self, request: &ExportTraceServiceRequest) -> Result<Accepted, ExportError> {
         self.export(request).await
+    }
+
+    /// Ends the connection in order, if there is one.
+    pub async fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
+        }
     }
 
     /// Sends a request, once, within the settings' timeout. Needs a tokio runtime.

@@ -53,6 +53,11 @@ impl Delivery {
         self.client.settings()
     }
 
+    /// Ends the connection in order, if there is one. The next request makes another.
+    pub async fn disconnect(&mut self) {
+        self.client.disconnect().await;
+    }
+
     /// Sends a request until it is taken. Gives up when the collector refuses it, when `patience` is over (if there is a
     /// bound), or, between two tries, when `ending` resolves.
     ///
