@@ -194,6 +194,9 @@ fn spans_arrive(program: &Path, flag: &str, protocol: &str) {
     assert_eq!(root["resource"]["service.name"], "orders");
     let inbound = ["accept", "handshake", "authorize", "connect", "relay"];
     assert_phases(&receiver, &root, &inbound, "Unset");
+    let instance = root["resource"]["service.instance.id"].as_str().unwrap();
+    let decision = root["attributes"]["svidecar.decision_id"].as_str().unwrap();
+    assert_eq!(decision.split_once('-').unwrap().0, instance, "{root}");
     let record = world
         .orders
         .wait_record(Mark::default(), &[("trace_id", trace.as_str())]);
