@@ -15,9 +15,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use support::SOON;
-use support::application::{Echo, ask_once};
+use support::application::{Echo, LineClient, ask_once};
 use support::go::{Peer, otlp_receiver};
 use support::net::free_address;
 use support::process::Mark;
@@ -193,6 +194,9 @@ fn spans_arrive(program: &Path, flag: &str, protocol: &str) {
     assert_eq!(root["resource"]["service.name"], "orders");
     let inbound = ["accept", "handshake", "authorize", "connect", "relay"];
     assert_phases(&receiver, &root, &inbound, "Unset");
+    let instance = root["resource"]["service.instance.id"].as_str().unwrap();
+    let decision = root["attributes"]["svidecar.decision_id"].as_str().unwrap();
+    assert_eq!(decision.split_once('-').unwrap().0, instance, "{root}");
     let record = world
         .orders
         .wait_record(Mark::default(), &[("trace_id", trace.as_str())]);
@@ -317,6 +321,65 @@ fn denials_are_sent_and_what_waits_is_sent_at_the_end() {
     // All that there is to come has come.
     assert_eq!(receiver.names(&denied).len(), 4);
     assert_eq!(receiver.names(&allowed), Vec::<String>::new());
+}
+
+/// The recommended way to a collector that is elsewhere: the sidecar's own listener takes the spans to the collector's
+/// sidecar. An end of the process does not wait for that connection, and still sends what the others leave behind.
+#[test]
+fn a_collector_behind_a_listener_of_our_own() {
+    const COLLECTOR: &str = "spiffe://example.org/collector";
+    let Some(program) = otlp_receiver() else { return };
+    let api = WorkloadApi::start("example.org", "1h", &[ORDERS, COLLECTOR]);
+    let (application, plain) = (Echo::start(), free_address());
+    let receiver = Receiver::start(program, &["-grpc", &plain.to_string()]);
+    let (spans, tls, in_the_clear) = (free_address(), free_address(), free_address());
+    let config = format!(
+        "identity: {{ socket: '{}', svid: {COLLECTOR} }}\npolicy: {{ path: policy/ }}\n\
+         inbound: [{{ name: spans, listen: '{spans}', upstream: '{plain}' }}]\n",
+        api.address()
+    );
+    let policy = format!("rules: [{{ name: orders, action: allow, from: ['{ORDERS}'] }}]\n");
+    let collector = Setup::new("collector", config).policy(&policy).start();
+    collector.wait_ready();
+    // It calls itself, so that one process has both kinds of connection.
+    let config = format!(
+        "identity: {{ socket: '{}', svid: {ORDERS} }}\npolicy: {{ path: policy/ }}\n\
+         inbound: [{{ name: orders, listen: '{tls}', upstream: '{}' }}]\n\
+         outbound:\n\
+         - {{ name: to-orders, listen: '{in_the_clear}', connect: '{tls}', peer: ['{ORDERS}'] }}\n\
+         - {{ name: telemetry, listen: '127.0.0.1:4317', connect: '{spans}', peer: ['{COLLECTOR}'] }}\n\
+         telemetry: {{ traces: {{ otlp: {{ endpoint: 'http://127.0.0.1:4317' }}, sample: 1 }} }}\n",
+        api.address(),
+        application.addr(),
+    )
+    .replace("127.0.0.1:4317", &free_address().to_string());
+    let mut orders = Setup::new("orders", config).policy(&policy).start();
+    orders.wait_ready();
+
+    ask_once(in_the_clear, "one order").unwrap();
+    let record = orders.wait_record(Mark::default(), &[("listener", "orders")]);
+    receiver.span(&trace_of(&record), "relay");
+
+    let mut open = LineClient::connect(in_the_clear).unwrap();
+    open.ask("another order").unwrap();
+    let mark = orders.mark();
+    orders.process().signal(Signal::TERM);
+    orders.wait_log("that it ends", mark, |line| {
+        line["message"].as_str().unwrap().contains("no new connections")
+    });
+    open.ask("the last order").unwrap();
+    drop(open);
+    let record = orders.wait_record(mark, &[("listener", "orders")]);
+    receiver.span(&trace_of(&record), "relay");
+    // The connection to the collector ends in order, and no `drain_timeout` is waited for.
+    orders.wait_record(mark, &[("listener", "telemetry"), ("result", "ok")]);
+    orders.wait_log("that nothing was cut", mark, |line| {
+        line["message"]
+            .as_str()
+            .unwrap()
+            .contains("every connection had finished")
+    });
+    assert!(orders.process_mut().wait(SOON).success());
 }
 
 #[test]

@@ -206,7 +206,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
         name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
-        name = one_ended(&mut outputs.exporters) => Err(AppError::Ended(name)),
+        name = outputs.exporters.one_ended() => Err(AppError::Ended(name)),
     };
     let patience = match result {
         // Nobody may watch over the open connections any more.
@@ -217,9 +217,16 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     for file in socket_files {
         file.remove();
     }
-    end(&control, &workers, &drain, &mut signals, patience).await;
+    let ending = end(&control, &workers, &drain, &mut signals, patience);
+    tokio::select! {
+        () = ending => {}
+        () = async {
+            outputs.exporters.leave(&drain).await;
+            std::future::pending().await
+        } => {}
+    }
     workers.stop();
-    outputs.end().await;
+    outputs.exporters.end().await;
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
     result

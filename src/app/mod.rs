@@ -6,6 +6,7 @@
 
 mod audit;
 mod control;
+mod exporters;
 mod identity;
 mod policy;
 pub mod redaction;

@@ -1,12 +1,8 @@
 //! Those who take every record, and what keeps them at work.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-
-use super::tasks::named;
+use super::exporters::Exporters;
 use super::{AppError, Started, audit};
 use crate::audit::{AuditGuard, AuditLog, Sink};
 use crate::config::settings::LogFormat;
@@ -18,9 +14,6 @@ use crate::telemetry::lines::LinesGuard;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{self, Exporter, Traces};
-
-/// For what telemetry still has to send when the process ends.
-const LAST_EXPORT: Duration = Duration::from_secs(2);
 
 /// Those who take every record.
 pub(super) struct Sinks {
@@ -79,10 +72,9 @@ impl RecordSink for Sinks {
 /// What writes and sends, until it is dropped: in order, the audit log last.
 pub(super) struct Outputs {
     /// The tasks that send to collectors; none of them ends by itself.
-    pub(super) exporters: JoinSet<&'static str>,
+    pub(super) exporters: Exporters,
     traces: Option<Exporter>,
     sinks: Vec<Sink>,
-    ending: watch::Sender<bool>,
     _decisions: Option<LinesGuard<Arc<Decision>>>,
     _access: Option<AccessLogGuard>,
     _audit: Option<AuditGuard>,
@@ -124,10 +116,9 @@ pub(super) fn start(
         .map(|traces| traces::new(traces, metrics, redactor.clone()))
         .unzip();
     let outputs = Outputs {
-        exporters: JoinSet::new(),
+        exporters: Exporters::new(),
         traces: exporter,
         sinks: audit::sinks(audit.as_ref(), settings, metrics),
-        ending: watch::Sender::new(false),
         _decisions: decisions_guard,
         _access: access_guard,
         _audit: audit_guard,
@@ -148,22 +139,12 @@ impl Outputs {
     /// Starts the tasks that send to collectors. `process` is the number that tells this process from others.
     pub(super) fn send(&mut self, process: u64) {
         if let Some(exporter) = self.traces.take() {
-            let sending = tokio::spawn(exporter.run(process, self.ending.subscribe()));
-            self.exporters.spawn(named("the sending of traces", sending));
+            self.exporters
+                .spawn("the sending of traces", |stage| exporter.run(process, stage));
         }
         for sink in self.sinks.drain(..) {
-            let sending = tokio::spawn(sink.run(process, self.ending.subscribe()));
             self.exporters
-                .spawn(named("the sending of the audit log", sending));
-        }
-    }
-
-    /// Lets what waits be sent, for a moment.
-    pub(super) async fn end(&mut self) {
-        self.ending.send_replace(true);
-        let sent = async { while self.exporters.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_EXPORT, sent).await.is_err() {
-            tracing::warn!("telemetry was left that no collector took in time");
+                .spawn("the sending of the audit log", |stage| sink.run(process, stage));
         }
     }
 }

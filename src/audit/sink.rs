@@ -20,6 +20,7 @@ use super::queue::AuditLog;
 use super::segment;
 use crate::config::settings::AuditSink;
 use crate::telemetry::metrics::{AuditSinkMetrics, Exports};
+use crate::telemetry::otlp::Stage;
 use otlp::ToCollector;
 use reader::Reader;
 
@@ -115,7 +116,7 @@ impl Sink {
     }
 
     /// Sends what there is and what comes, until the process ends. `process` is the number that tells it from others.
-    pub async fn run(mut self, process: u64, mut ending: watch::Receiver<bool>) {
+    pub async fn run(mut self, process: u64, mut stage: watch::Receiver<Stage>) {
         let mut grown = self.log.grown();
         let mut reader = Reader::new(self.path.clone(), self.progress(|progress| progress.next));
         loop {
@@ -138,7 +139,7 @@ impl Sink {
                     if self.progress(|progress| progress.problem.replace(why)).is_none() {
                         tracing::warn!(sink = %self.name(), %error, "the audit log cannot be read to be sent on");
                     }
-                    if paused(RETRY, &mut ending).await {
+                    if paused(RETRY, &mut stage).await {
                         return;
                     }
                     continue;
@@ -154,18 +155,40 @@ impl Sink {
             }
             if batch.lines.is_empty() {
                 self.advance(batch.next);
-                tokio::select! {
-                    changed = grown.changed() => if changed.is_err() { return },
-                    () = ended(&mut ending) => return,
+                if !self.wait(&mut grown, &mut stage).await {
+                    return;
                 }
                 continue;
             }
             self.progress(|progress| progress.sending = Some(Instant::now()));
-            let sent = self.to.send(&batch.lines, process, ended(&mut ending)).await;
+            let sent = self
+                .to
+                .send(&batch.lines, process, Stage::reached(&mut stage, Stage::Ending))
+                .await;
             self.progress(|progress| progress.sending = None);
             let Some(rejected) = sent else { return };
             self.metrics.lost.inc_by(rejected);
             self.advance(batch.next);
+        }
+    }
+
+    /// Waits, with all that there is sent, for more; whether there will be.
+    async fn wait(&mut self, grown: &mut watch::Receiver<u64>, stage: &mut watch::Receiver<Stage>) -> bool {
+        loop {
+            let now = *stage.borrow();
+            let next = match now {
+                Stage::Running => Stage::Leaving,
+                Stage::Leaving => {
+                    // A drain may be waiting for it, where the collector is behind a listener of our own.
+                    self.to.disconnect().await;
+                    Stage::Ending
+                }
+                Stage::Ending => return false,
+            };
+            tokio::select! {
+                changed = grown.changed() => return changed.is_ok(),
+                () = Stage::reached(stage, next) => {}
+            }
         }
     }
 
@@ -199,17 +222,11 @@ async fn read(mut reader: Reader) -> Result<(Reader, io::Result<reader::Batch>),
 }
 
 /// Lets time pass; whether the process ends meanwhile.
-async fn paused(time: Duration, ending: &mut watch::Receiver<bool>) -> bool {
+async fn paused(time: Duration, stage: &mut watch::Receiver<Stage>) -> bool {
     tokio::select! {
         () = tokio::time::sleep(time) => false,
-        () = ended(ending) => true,
+        () = Stage::reached(stage, Stage::Ending) => true,
     }
-}
-
-/// Resolves when the process ends.
-async fn ended(ending: &mut watch::Receiver<bool>) {
-    // Whoever would say so may be gone.
-    let _ = ending.wait_for(|ending| *ending).await;
 }
 
 /// The number of the next entry to send, as it was noted.

@@ -63,17 +63,25 @@ impl Drain {
     /// Tokens held at this moment.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.0.tokens.load(Ordering::Acquire)
+        self.0.tokens.load(Ordering::SeqCst)
     }
 
     /// Waits until no token is held. Meaningful once the drain began, since watchers may take new ones before.
     pub async fn finished(&self) {
+        self.at_most(0).await;
+    }
+
+    /// Waits until so many tokens are held, or fewer.
+    pub async fn at_most(&self, tokens: usize) {
+        // Before the look at the count: whoever gives one back from here on tells. One order for both numbers, or each side
+        // could miss what the other has just written.
+        self.0.wanted.fetch_max(tokens, Ordering::SeqCst);
         loop {
             let returned = self.0.returned.notified();
             tokio::pin!(returned);
             // Listening starts before the look at the count, so that a return in between is not missed.
             returned.as_mut().enable();
-            if self.tokens() == 0 {
+            if self.tokens() <= tokens {
                 return;
             }
             returned.await;
@@ -146,7 +154,8 @@ impl Clone for DrainToken {
 
 impl Drop for DrainToken {
     fn drop(&mut self) {
-        if self.0.0.tokens.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let held = self.0.0.tokens.fetch_sub(1, Ordering::SeqCst);
+        if held <= self.0.0.wanted.load(Ordering::SeqCst).saturating_add(1) {
             self.0.0.returned.notify_waiters();
         }
     }
@@ -156,7 +165,9 @@ impl Drop for DrainToken {
 struct Shared {
     phase: watch::Sender<Phase>,
     tokens: AtomicUsize,
-    /// Told when the last token comes back.
+    /// The most tokens with which somebody is content who waits.
+    wanted: AtomicUsize,
+    /// Told when no more than these are held.
     returned: Notify,
 }
 
@@ -165,6 +176,7 @@ impl Default for Shared {
         Self {
             phase: watch::Sender::new(Phase::Running),
             tokens: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
             returned: Notify::new(),
         }
     }
@@ -208,6 +220,31 @@ mod tests {
         assert_eq!(drain.drain(Duration::from_secs(25)).await, Drained::Complete);
         assert_eq!(began.elapsed(), Duration::from_secs(7));
         assert_eq!(drain.watch().phase(), Phase::Draining);
+        worker.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tells_when_few_are_left() {
+        let drain = Drain::new();
+        let tokens: Vec<_> = (0..4).map(|_| drain.watch().token()).collect();
+        drain.at_most(4).await;
+        let worker = tokio::spawn(async move {
+            for token in tokens {
+                sleep(Duration::from_secs(1)).await;
+                drop(token);
+            }
+        });
+        let began = Instant::now();
+        tokio::join!(
+            async {
+                drain.at_most(2).await;
+                assert_eq!(began.elapsed(), Duration::from_secs(2));
+            },
+            async {
+                drain.finished().await;
+                assert_eq!(began.elapsed(), Duration::from_secs(4));
+            }
+        );
         worker.await.unwrap();
     }
 

@@ -22,6 +22,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
+use tokio::sync::watch;
 
 use crate::config::settings::Otlp;
 pub use backoff::Backoff;
@@ -67,6 +68,27 @@ pub enum ExportError {
     /// It must not be sent again.
     #[error("{0}")]
     Refused(String),
+}
+
+/// How far the process' end has come, for a task that sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Work as usual.
+    Running,
+    /// Keep no connection while there is nothing to send: somebody may be waiting for it to end.
+    Leaving,
+    /// Send what there is, and end.
+    Ending,
+}
+
+impl Stage {
+    /// Resolves when the process' end has come so far.
+    pub async fn reached(stage: &mut watch::Receiver<Self>, wanted: Self) {
+        if stage.wait_for(|stage| *stage >= wanted).await.is_err() {
+            // Nobody is left who would say so.
+            std::future::pending().await
+        }
+    }
 }
 
 impl ExportError {
@@ -150,6 +172,13 @@ impl Client {
     /// See [`ExportError`].
     pub async fn traces(&mut self, request: &ExportTraceServiceRequest) -> Result<Accepted, ExportError> {
         self.export(request).await
+    }
+
+    /// Ends the connection in order, if there is one.
+    pub async fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
+        }
     }
 
     /// Sends a request, once, within the settings' timeout. Needs a tokio runtime.

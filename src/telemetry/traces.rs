@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::metrics::{Metrics, Signal};
 use super::otlp::proto::{ExportTraceServiceRequest, ResourceSpans, ScopeSpans};
-use super::otlp::{self, Delivery};
+use super::otlp::{self, Delivery, Stage};
 use crate::config::settings;
 use crate::record::ConnectionRecord;
 use crate::redaction::Redactor;
@@ -88,10 +88,10 @@ impl Traces {
 }
 
 impl Exporter {
-    /// Sends what is queued, up to the end of all that is queued when `ending` becomes true. `process` is the number that
-    /// tells this process from others.
-    pub async fn run(mut self, process: u64, mut ending: watch::Receiver<bool>) {
-        while let Some(batch) = self.gather(&mut ending).await {
+    /// Sends what is queued, up to the end of all that is queued in the last stage. `process` is the number that tells this
+    /// process from others.
+    pub async fn run(mut self, process: u64, mut stage: watch::Receiver<Stage>) {
+        while let Some(batch) = self.gather(&mut stage).await {
             let mut spans = Vec::with_capacity(batch.len() * 6);
             for record in &batch {
                 if let Some(threshold) = self.sampler.threshold(record) {
@@ -113,7 +113,7 @@ impl Exporter {
                     ..ResourceSpans::default()
                 }],
             };
-            let end = ended(&mut ending);
+            let end = Stage::reached(&mut stage, Stage::Ending);
             let lost = match self.delivery.deliver(&request, Some(PATIENCE), end).await {
                 Ok(accepted) => accepted.rejected.min(sent),
                 Err(_) => sent,
@@ -123,16 +123,27 @@ impl Exporter {
     }
 
     /// The next ones that are sent together; none at the end.
-    async fn gather(&mut self, ending: &mut watch::Receiver<bool>) -> Option<Vec<ConnectionRecord>> {
-        let first = tokio::select! {
-            first = self.queue.recv() => first,
-            () = ended(ending), if !self.queue.is_closed() => {
+    async fn gather(&mut self, stage: &mut watch::Receiver<Stage>) -> Option<Vec<ConnectionRecord>> {
+        let first = loop {
+            let seen = *stage.borrow();
+            if seen == Stage::Ending {
                 // What is queued still comes out of it.
                 self.queue.close();
-                self.queue.recv().await
+            }
+            if seen != Stage::Running && self.queue.is_empty() {
+                self.delivery.disconnect().await;
+            }
+            let next = match seen {
+                Stage::Running => Stage::Leaving,
+                Stage::Leaving => Stage::Ending,
+                Stage::Ending => break self.queue.recv().await?,
+            };
+            tokio::select! {
+                first = self.queue.recv() => break first?,
+                () = Stage::reached(stage, next) => {}
             }
         };
-        let mut batch = vec![first?];
+        let mut batch = vec![first];
         let delay = tokio::time::sleep(DELAY);
         tokio::pin!(delay);
         while batch.len() < BATCH {
@@ -143,17 +154,11 @@ impl Exporter {
                     None => break,
                 },
                 () = &mut delay => break,
-                () = ended(ending), if !self.queue.is_closed() => self.queue.close(),
+                () = Stage::reached(stage, Stage::Leaving) => break,
             }
         }
         Some(batch)
     }
-}
-
-/// Resolves when the process ends.
-async fn ended(ending: &mut watch::Receiver<bool>) {
-    // Whoever would say so may be gone.
-    let _ = ending.wait_for(|ending| *ending).await;
 }
 
 #[cfg(test)]

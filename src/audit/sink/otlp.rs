@@ -47,6 +47,11 @@ impl ToCollector {
         Self(Delivery::new(settings, exports))
     }
 
+    /// Ends the connection; the next request makes another.
+    pub(super) async fn disconnect(&mut self) {
+        self.0.disconnect().await;
+    }
+
     /// Sends until they are taken; how many the collector refuses for good. `None` when the process ends before.
     pub(super) async fn send(
         &mut self,

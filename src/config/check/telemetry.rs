@@ -44,6 +44,10 @@ fn traces(telemetry: &Fields<'_>, findings: &mut Findings) -> Option<Traces> {
     let sample = sample(&fields, findings);
     let words = [("always", Denials::Always), ("sampled", Denials::Sampled)];
     let denials = fields.word("denials", &words, findings);
+    if (sample, denials) == (Some(0.0), Some(Denials::Sampled)) {
+        let message = "`telemetry.traces` sends nothing: no share of all, and of denials the same share";
+        findings.warn(fields.place, message, "raise `sample`, or take the section out");
+    }
     Some(Traces {
         otlp: otlp::read(&fields, findings)?,
         sample: sample.unwrap_or(0.01),

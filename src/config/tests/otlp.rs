@@ -64,19 +64,23 @@ fn endpoints_that_stay_on_the_machine() {
 
 #[test]
 fn shares_and_denials() {
-    for (text, share) in [
-        ("0", 0.0),
-        ("1", 1.0),
-        ("0.25", 0.25),
-        ("1.0", 1.0),
-        ("1e-3", 0.001),
-    ] {
+    for (text, share) in [("1", 1.0), ("0.25", 0.25), ("1.0", 1.0), ("1e-3", 0.001)] {
         let text = traces(&format!(
             "otlp: {{ endpoint: 'unix:///a' }}, sample: {text}, denials: sampled"
         ));
         let traces = good(&text).traces.unwrap();
         assert_eq!((traces.sample, traces.denials), (share, Denials::Sampled));
     }
+}
+
+#[test]
+fn to_send_nothing_is_worth_a_warning() {
+    let text = traces("otlp: { endpoint: 'unix:///a' }, sample: 0, denials: sampled");
+    let (settings, warnings) = checked(&text).unwrap();
+    assert_eq!(settings.traces.unwrap().sample, 0.0);
+    assert!(warnings[0].message.contains("sends nothing"), "{warnings:?}");
+    let text = traces("otlp: { endpoint: 'unix:///a' }, sample: 0");
+    assert_eq!(good(&text).traces.unwrap().sample, 0.0);
 }
 
 #[test]

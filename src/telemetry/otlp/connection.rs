@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -14,6 +14,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
@@ -24,6 +25,8 @@ use super::{Export, ExportError, MAX_ANSWER};
 use crate::config::settings::{Otlp, OtlpProtocol, Target};
 
 const AGENT: &str = concat!("svidecar/", env!("CARGO_PKG_VERSION"));
+/// How long an orderly goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(500);
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
 /// An open connection. Dropping it closes it.
@@ -31,7 +34,7 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 pub(super) struct Connection {
     sender: Sender,
     /// Drives the connection; ends with it.
-    _driver: AbortOnDrop,
+    driver: AbortOnDrop,
 }
 
 #[derive(Debug)]
@@ -41,6 +44,14 @@ enum Sender {
 }
 
 impl Connection {
+    /// Says goodbye, as far as the protocol has one.
+    pub(super) async fn close(self) {
+        let Self { sender, mut driver } = self;
+        // Without a sender the connection ends when what is under way is done.
+        drop(sender);
+        let _ = tokio::time::timeout(GOODBYE, &mut driver.0).await;
+    }
+
     /// Sends one request. Says, too, whether another one can be sent after it.
     async fn send<R: Export>(
         &mut self,
@@ -132,7 +143,7 @@ where
     };
     Ok(Connection {
         sender,
-        _driver: AbortOnDrop(driver.abort_handle()),
+        driver: AbortOnDrop(driver),
     })
 }
 
@@ -270,7 +281,7 @@ impl tower_service::Service<hyper::Request<Body>> for Service {
 }
 
 #[derive(Debug)]
-struct AbortOnDrop(tokio::task::AbortHandle);
+struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -28,6 +28,8 @@ pub struct Delivery {
     exports: Exports,
     /// Since when the collector takes nothing.
     away: Option<Instant>,
+    /// When the next try may be.
+    not_before: Option<Instant>,
     /// Whether the last one was refused, in whole or in part.
     refusing: bool,
     /// What each request begins with.
@@ -42,6 +44,7 @@ impl Delivery {
             client: Client::new(settings),
             exports,
             away: None,
+            not_before: None,
             refusing: false,
             backoff: Backoff::FIRST,
         }
@@ -53,8 +56,13 @@ impl Delivery {
         self.client.settings()
     }
 
+    /// Ends the connection in order, if there is one. The next request makes another.
+    pub async fn disconnect(&mut self) {
+        self.client.disconnect().await;
+    }
+
     /// Sends a request until it is taken. Gives up when the collector refuses it, when `patience` is over (if there is a
-    /// bound), or, between two tries, when `ending` resolves.
+    /// bound), or, before a try, when `ending` resolves. A collector that asks to be left alone is, by the next request, too.
     ///
     /// # Errors
     /// See [`Undelivered`].
@@ -68,6 +76,12 @@ impl Delivery {
         let mut backoff = self.backoff;
         tokio::pin!(ending);
         loop {
+            if let Some(at) = self.not_before {
+                tokio::select! {
+                    () = tokio::time::sleep_until(at) => self.not_before = None,
+                    () = &mut ending => return Err(Undelivered::Ending),
+                }
+            }
             let (why, after) = match self.client.export(request).await {
                 Ok(accepted) => {
                     self.taken(&accepted);
@@ -80,13 +94,13 @@ impl Delivery {
                 Err(ExportError::Retry { why, after }) => (why, after),
             };
             self.not_taken(&why);
-            let wait = backoff.next(after, fastrand::f64());
-            if patience.is_some_and(|patience| begun.elapsed() + wait > patience) {
-                return Err(Undelivered::TooLate);
+            let at = Instant::now() + backoff.next(after, fastrand::f64());
+            let too_late = patience.is_some_and(|patience| at > begun + patience);
+            if !too_late || after.is_some() {
+                self.not_before = Some(at);
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = &mut ending => return Err(Undelivered::Ending),
+            if too_late {
+                return Err(Undelivered::TooLate);
             }
         }
     }

@@ -256,6 +256,24 @@ async fn a_request_is_sent_until_it_is_taken() {
     assert_eq!(counted, [1, 1, 2, 1]);
 }
 
+#[tokio::test]
+async fn a_collector_that_asks_for_peace_has_it_from_the_next_request_too() {
+    let mut collector = Collector::start(OtlpProtocol::Grpc).await;
+    let metrics = Metrics::new(None);
+    let exports = metrics.exports(Signal::Traces);
+    let settings = settings(OtlpProtocol::Grpc, collector.endpoint());
+    let mut delivery = Delivery::new(settings, exports.clone());
+    collector.will(Reply::Later(Some(100)));
+    let patience = Some(Duration::from_secs(99));
+    let taken = delivery.deliver(&spans(), patience, std::future::pending()).await;
+    assert_eq!(taken, Err(Undelivered::TooLate));
+    // It would be taken now, were it sent.
+    let taken = delivery.deliver(&spans(), patience, std::future::ready(())).await;
+    assert_eq!(taken, Err(Undelivered::Ending));
+    assert_eq!(exports.counted(ExportResult::Failed), 1);
+    assert_eq!(exports.counted(ExportResult::Accepted), 0);
+}
+
 /// Time passes by itself where everybody waits, so that half a minute of backoff takes none.
 #[tokio::test(start_paused = true)]
 async fn a_request_is_given_up_after_a_while_and_at_the_end() {

@@ -311,7 +311,7 @@ async fn what_waits_is_sent_in_one_request_and_the_rest_at_the_end() {
     for connection in 0..3 {
         traces.record(&record(connection, Reason::Finished));
     }
-    let (end, ending) = watch::channel(false);
+    let (end, ending) = watch::channel(Stage::Running);
     let running = tokio::spawn(exporter.run(9, ending));
     let spans = received(&mut collector).await;
     assert_eq!(spans.len(), 6, "{spans:?}");
@@ -319,7 +319,7 @@ async fn what_waits_is_sent_in_one_request_and_the_rest_at_the_end() {
     for connection in 3..3 + 2 * BATCH as u64 {
         traces.record(&record(connection, Reason::Finished));
     }
-    end.send_replace(true);
+    end.send_replace(Stage::Ending);
     let first = received(&mut collector).await;
     let second = received(&mut collector).await;
     assert_eq!(first.len() + second.len(), 4 * BATCH);
@@ -329,6 +329,30 @@ async fn what_waits_is_sent_in_one_request_and_the_rest_at_the_end() {
     // Whoever comes too late is counted.
     traces.record(&record(1, Reason::Finished));
     assert_eq!(metrics.spans_dropped.get(), 2);
+}
+
+/// Somebody may be waiting for the connection to end: ourselves, where the collector is behind a listener of ours.
+#[tokio::test]
+async fn no_connection_is_kept_by_who_leaves() {
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
+        let mut collector = Collector::start(protocol).await;
+        let metrics = Metrics::new(None);
+        let mut settings = settings(&collector);
+        settings.otlp.protocol = protocol;
+        let (traces, exporter) = new(&settings, &metrics);
+        let (stage, stages) = watch::channel(Stage::Running);
+        let running = tokio::spawn(exporter.run(9, stages));
+        for connections in 1..=2 {
+            traces.record(&record(connections, Reason::Finished));
+            collector.next().await;
+            stage.send_replace(Stage::Leaving);
+            collector.ended().await;
+            assert_eq!(collector.connections() as u64, connections, "{protocol:?}");
+        }
+        stage.send_replace(Stage::Ending);
+        running.await.unwrap();
+        assert_eq!(metrics.spans_dropped.get(), 0);
+    }
 }
 
 #[tokio::test]
@@ -347,7 +371,7 @@ async fn what_finds_the_queue_full_or_is_not_taken_is_counted() {
     // One request is refused, one is taken but for five spans.
     collector.will(Reply::Refuse);
     collector.will(Reply::Partial(5, "no"));
-    let (end, ending) = watch::channel(true);
+    let (end, ending) = watch::channel(Stage::Ending);
     exporter.run(9, ending).await;
     drop(end);
     let batch = u64::try_from(2 * BATCH).unwrap();

@@ -51,6 +51,7 @@ pub(in crate::telemetry) struct Collector {
     endpoint: Option<Target>,
     shared: Arc<Shared>,
     taken: mpsc::UnboundedReceiver<Taken>,
+    ended: mpsc::UnboundedReceiver<()>,
 }
 
 struct Shared {
@@ -58,11 +59,13 @@ struct Shared {
     replies: Mutex<VecDeque<Reply>>,
     connections: AtomicUsize,
     taken: mpsc::UnboundedSender<Taken>,
+    ended: mpsc::UnboundedSender<()>,
 }
 
 impl Collector {
     fn new(protocol: OtlpProtocol) -> Self {
         let (sender, taken) = mpsc::unbounded_channel();
+        let (end, ended) = mpsc::unbounded_channel();
         Self {
             endpoint: None,
             shared: Arc::new(Shared {
@@ -70,8 +73,10 @@ impl Collector {
                 replies: Mutex::default(),
                 connections: AtomicUsize::new(0),
                 taken: sender,
+                ended: end,
             }),
             taken,
+            ended,
         }
     }
 
@@ -117,10 +122,18 @@ impl Collector {
     }
 }
 
+impl Collector {
+    /// Waits until one more connection has ended.
+    pub(in crate::telemetry) async fn ended(&mut self) {
+        self.ended.recv().await.unwrap();
+    }
+}
+
 impl Shared {
     fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         let stream = TokioIo::new(stream);
+        let ended = self.ended.clone();
         tokio::spawn(async move {
             // Tells the connection's task to drop it.
             let (cut, mut told) = mpsc::channel::<()>(1);
@@ -143,6 +156,7 @@ impl Shared {
                 () = serving => {}
                 _ = told.recv() => {}
             }
+            let _ = ended.send(());
         });
     }
 
