@@ -118,23 +118,26 @@ fn the_last_decision_is_never_half_of_one_and_half_of_another() {
 }
 
 #[test]
-fn of_several_threads_the_last_decision_is_the_latest() {
+fn of_several_shards_the_last_decision_is_the_latest() {
     let counter = DecisionCounter::new(&Slots::default());
     assert_eq!((counter.hits().count, counter.hits().last), (0, None));
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    for seconds in [5, 9, 7, 3] {
-        let decision = Decision {
-            id: DecisionId::of_words([1, seconds]),
-            time: at(seconds),
-            ..bare()
-        };
-        std::thread::scope(|scope| scope.spawn(|| counter.count(&decision)).join().unwrap());
+    let last = |seconds| Some((DecisionId::of_words([1, seconds]), at(seconds)));
+    // A shard's last one is what was given last there, and of those the latest counts.
+    for (seconds, expected) in [([5, 9, 7, 3], 9), ([6, 2, 7, 3], 7)] {
+        for (share, seconds) in counter.0.shares().zip(seconds) {
+            decisions::remember(share, DecisionId::of_words([1, seconds]), at(seconds)).unwrap();
+        }
+        assert_eq!(counter.hits().last, last(expected));
     }
-    let hits = counter.hits();
-    assert_eq!(hits.count, 4);
-    // Where other tests' threads came between, two of these have shared a line, and the later one of it counts.
-    let (id, time) = hits.last.unwrap();
-    assert!(id.words()[1] >= 7 && time >= at(7), "{id}");
+    // While one is written, a second writer does not wait, and a reader takes what the others have.
+    let busy = counter.0.shares().nth(2).unwrap();
+    busy[1].fetch_add(1, Ordering::Relaxed);
+    assert_eq!(
+        decisions::remember(busy, DecisionId::of_words([1, 8]), at(8)),
+        None
+    );
+    assert_eq!(counter.hits().last, last(6));
 }
 
 #[test]
