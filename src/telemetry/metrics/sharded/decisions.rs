@@ -80,7 +80,7 @@ pub(super) fn remember(share: &[AtomicU64], id: DecisionId, time: SystemTime) ->
 }
 
 /// The last decision of one share; `None` where there is none, or where it changes faster than it can be read.
-fn last_of(share: &[AtomicU64]) -> Option<(DecisionId, u64)> {
+pub(super) fn last_of(share: &[AtomicU64]) -> Option<(DecisionId, u64)> {
     let load = |place: usize| share.get(place).map(|word| word.load(Ordering::Relaxed));
     for _ in 0..LOOKS {
         let before = share.get(VERSION)?.load(Ordering::Acquire);
