@@ -11,8 +11,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::shared::Control;
 use super::sinks::Sinks;
 use super::state::View;
+use super::status::Rotations;
 use super::{AppError, Started, identity, policy};
-use crate::admin;
+use crate::admin::{self, Feed, token::TokenFile};
 use crate::config::settings::{Address, Limits, LogFormat};
 use crate::connection::live::Live;
 use crate::connection::{ListenerContext, authority, renewal};
@@ -89,7 +90,8 @@ fn fit_open_files(settings: &mut Limits) {
 
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
-    let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
+    let log_lines_dropped = sink.dropped();
+    let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let (file, _decision_guard) = started
         .decisions
         .map(|file| file.start(metrics.decisions_dropped.clone()))
@@ -139,6 +141,21 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         identity: source.state.clone(),
         settings: settings.policy.clone(),
         reloads: policy::Reloads::default(),
+        listeners: bound
+            .iter()
+            .map(|b| (b.context.settings.clone(), b.context.metrics.clone()))
+            .collect(),
+        own_trust_domain: settings.identity.trust_domain.clone(),
+        started: started.clock.now(),
+        rotations: Rotations::default(),
+        log_lines_dropped,
+        feed: Feed::default(),
+        token: settings
+            .admin
+            .as_ref()
+            .and_then(|admin| admin.token_file.clone())
+            .map(TokenFile),
+        drain_asked: watch::Sender::new(false),
     });
     let control = Arc::new(Control {
         clock: started.clock,
@@ -146,7 +163,6 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics,
         readiness,
         listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
-        reload_asked: watch::Sender::new(()),
         view,
         settings,
     });
@@ -198,7 +214,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
 
     let result = tokio::select! {
         result = identity::follow(&control, source.state.clone()) => result,
-        () = until_terminated(&control, &mut signals) => Ok(()),
+        () = until_terminated(&control, &mut signals, &workers, &socket_files) => Ok(()),
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
         name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
@@ -209,9 +225,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         _ => control.settings.limits.drain_timeout,
     };
     // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
-    for file in socket_files {
-        file.remove();
-    }
+    socket_files.iter().for_each(SocketFile::remove);
     end(&control, &workers, &drain, &mut signals, patience).await;
     workers.stop();
     let _ = stop_admin.send(());
@@ -234,13 +248,28 @@ async fn one_ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
     }
 }
 
-/// Handles signals up to the first that asks for the end.
-async fn until_terminated(control: &Control, signals: &mut Signals) {
+/// Handles signals, and a drain that the admin endpoint asks for, up to the first signal that asks for the end.
+async fn until_terminated(
+    control: &Control,
+    signals: &mut Signals,
+    workers: &Workers,
+    socket_files: &[SocketFile],
+) {
+    let mut drain_asked = control.view.drain_asked.subscribe();
+    let mut draining = false;
     loop {
-        match signals.next().await {
-            Signal::Terminate { .. } => return,
-            Signal::Reload => {
-                control.reload_asked.send_replace(());
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate { .. } => return,
+                Signal::Reload => {
+                    control.view.reloads.ask();
+                }
+            },
+            // The sender lives in the view, so that waiting cannot fail.
+            _ = drain_asked.wait_for(|asked| *asked), if !draining => {
+                draining = true;
+                socket_files.iter().for_each(SocketFile::remove);
+                workers.publish(Arc::new([]));
             }
         }
     }

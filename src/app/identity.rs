@@ -57,6 +57,7 @@ pub(super) async fn follow(
                             tracing::warn!("peers that depend on it are refused: {authority}");
                         }
                         published = Some(material.generation);
+                        control.view.rotations.note(&material.svid, control.clock.now());
                         control.live.set_identity(IdentityView::Held(Arc::new(context)));
                     }
                     Err(error) => {

@@ -4,18 +4,22 @@
 //! one of its own from the first): between it and [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
 //! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
 
+mod changes;
 mod control;
+mod explain;
 mod identity;
 mod policy;
 mod shared;
 mod sinks;
 mod state;
+mod status;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::admin::token::TokenFile;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, Listener, Settings};
 use crate::config::{self, Environment};
@@ -83,6 +87,9 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
     let (documents, found) = policy::read_all(&settings, clock.now()).map_err(AppError::Configuration)?;
     warnings.extend(found);
+    if let Some(problem) = check_token(&settings) {
+        return Err(AppError::Configuration(vec![problem]));
+    }
 
     let mut listeners = Vec::with_capacity(settings.listeners.len());
     for listener in &settings.listeners {
@@ -124,6 +131,15 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         decisions,
         clock,
     })
+}
+
+/// What is wrong with the token that the settings name, if they name one. Blocking.
+#[must_use]
+pub fn check_token(settings: &Settings) -> Option<Diagnostic> {
+    let path = settings.admin.as_ref()?.token_file.as_ref()?;
+    let error = TokenFile(path.clone()).check().err()?;
+    let message = format!("`admin.token_file`: {error}");
+    Some(Diagnostic::of_file(&path.display().to_string(), message).with_help(error.advice()))
 }
 
 /// Reads a policy for what the settings say of listeners and of us.

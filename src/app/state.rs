@@ -1,15 +1,18 @@
-//! What the admin endpoint shows: read-only views, never a private key.
+//! What the admin endpoint shows and does: views, never of a private key, and the way to the changes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::policy::{self, Reloads};
-use crate::admin::AdminState;
+use super::status::Rotations;
+use crate::admin::token::TokenFile;
+use crate::admin::{AdminState, Changing, Feed, NoAnswer, Question, Status};
 use crate::clock::rfc3339;
 use crate::config::settings::{self, PolicyMode};
 use crate::connection::live::Live;
@@ -18,8 +21,10 @@ use crate::identity::material::{Bundle, Svid};
 use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
+use crate::spiffe::TrustDomain;
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::{Document, Exposition, Metrics};
+use crate::telemetry::log::DroppedLines;
+use crate::telemetry::metrics::{Document, Exposition, ListenerMetrics, Metrics};
 
 /// Implements what the admin endpoint asks for.
 pub(super) struct View {
@@ -31,6 +36,17 @@ pub(super) struct View {
     /// Where the policy, the deny list and the candidate are.
     pub(super) settings: settings::Policy,
     pub(super) reloads: Reloads,
+    /// In the order of the settings.
+    pub(super) listeners: Vec<(Arc<settings::Listener>, Arc<ListenerMetrics>)>,
+    /// As the config says it.
+    pub(super) own_trust_domain: Option<TrustDomain>,
+    pub(super) started: SystemTime,
+    pub(super) rotations: Rotations,
+    pub(super) log_lines_dropped: DroppedLines,
+    pub(super) feed: Feed,
+    pub(super) token: Option<TokenFile>,
+    /// Becomes true when no more connections are to be accepted.
+    pub(super) drain_asked: watch::Sender<bool>,
 }
 
 impl AdminState for View {
@@ -101,6 +117,34 @@ impl AdminState for View {
     fn decisions(&self) -> &Decisions {
         &self.decisions
     }
+
+    fn status(&self, connections: usize) -> Status {
+        self.whole(connections)
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    fn explain(&self, question: &Question) -> Result<Value, NoAnswer> {
+        self.explanation(question)
+    }
+
+    fn token(&self) -> Option<&TokenFile> {
+        self.token.as_ref()
+    }
+
+    fn reload(&self) -> Changing<'_, Option<Value>> {
+        Box::pin(self.read_again())
+    }
+
+    fn drain(&self) -> usize {
+        self.accept_no_more()
+    }
+
+    fn close(&self, connection: u64) -> bool {
+        self.close_connection(connection)
+    }
 }
 
 fn svid(svid: &Svid) -> Value {
@@ -141,7 +185,7 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-fn connection(entry: &Entry) -> Value {
+pub(super) fn connection(entry: &Entry) -> Value {
     let decision = entry.decision.get();
     let basis = entry.basis();
     json!({

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::output::{print, report};
 use super::{EXIT_GOOD, EXIT_USAGE};
+use crate::app;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::Settings;
 use crate::config::{self, Environment};
@@ -79,6 +80,10 @@ pub fn check(
     // `run` would start with a bad one, since it decides nothing; whoever asks here wants to know.
     let candidate = named.candidate.map(|path| policy::load(&path, surroundings, now));
     keep(candidate, &mut found, &mut good);
+    if let Some(problem) = examined.settings.as_ref().and_then(app::check_token) {
+        found.push(problem);
+        good = false;
+    }
     match examined.settings {
         Some(settings) if good => Ok((summary(&settings, policy.as_ref()), found)),
         _ => Err(found),

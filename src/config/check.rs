@@ -43,6 +43,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::OPEN_CONNECTIONS,
     general::TLS,
     telemetry::DECISIONS,
+    admin::ADMIN,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -130,7 +131,7 @@ fn read(
     seen.policy = policy.clone();
     seen.listeners = listeners.all_named.then(|| listener_names(&listeners.listeners));
     listeners.check_names(findings);
-    let admin = admin::read(&top, findings);
+    let admin = admin::read(&top, context, findings);
     listeners.check_addresses(admin.as_ref(), findings);
     audit::read(&top, findings);
     general::refuse_later_sections(&top, findings);

@@ -350,6 +350,8 @@ pub struct Admin {
     pub listen: Address,
     /// Health endpoints alone, on an address that a kubelet can reach.
     pub probes: Option<SocketAddr>,
+    /// The file with the token that lets changes in over TCP; without one, the unix socket alone does.
+    pub token_file: Option<PathBuf>,
 }
 
 /// The file that verdicts are written to.

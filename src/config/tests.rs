@@ -156,6 +156,16 @@ fn the_documentation_names_every_field() {
 }
 
 #[test]
+fn the_token_s_file_is_relative_to_the_config() {
+    let settings = good(&format!(
+        "{}admin: {{ listen: '127.0.0.1:1', token_file: run/token }}\n",
+        with(IN)
+    ));
+    let token_file = settings.admin.unwrap().token_file.unwrap();
+    assert!(token_file.ends_with("run/token"), "{}", token_file.display());
+}
+
+#[test]
 fn the_environment_s_socket_is_the_default() {
     let environment = |socket: &str| Environment {
         endpoint_socket: Some(socket.to_owned()),
@@ -304,8 +314,8 @@ fn refusals() {
             "`audit` is not in this version",
         ),
         (
-            format!("{}admin: {{ listen: '127.0.0.1:1', token_file: t }}\n", with(IN)),
-            "`admin.token_file` is not in this version",
+            format!("{}admin: {{ listen: '127.0.0.1:1', token: t }}\n", with(IN)),
+            "did you mean `token_file`?",
         ),
         (
             format!("{}sandbox: strict\n", with(IN)),

@@ -34,6 +34,7 @@ use labels::{Families, ReloadLabels};
 pub use documents::{Document, InForce, ReloadResult};
 pub use exposition::Exposition;
 pub use listener::{DecisionCount, Flow, ListenerMetrics, ListenerSnapshot, OTHER_RULE, OpenConnection};
+pub use process::ProcessUse;
 pub use sharded::{Counter as ShardedCounter, HistogramSnapshot};
 
 /// Every metric of the process. One per process; shared by `Arc`.

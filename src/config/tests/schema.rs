@@ -46,6 +46,7 @@ fn the_fields_are_those_that_are_read() {
         "/$defs/open_connections/properties",
         "/properties/tls/properties",
         "/$defs/telemetry/properties/decisions/properties",
+        "/$defs/admin/properties",
     ];
     assert_eq!(places.len(), read.len());
     for (place, read) in places.iter().zip(read) {
