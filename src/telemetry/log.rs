@@ -5,6 +5,7 @@
 //! pass through tracing's field machinery. Promises: writing never waits (a full queue drops the line and counts
 //! it), and no text from a peer can start a line, end one, or command a terminal.
 
+mod control;
 mod fields;
 mod layer;
 mod line;
@@ -17,6 +18,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, Verdict};
+use control::Filter;
+pub use control::LogControl;
 #[cfg(test)]
 pub(super) use fields::CONNECTION_FIELDS;
 use line::{Line, Style};
@@ -48,6 +51,9 @@ pub enum LogError {
     /// Another subscriber is there already: set-up was called twice in one process.
     #[error("logging is set up already")]
     AlreadySet,
+    /// There is no log any more whose filter could change.
+    #[error("logging has ended")]
+    Ended,
 }
 
 /// Sets up logging for the whole process. `format: None` means text on a terminal and JSON elsewhere; `level` is a
@@ -57,7 +63,7 @@ pub enum LogError {
 /// # Errors
 /// See [`LogError`].
 pub fn init(format: Option<Format>, level: &str) -> Result<(LogSink, LogGuard), LogError> {
-    let filter = parse_filter(level)?;
+    let (filter, control) = LogControl::new(level)?;
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { Format::Text } else { Format::Json });
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
@@ -66,7 +72,13 @@ pub fn init(format: Option<Format>, level: &str) -> Result<(LogSink, LogGuard), 
         Format::Text if terminal && !no_color => Style::Color,
         Format::Text => Style::Plain,
     };
-    let (subscriber, sink, guard) = build(BufWriter::new(std::io::stderr()), QUEUE_LINES, style, filter);
+    let (subscriber, sink, guard) = build(
+        BufWriter::new(std::io::stderr()),
+        QUEUE_LINES,
+        style,
+        filter,
+        control,
+    );
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
     Ok((sink, guard))
 }
@@ -106,13 +118,22 @@ macro_rules! enabled {
 
 /// Writes connection records as log lines. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct LogSink(Output);
+pub struct LogSink {
+    output: Output,
+    control: LogControl,
+}
 
 impl LogSink {
+    /// Tells and changes which lines are written.
+    #[must_use]
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+
     /// The count of lines dropped so far, for the metrics.
     #[must_use]
     pub fn dropped(&self) -> DroppedLines {
-        DroppedLines(self.0.writer.error_counter())
+        DroppedLines(self.output.writer.error_counter())
     }
 }
 
@@ -131,7 +152,7 @@ impl LogSink {
             Outcome::Failed => "connection failed",
             Outcome::Closed => "connection closed",
         };
-        self.0.write(&Line {
+        self.output.write(&Line {
             time: record.time,
             level,
             target: CONNECTION_TARGET,
@@ -157,7 +178,7 @@ impl LogSink {
             }
             _ => "a verdict about an open connection",
         };
-        self.0.write(&Line {
+        self.output.write(&Line {
             time: decision.time,
             level,
             target: DECISION_TARGET,
@@ -205,7 +226,8 @@ fn build(
     writer: impl Write + Send + 'static,
     queue: usize,
     style: Style,
-    filter: EnvFilter,
+    filter: Filter,
+    control: LogControl,
 ) -> (impl Subscriber + Send + Sync, LogSink, LogGuard) {
     let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(queue)
@@ -216,7 +238,11 @@ fn build(
     let subscriber = tracing_subscriber::registry()
         .with(filter)
         .with(layer::LineLayer::new(output.clone()));
-    (subscriber, LogSink(output), LogGuard { _worker: worker })
+    (
+        subscriber,
+        LogSink { output, control },
+        LogGuard { _worker: worker },
+    )
 }
 
 #[cfg(test)]
