@@ -21,6 +21,7 @@ mod world;
 
 mod admin;
 mod budgets;
+mod changes;
 mod decisions;
 mod documents;
 mod forwarding;
@@ -37,3 +38,4 @@ mod policy_walk;
 mod proxy_protocol;
 mod renewal;
 mod resumption;
+mod status;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::AdminState;
 use super::guard::{Caller, Door, may_change};
 use super::reply::{Answer, Problem, good};
+use crate::telemetry::log::LogError;
 
 /// The longest body that is read, in bytes.
 const MAX_BODY: usize = 8 * 1024;
@@ -26,7 +27,12 @@ pub(super) enum Change<'a> {
     Drain,
     /// `POST /api/v1/connections/ID/close`
     Close(&'a str),
+    /// `PUT /api/v1/log`
+    Log,
 }
+
+/// Where the log's filter is shown, and changed.
+pub(super) const LOG: &str = "/api/v1/log";
 
 impl<'a> Change<'a> {
     /// The change behind a path.
@@ -34,6 +40,7 @@ impl<'a> Change<'a> {
         match path {
             "/api/v1/reload" => Some(Self::Reload),
             "/api/v1/drain" => Some(Self::Drain),
+            LOG => Some(Self::Log),
             _ => path
                 .strip_prefix("/api/v1/connections/")?
                 .strip_suffix("/close")
@@ -58,13 +65,18 @@ where
         Err(refusal) => return *refusal,
     };
     let made = match read(body).await {
-        Ok(_) => perform(change, door, &**state).await,
+        Ok(body) => perform(change, &body, door, &**state).await,
         Err(problem) => Err(problem),
     };
     made.unwrap_or_else(|problem| problem.answer())
 }
 
-async fn perform(change: Change<'_>, door: Door, state: &dyn AdminState) -> Result<Answer, Problem> {
+async fn perform(
+    change: Change<'_>,
+    body: &[u8],
+    door: Door,
+    state: &dyn AdminState,
+) -> Result<Answer, Problem> {
     let door = door.as_str();
     match change {
         Change::Reload => {
@@ -95,6 +107,23 @@ async fn perform(change: Change<'_>, door: Door, state: &dyn AdminState) -> Resu
             }
             tracing::info!(target: "svidecar::admin", door, connection = id, "asked to close a connection");
             Ok(good(&json!({ "closed": id })))
+        }
+        Change::Log => {
+            let hint =
+                "send directives as in `telemetry.log.level`: `info` or `info,svidecar::identity=debug`";
+            let level = std::str::from_utf8(body).map_err(|_| Problem::bad("the body is not UTF-8", hint))?;
+            let level = level.trim();
+            // Before it is done: afterwards the line might not be let through.
+            tracing::info!(target: "svidecar::admin", door, to = level, "asked to change the log's filter");
+            match state.log().set(level) {
+                Ok(previous) => Ok(good(&json!({ "level": level, "previous": previous }))),
+                Err(LogError::Filter(why)) => Err(Problem::bad(&why, hint)),
+                Err(error) => Err(Problem::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    error.to_string(),
+                    "the filter stays as it was",
+                )),
+            }
         }
     }
 }

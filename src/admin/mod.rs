@@ -28,6 +28,7 @@ use std::pin::Pin;
 
 use crate::lifecycle::readiness::Snapshot;
 use crate::telemetry::decisions::Decisions;
+use crate::telemetry::log::LogControl;
 
 pub use feed::Feed;
 pub use server::{Handed, Kind, serve, serve_handed};
@@ -70,6 +71,8 @@ pub trait AdminState: Send + Sync {
     fn drain(&self) -> usize;
     /// Ends an open connection; false where none has this number.
     fn close(&self, connection: u64) -> bool;
+    /// Which log lines are written.
+    fn log(&self) -> &LogControl;
 }
 
 /// What `/api/v1/explain` asks.

@@ -8,7 +8,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 
-use super::changes::{self, Change};
+use super::changes::{self, Change, LOG};
 use super::guard::{Caller, check_caller};
 use super::reply::{Answer, Problem, good, reply};
 use super::server::Kind;
@@ -17,7 +17,7 @@ use super::{AdminState, page};
 
 const HEALTH: [&str; 4] = ["/livez", "/readyz", "/startupz", "/health"];
 const METRICS: &str = "/metrics";
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     METRICS,
     "/api/v1/status",
     "/api/v1/identity",
@@ -25,6 +25,7 @@ const OTHERS: [&str; 8] = [
     "/api/v1/connections",
     DECISIONS,
     "/api/v1/explain",
+    LOG,
     "/",
 ];
 /// What `POST` and `PUT` are for.
@@ -47,6 +48,7 @@ fn methods(kind: Kind, path: &str) -> Option<&'static str> {
         Kind::Probes => health.then_some(LOOK),
         Kind::Metrics => (path == METRICS).then_some(LOOK),
         Kind::ReadOnly => (health || shows()).then_some(LOOK),
+        Kind::Full if path == LOG => Some("GET, HEAD, PUT"),
         Kind::Full if Change::of(path).is_some() => Some("POST"),
         Kind::Full => (health || shows()).then_some(LOOK),
     }
@@ -117,6 +119,7 @@ async fn show<B>(
         "/api/v1/policy" => good(&state.policy()),
         "/api/v1/connections" => show::connections(query, &**state)?,
         "/api/v1/explain" => show::explain(query, state).await?,
+        LOG => good(&json!({ "level": state.log().current(), "previous": null })),
         DECISIONS => show::decisions(request, &**state, carrier)?,
         page::STYLE_PATH => reply(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.into()),
         path => match decision_of(path) {

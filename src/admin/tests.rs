@@ -29,6 +29,7 @@ struct Fake {
     decisions: Decisions,
     feed: Feed,
     token: Option<TokenFile>,
+    log: LogControl,
     /// How often a status was computed.
     computed: AtomicUsize,
     /// What was changed, in words.
@@ -42,6 +43,7 @@ impl Fake {
             decisions: Decisions::new(None),
             feed: Feed::default(),
             token,
+            log: LogControl::detached("info"),
             computed: AtomicUsize::new(0),
             changed: Mutex::default(),
         }
@@ -121,6 +123,10 @@ impl AdminState for Fake {
     fn close(&self, connection: u64) -> bool {
         self.changed(&format!("close {connection}"));
         connection == 12
+    }
+
+    fn log(&self) -> &LogControl {
+        &self.log
     }
 }
 

@@ -90,7 +90,7 @@ fn fit_open_files(settings: &mut Limits) {
 
 async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
-    let log_lines_dropped = sink.dropped();
+    let (log_lines_dropped, log) = (sink.dropped(), sink.control());
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let (file, _decision_guard) = started
         .decisions
@@ -149,6 +149,7 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
         started: started.clock.now(),
         rotations: Rotations::default(),
         log_lines_dropped,
+        log,
         feed: Feed::default(),
         token: settings
             .admin

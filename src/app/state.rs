@@ -23,7 +23,7 @@ use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
 use crate::spiffe::TrustDomain;
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::log::DroppedLines;
+use crate::telemetry::log::{DroppedLines, LogControl};
 use crate::telemetry::metrics::{Document, Exposition, ListenerMetrics, Metrics};
 
 /// Implements what the admin endpoint asks for.
@@ -43,6 +43,7 @@ pub(super) struct View {
     pub(super) started: SystemTime,
     pub(super) rotations: Rotations,
     pub(super) log_lines_dropped: DroppedLines,
+    pub(super) log: LogControl,
     pub(super) feed: Feed,
     pub(super) token: Option<TokenFile>,
     /// Becomes true when no more connections are to be accepted.
@@ -144,6 +145,10 @@ impl AdminState for View {
 
     fn close(&self, connection: u64) -> bool {
         self.close_connection(connection)
+    }
+
+    fn log(&self) -> &LogControl {
+        &self.log
     }
 }
 
