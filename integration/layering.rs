@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin authorize clock config connection identity lifecycle policy record reload sys telemetry tls worker yaml",
+        "admin authorize clock config connection identity lifecycle policy record reload spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (

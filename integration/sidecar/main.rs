@@ -38,4 +38,5 @@ mod policy_walk;
 mod proxy_protocol;
 mod renewal;
 mod resumption;
+mod served;
 mod status;

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::StreamExt as _;
 
 use super::AdminState;
 use super::events::Progress;
@@ -81,11 +83,12 @@ pub async fn serve(
 
 /// Serves the connections that come on `handed` until `stop` completes, then gives open requests a second.
 pub async fn serve_handed(
-    handed: mpsc::Receiver<Handed>,
+    handed: impl tokio_stream::Stream<Item = Handed> + Send + 'static,
     state: Arc<dyn AdminState>,
     stop: impl Future<Output = ()>,
 ) {
-    serve_from(Listener::Handed(handed), Kind::Metrics, state, stop).await;
+    // Each says its kind; one that did not would see the least.
+    serve_from(Listener::Handed(Box::pin(handed)), Kind::Metrics, state, stop).await;
 }
 
 async fn serve_from(
@@ -211,7 +214,7 @@ enum Listener {
         _file: Option<RemoveFile>,
         listener: UnixListener,
     },
-    Handed(mpsc::Receiver<Handed>),
+    Handed(Pin<Box<dyn tokio_stream::Stream<Item = Handed> + Send>>),
 }
 
 /// A connection, the address of ours that it came to, for TCP, and its kind, where it is not the listener's.
@@ -243,7 +246,7 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 Ok((Box::new(stream), None, None))
             }
-            Self::Handed(handed) => match handed.recv().await {
+            Self::Handed(handed) => match handed.next().await {
                 Some(Handed { kind, stream }) => {
                     Ok((Box::new(UnixStream::from_std(stream)?), None, Some(kind)))
                 }

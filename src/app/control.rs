@@ -12,6 +12,7 @@ use super::shared::Control;
 use super::sinks::Sinks;
 use super::state::View;
 use super::status::Rotations;
+use super::visitors::visitors;
 use super::{AppError, Started, identity, policy};
 use crate::admin::{self, Feed, token::TokenFile};
 use crate::config::settings::{Address, Limits, LogFormat};
@@ -207,6 +208,14 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
             }));
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
+    }
+    if let Some(visitors) = visitors(&control) {
+        let mut stopped = admin_stopped.clone();
+        let state: Arc<dyn admin::AdminState> = control.view.clone();
+        let serving = tokio::spawn(admin::serve_handed(visitors, state, async move {
+            let _ = stopped.changed().await;
+        }));
+        admin_tasks.spawn(named("the admin endpoint over mutual TLS", serving));
     }
     for (document, path, seen) in documents {
         let following = tokio::spawn(policy::follow(control.clone(), document, path, seen));

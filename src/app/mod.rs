@@ -13,6 +13,7 @@ mod shared;
 mod sinks;
 mod state;
 mod status;
+mod visitors;
 
 use std::io;
 use std::path::Path;

@@ -15,6 +15,7 @@ mod inbound;
 pub mod live;
 mod open;
 mod outbound;
+pub mod own;
 mod proxy;
 pub mod registry;
 pub mod renewal;
