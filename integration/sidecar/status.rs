@@ -2,12 +2,17 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
+use rustix::process::Signal;
 use rustls::AlertDescription;
 use serde_json::Value;
 
 use crate::open_connections::Open;
 use crate::peers::{client_config, connect, expect_alert, expect_refusal};
+use crate::support::net::free_address;
+use crate::support::process::{Process, output_of};
+use crate::support::sidecar::SVIDECAR;
 use crate::support::{SOON, eventually};
 use crate::world::{Inbound, InboundSetup, ORDERS, REPORTS, STOREFRONT};
 
@@ -153,4 +158,64 @@ fn explain_answers_by_the_policy_in_force() {
         assert!(answer["error"].as_str().unwrap().contains(error), "{answer}");
         assert!(answer["hint"].is_string(), "{answer}");
     }
+}
+
+fn command(scene: &Inbound, words: &[&str]) -> Command {
+    let mut command = Command::new(SVIDECAR);
+    command
+        .args(["status", "--admin", &scene.sidecar.admin().to_string()])
+        .args(words);
+    command
+}
+
+#[test]
+fn the_command_shows_it_in_a_terminal() {
+    let scene = InboundSetup::default().start();
+    let mut open = Open::through(&scene, &scene.api.peer(STOREFRONT));
+    open.must_flow();
+    let mut denied = connect(scene.tls, &scene.api.peer(REPORTS));
+    expect_alert(&mut denied, AlertDescription::AccessDenied);
+    let text = output_of(&mut command(&scene, &[]), SOON);
+    for part in [
+        &format!("pid {}", scene.sidecar.process().pid()),
+        ", ready\n",
+        &format!("{ORDERS}\n  SVID ends in "),
+        "LISTENER  OPEN",
+        &format!("\n{STOREFRONT}  orders "),
+        &format!("{REPORTS} → orders: no_allow_rule"),
+        "nearest is rule storefront but for from: ",
+        "POLICY generation 1",
+    ] {
+        assert!(text.contains(part), "no `{part}`: {text}");
+    }
+    assert!(!text.contains('\x1b'), "{text:?}");
+    let json: Value = serde_json::from_str(&output_of(&mut command(&scene, &["--json"]), SOON)).unwrap();
+    assert_eq!(json["identity"]["svid"]["id"], ORDERS, "{json}");
+
+    // Watching, into a pipe: one after the other, until a signal, and that is a good end.
+    let mut watching = Process::start("status", &mut command(&scene, &["--watch", "--json"]));
+    for _ in 0..2 {
+        let mark = watching.mark();
+        let status = watching.wait_line("a status", mark, SOON, |line| {
+            serde_json::from_str::<Value>(line).ok()
+        });
+        assert_eq!(status["listeners"][0]["open"], 1, "{status}");
+    }
+    watching.signal(Signal::INT);
+    assert!(watching.wait(SOON).success());
+}
+
+#[test]
+fn the_command_fails_where_nobody_answers() {
+    let nobody = free_address();
+    let mut command = Command::new(SVIDECAR);
+    command.args(["status", "--admin", &nobody.to_string()]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("no answer from `{nobody}`")), "{said}");
+    command.arg("--watch");
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+    command.arg("--loud");
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
 }

@@ -1,5 +1,6 @@
 //! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
 
+pub mod admin_client;
 pub mod check;
 pub mod demo;
 pub mod healthcheck;
@@ -8,6 +9,8 @@ mod output;
 pub mod policy;
 pub mod run;
 pub mod schema;
+pub mod status;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -55,6 +58,7 @@ enum Command {
     Policy(policy::PolicyCommand),
     Schema(schema::SchemaArgs),
     WorkloadApi(workload_api::WorkloadApiArgs),
+    Status(status::StatusArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Schema(args) => schema::run(&args),
         Command::WorkloadApi(args) => workload_api::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     ExitCode::from(code)
