@@ -220,6 +220,8 @@ closed_set! {
         OwnExpired = "own_expired",
         /// The peer's renewal of this connection was not valid.
         RenewalRefused = "renewal_refused",
+        /// An operator closed this connection at the admin endpoint.
+        ClosedByOperator = "closed_by_operator",
         /// Nothing was sent either way for `limits.idle_timeout`.
         IdleTimeout = "idle_timeout",
         /// The listener is shutting down and `limits.drain_timeout` is over.
@@ -279,6 +281,7 @@ impl Reason {
             | Self::PeerExpired
             | Self::OwnExpired
             | Self::RenewalRefused
+            | Self::ClosedByOperator
             | Self::IdleTimeout
             | Self::DrainTimeout
             | Self::Shutdown => Outcome::Closed,

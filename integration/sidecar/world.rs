@@ -222,7 +222,7 @@ impl InboundSetup<'_> {
         } else {
             ""
         };
-        let upstream = if self.listener.contains("upstream:") {
+        let upstream = if ["upstream:", "serve:"].iter().any(|f| self.listener.contains(f)) {
             String::new()
         } else {
             format!("    upstream: {}\n", app.addr())

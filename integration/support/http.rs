@@ -1,4 +1,4 @@
-//! One HTTP/1.1 GET over TCP or a unix socket, enough for the admin endpoint.
+//! One HTTP/1.1 request over TCP, a unix socket or TLS, enough for the admin endpoint.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,27 +44,51 @@ pub(crate) fn get(endpoint: &Endpoint, path: &str) -> io::Result<Response> {
 
 /// Asks for one path, with further header lines, each with its end.
 pub(crate) fn get_with(endpoint: &Endpoint, path: &str, headers: &str) -> io::Result<Response> {
+    request(endpoint, "GET", path, headers, "")
+}
+
+/// Sends any request.
+pub(crate) fn request(
+    endpoint: &Endpoint,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Response> {
+    let line = format!("{method} {path}");
     match endpoint {
         Endpoint::Tcp(addr) => {
             let stream = TcpStream::connect_timeout(addr, TIMEOUT)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
             stream.set_write_timeout(Some(TIMEOUT))?;
-            exchange(stream, &addr.to_string(), path, headers)
+            exchange(stream, &addr.to_string(), &line, headers, body)
         }
         Endpoint::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
             stream.set_write_timeout(Some(TIMEOUT))?;
-            exchange(stream, "localhost", path, headers)
+            exchange(stream, "localhost", &line, headers, body)
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, path: &str, headers: &str) -> io::Result<Response> {
+/// Sends a request (its method and path as one) on a connection, and reads the answer.
+pub(crate) fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    line: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Response> {
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Length: {length}\r\n"),
+    };
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n"
+        "{line} HTTP/1.1\r\nHost: {host}\r\n{headers}{length}Connection: close\r\n\r\n{body}"
     )?;
+    stream.flush()?;
     let mut bytes = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -26,7 +26,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) name: &'a str,
     /// The program; SPIRE's `unix:path` selector tells copies apart.
     pub(crate) program: &'a Path,
-    /// The config file but for its `admin` section, which `start` adds. Policies are at `policy/`.
+    /// The config file but for its `admin` section, which `start` adds; one that has it says `@admin` for the address that
+    /// the tests ask. Policies are at `policy/`.
     pub(crate) config: String,
     /// The policy file, where the config names one.
     pub(crate) policy: Option<&'a str>,
@@ -60,7 +61,12 @@ impl<'a> Setup<'a> {
         let folder = TempDir::with_prefix(format!("svidecar-{}-", self.name)).unwrap();
         let admin = free_address();
         let config = folder.path().join("svidecar.yaml");
-        fs::write(&config, format!("{}\nadmin:\n  listen: {admin}\n", self.config)).unwrap();
+        let text = if self.config.contains("@admin") {
+            self.config.replace("@admin", &admin.to_string())
+        } else {
+            format!("{}\nadmin:\n  listen: {admin}\n", self.config)
+        };
+        fs::write(&config, text).unwrap();
         if let Some(policy) = self.policy {
             fs::create_dir(folder.path().join("policy")).unwrap();
             write_policy(folder.path(), policy);
@@ -112,6 +118,11 @@ impl Sidecar {
     /// Asks the admin endpoint with further header lines.
     pub(crate) fn get_with(&self, path: &str, headers: &str) -> Response {
         http::get_with(&Endpoint::Tcp(self.admin), path, headers).unwrap()
+    }
+
+    /// Sends any request to the admin endpoint.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Response {
+        http::request(&Endpoint::Tcp(self.admin), method, path, headers, body).unwrap()
     }
 
     /// Where its config is.

@@ -1,9 +1,10 @@
 //! The parameters of a request, read strictly: what is not known or makes no sense is an answer that says what to write.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::routes::Problem;
+use super::Question;
+use super::reply::Problem;
 use crate::record::{Kind, Verdict};
 use crate::telemetry::decisions::Filter;
 
@@ -41,6 +42,57 @@ pub(super) fn limit(value: &str, most: usize) -> Result<usize, Problem> {
         _ => Err(Problem::bad(
             &format!("`{value}` is no limit"),
             &format!("`limit` is a number from 1 to {most}"),
+        )),
+    }
+}
+
+/// The connections that `/api/v1/status` shows: a number up to `most`, `default` where the request names none.
+pub(super) fn status(query: Option<&str>, default: usize, most: usize) -> Result<usize, Problem> {
+    let mut number = default;
+    for (key, value) in parameters(query)? {
+        if key != "connections" {
+            let error = format!("there is no parameter `{key}`");
+            return Err(Problem::bad(&error, "use `connections`"));
+        }
+        number = value
+            .parse()
+            .ok()
+            .filter(|number| *number <= most)
+            .ok_or_else(|| {
+                Problem::bad(
+                    &format!("`{value}` is no number of connections"),
+                    &format!("`connections` is a number from 0 to {most}"),
+                )
+            })?;
+    }
+    Ok(number)
+}
+
+/// What `/api/v1/explain` is asked.
+pub(super) fn question(query: Option<&str>) -> Result<Question, Problem> {
+    let (mut to, mut from, mut source) = (None, None, None);
+    for (key, value) in parameters(query)? {
+        match &*key {
+            "to" => to = Some(value.into_owned()),
+            "from" => from = Some(value.into_owned()),
+            "source" => {
+                let address: Result<IpAddr, _> = value.parse();
+                let hint = "`source` is the peer's IP address: `10.1.2.3`";
+                let address =
+                    address.map_err(|_| Problem::bad(&format!("`{value}` is no IP address"), hint))?;
+                source = Some(address.to_canonical());
+            }
+            _ => {
+                let error = format!("there is no parameter `{key}`");
+                return Err(Problem::bad(&error, "use `to`, `from` and `source`"));
+            }
+        }
+    }
+    match (to, from) {
+        (Some(to), Some(from)) => Ok(Question { to, from, source }),
+        _ => Err(Problem::bad(
+            "`to` and `from` are needed",
+            "ask `?to=LISTENER&from=SPIFFE_ID`, and `&source=IP` where the peer's address plays a part",
         )),
     }
 }
@@ -157,6 +209,39 @@ mod tests {
         assert_eq!(filter.id.unwrap().to_string(), "4f2a90c1d3e7-17");
         let (_, limit) = decisions(Some("peer=spiffe://example.org/**"), 1000).unwrap();
         assert_eq!(limit, None);
+    }
+
+    #[test]
+    fn questions_and_numbers_of_connections_are_read_strictly() {
+        let asked = question(Some(
+            "to=orders&from=spiffe%3A%2F%2Fexample.org%2Fa&source=::ffff:10.1.2.3",
+        ));
+        let expected = Question {
+            to: "orders".to_owned(),
+            from: "spiffe://example.org/a".to_owned(),
+            source: Some([10, 1, 2, 3].into()),
+        };
+        assert_eq!(asked.unwrap(), expected);
+        for (query, error) in [
+            ("to=orders", "`to` and `from` are needed"),
+            ("from=x", "`to` and `from` are needed"),
+            ("", "`to` and `from` are needed"),
+            ("to=orders&from=x&source=10.0.0.0/8", "is no IP address"),
+            ("to=orders&from=x&method=GET", "there is no parameter `method`"),
+        ] {
+            let problem = question(Some(query)).unwrap_err();
+            assert!(problem.error.contains(error), "{query}: {problem:?}");
+        }
+        for (query, number) in [
+            (None, 200),
+            (Some("connections=0"), 0),
+            (Some("connections=1000"), 1000),
+        ] {
+            assert_eq!(status(query, 200, 1000).unwrap(), number, "{query:?}");
+        }
+        for query in ["connections=1001", "connections", "connections=-1", "limit=3"] {
+            assert!(status(Some(query), 200, 1000).is_err(), "{query}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::StreamExt as _;
 
 use super::AdminState;
 use super::events::Progress;
-use super::routes::{self, Caller, Carrier};
+use super::guard::Caller;
+use super::routes;
+use super::show::Carrier;
 use crate::sys::bind::{Listening, SocketFile};
 
 /// Connections at once; one more ends the oldest.
@@ -48,6 +52,19 @@ pub enum Kind {
     Full,
     /// Health alone, for an address that others can reach.
     Probes,
+    /// All but changes, for whom policy let in by mutual TLS.
+    ReadOnly,
+    /// Metrics alone, for whom policy let in by mutual TLS.
+    Metrics,
+}
+
+/// A connection that was accepted elsewhere: what is behind it is authenticated and let in by policy.
+#[derive(Debug)]
+pub struct Handed {
+    /// Which routes it may ask.
+    pub kind: Kind,
+    /// Our end of it, non-blocking.
+    pub stream: std::os::unix::net::UnixStream,
 }
 
 /// Serves until `stop` completes, then gives open requests a second. A unix socket's file is removed at the end.
@@ -60,7 +77,26 @@ pub async fn serve(
     state: Arc<dyn AdminState>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = Listener::adopt(listener)?;
+    serve_from(Listener::adopt(listener)?, kind, state, stop).await;
+    Ok(())
+}
+
+/// Serves the connections that come on `handed` until `stop` completes, then gives open requests a second.
+pub async fn serve_handed(
+    handed: impl tokio_stream::Stream<Item = Handed> + Send + 'static,
+    state: Arc<dyn AdminState>,
+    stop: impl Future<Output = ()>,
+) {
+    // Each says its kind; one that did not would see the least.
+    serve_from(Listener::Handed(Box::pin(handed)), Kind::Metrics, state, stop).await;
+}
+
+async fn serve_from(
+    mut listener: Listener,
+    kind: Kind,
+    state: Arc<dyn AdminState>,
+    stop: impl Future<Output = ()>,
+) {
     let mut connections = JoinSet::new();
     // In the order in which they came; those that are finished are passed over.
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
@@ -77,7 +113,7 @@ pub async fn serve(
         // Finished ones give their places back before the new one is counted.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, local)) => {
+            Ok((stream, local, handed)) => {
                 pause = FIRST_PAUSE;
                 by_age.retain(|task| !task.is_finished());
                 // The oldest goes, not the newest: whoever holds connections open without a word must not keep a
@@ -93,7 +129,10 @@ pub async fn serve(
                 }
                 by_age.push_back(connections.spawn(serve_connection(
                     stream,
-                    Caller { kind, local },
+                    Caller {
+                        kind: handed.unwrap_or(kind),
+                        local,
+                    },
                     Arc::clone(&state),
                     stopped.clone(),
                 )));
@@ -111,7 +150,6 @@ pub async fn serve(
     let finish = async { while connections.join_next().await.is_some() {} };
     // What is not done by then is aborted with the set.
     let _ = tokio::time::timeout(STOP_TIMEOUT, finish).await;
-    Ok(())
 }
 
 /// Pauses after a failed accept grow from the first to the last: out of descriptors is out for a while.
@@ -135,8 +173,8 @@ async fn serve_connection(
                 let _ = stopped.changed().await;
             }),
         };
-        let response = routes::answer(&request, caller, &*state, carrier);
-        async move { Ok::<_, Infallible>(response) }
+        let answer = routes::answer(request, caller, Arc::clone(&state), carrier);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -176,7 +214,11 @@ enum Listener {
         _file: Option<RemoveFile>,
         listener: UnixListener,
     },
+    Handed(Pin<Box<dyn tokio_stream::Stream<Item = Handed> + Send>>),
 }
+
+/// A connection, the address of ours that it came to, for TCP, and its kind, where it is not the listener's.
+type Accepted = (Box<dyn Stream>, Option<IpAddr>, Option<Kind>);
 
 impl Listener {
     fn adopt(bound: Listening) -> io::Result<Self> {
@@ -193,18 +235,24 @@ impl Listener {
         })
     }
 
-    /// A connection, and the address of ours that it came to, for TCP.
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
+    async fn accept(&mut self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let local = stream.local_addr()?.ip().to_canonical();
-                Ok((Box::new(stream), Some(local)))
+                Ok((Box::new(stream), Some(local), None))
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Box::new(stream), None))
+                Ok((Box::new(stream), None, None))
             }
+            Self::Handed(handed) => match handed.next().await {
+                Some(Handed { kind, stream }) => {
+                    Ok((Box::new(UnixStream::from_std(stream)?), None, Some(kind)))
+                }
+                // Nobody is left who could hand one over; `stop` ends this.
+                None => std::future::pending().await,
+            },
         }
     }
 }

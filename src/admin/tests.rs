@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::token::TokenFile;
 use super::*;
 use crate::config::settings::Address;
 use crate::lifecycle::readiness::{Condition, Readiness};
@@ -19,11 +21,45 @@ use crate::record::{Decision, DecisionIds, Verdict};
 use crate::sys::bind;
 use crate::telemetry::decisions::MAX_SUBSCRIBERS;
 
-struct Fake(Readiness, Decisions);
+mod changes;
+mod status;
+
+struct Fake {
+    readiness: Readiness,
+    decisions: Decisions,
+    feed: Feed,
+    token: Option<TokenFile>,
+    log: LogControl,
+    /// How often a status was computed.
+    computed: AtomicUsize,
+    /// What was changed, in words.
+    changed: Mutex<Vec<String>>,
+    /// What was recorded of it.
+    recorded: Mutex<Vec<Changed>>,
+}
+
+impl Fake {
+    fn new(token: Option<TokenFile>) -> Self {
+        Self {
+            readiness: Readiness::new(),
+            decisions: Decisions::new(None),
+            feed: Feed::default(),
+            token,
+            log: LogControl::detached("info"),
+            computed: AtomicUsize::new(0),
+            changed: Mutex::default(),
+            recorded: Mutex::default(),
+        }
+    }
+
+    fn note(&self, what: &str) {
+        self.changed.lock().unwrap().push(what.to_owned());
+    }
+}
 
 impl AdminState for Fake {
     fn readiness(&self) -> Snapshot {
-        self.0.snapshot()
+        self.readiness.snapshot()
     }
 
     fn metrics(&self, openmetrics: bool) -> String {
@@ -43,7 +79,61 @@ impl AdminState for Fake {
     }
 
     fn decisions(&self) -> &Decisions {
-        &self.1
+        &self.decisions
+    }
+
+    fn status(&self, connections: usize) -> Status {
+        let computed = self.computed.fetch_add(1, Ordering::Relaxed) + 1;
+        let Value::Object(fields) = json!({ "computed": computed, "text": "}\n" }) else {
+            panic!("no object");
+        };
+        Status {
+            fields,
+            total: 1500,
+            in_handshake_or_closing: 2,
+            shown: (0..connections).map(|n| json!({ "id": n })).collect(),
+        }
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    fn explain(&self, question: &Question) -> Result<Value, NoAnswer> {
+        if question.to == "orders" {
+            return Ok(json!({ "verdict": "deny", "peer": question.from, "source": question.source }));
+        }
+        Err(NoAnswer {
+            error: format!("`to` is `{}`", question.to),
+            hint: "there is `orders`".to_owned(),
+        })
+    }
+
+    fn token(&self) -> Option<&TokenFile> {
+        self.token.as_ref()
+    }
+
+    fn reload(&self) -> Changing<'_, Option<Value>> {
+        self.note("reload");
+        Box::pin(async { Some(json!({ "policy": { "result": "success" } })) })
+    }
+
+    fn drain(&self) -> usize {
+        self.note("drain");
+        7
+    }
+
+    fn close(&self, connection: u64) -> bool {
+        self.note(&format!("close {connection}"));
+        connection == 12
+    }
+
+    fn log(&self) -> &LogControl {
+        &self.log
+    }
+
+    fn changed(&self, change: Changed) {
+        self.recorded.lock().unwrap().push(change);
     }
 }
 
@@ -56,6 +146,10 @@ struct Running {
 }
 
 fn start(address: &Address, kind: Kind) -> Running {
+    start_with(address, kind, None)
+}
+
+fn start_with(address: &Address, kind: Kind, token: Option<TokenFile>) -> Running {
     let listener = match address {
         Address::Tcp(address) => bind::tcp(*address).unwrap(),
         Address::Unix(path) => bind::unix(path, 0o600).unwrap(),
@@ -63,9 +157,9 @@ fn start(address: &Address, kind: Kind) -> Running {
     let address = listener
         .tcp_address()
         .map_or_else(|| address.clone(), Address::Tcp);
-    let readiness = Readiness::new();
     let (stop, stopped) = oneshot::channel::<()>();
-    let state = Arc::new(Fake(readiness.clone(), Decisions::new(None)));
+    let state = Arc::new(Fake::new(token));
+    let readiness = state.readiness.clone();
     let served = tokio::spawn(serve(listener, kind, state.clone(), async move {
         let _ = stopped.await;
     }));

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::policy::in_force;
 use super::shared::Control;
 use super::{AppError, Started};
-use crate::audit::{AuditGuard, AuditLog, OpenedAudit, Signer, Sink, Surroundings};
+use crate::audit::{AuditGuard, AuditLog, OpenedAudit, Signer, Sink, SinkHandle, Surroundings};
 use crate::clock::rfc3339;
-use crate::config::settings::{AuditSink, ListenerKind, Settings};
-use crate::connection::live::IdentityView;
+use crate::config::settings::{self, AuditSink, Settings};
+use crate::connection::live::{IdentityView, Live};
 use crate::identity::material::{Bundle, Material};
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::record::DecisionIds;
@@ -34,13 +34,7 @@ pub(super) fn start(
         .settings
         .listeners
         .iter()
-        .map(|listener| {
-            let upstream = match &listener.kind {
-                ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
-                ListenerKind::Outbound { connect, .. } => connect.to_string(),
-            };
-            (listener.name.clone(), upstream.into())
-        })
+        .map(|listener| (listener.name.clone(), listener.upstream().into()))
         .collect();
     let host = rustix::system::uname();
     let surroundings = Surroundings {
@@ -114,10 +108,21 @@ impl Done {
     }
 }
 
-impl Control {
+/// Who tells the audit log of changes, and shows how the log is.
+pub(super) struct Auditor {
+    pub(super) live: Arc<Live>,
+    /// Where there is one.
+    pub(super) log: Option<AuditLog>,
+    /// Where it is sent on to.
+    pub(super) sinks: Vec<SinkHandle>,
+    /// As the config has it.
+    pub(super) settings: Option<settings::Audit>,
+}
+
+impl Auditor {
     /// Records a change, where there is an audit log.
-    pub(super) fn audit(&self, done: Done, detail: Option<String>, data: Value) {
-        let Some(log) = &self.audit else { return };
+    pub(super) fn tell(&self, done: Done, detail: Option<String>, data: Value) {
+        let Some(log) = &self.log else { return };
         let own_id = match &*self.live.identity() {
             IdentityView::Held(context) => Some(context.material.svid.id.clone()),
             IdentityView::Missing { .. } => None,
@@ -130,7 +135,7 @@ impl Control {
         } = done;
         let change = Change {
             id: self.live.decisions.next(),
-            time: self.clock.now(),
+            time: self.live.clock.now(),
             kind,
             actor,
             operation,
@@ -142,6 +147,35 @@ impl Control {
         };
         // Nobody is let in by it: what cannot be kept is counted.
         let _ = log.record(Event::Change(Box::new(change)));
+    }
+
+    /// How the log is; `None` where there is none.
+    pub(super) fn show(&self) -> Option<Value> {
+        let (log, settings) = (self.log.as_ref()?, self.settings.as_ref()?);
+        let status = log.status();
+        let sinks: Vec<_> = self.sinks.iter().map(SinkHandle::status).collect();
+        let sinks = sinks
+            .iter()
+            .map(|sink| json!({ "name": sink.name, "lag": sink.lag, "problem": sink.problem }));
+        Some(json!({
+            "file": settings.path.display().to_string(),
+            "failing": log.failing().borrow().as_deref(),
+            "on_failure": settings.on_failure.as_str(),
+            "records": status.written,
+            "head": status.head.map(|(_, hash)| hash.to_string()),
+            "head_seq": status.head.map(|(seq, _)| seq),
+            "durable_seq": status.durable,
+            "last_checkpoint": status.last_checkpoint.map(rfc3339),
+            "lost": status.lost,
+            "sinks": sinks.collect::<Vec<_>>(),
+        }))
+    }
+}
+
+impl Control {
+    /// Records a change, where there is an audit log.
+    pub(super) fn audit(&self, done: Done, detail: Option<String>, data: Value) {
+        self.view.auditor.tell(done, detail, data);
     }
 
     /// The process begins, and by which settings.
@@ -206,7 +240,7 @@ impl Control {
 
     /// We have another SVID; what signs is its key from here on.
     pub(super) fn audit_identity(&self, context: &Context, before: Option<&Material>) {
-        let Some(log) = &self.audit else { return };
+        let Some(log) = &self.view.auditor.log else { return };
         let svid = &context.material.svid;
         log.sign_with(Some(Arc::new(Signer {
             svid: svid.clone(),
@@ -230,7 +264,7 @@ impl Control {
 
     /// We hold no SVID any more, or never did.
     pub(super) fn audit_no_identity(&self, why: &str) {
-        let Some(log) = &self.audit else { return };
+        let Some(log) = &self.view.auditor.log else { return };
         log.sign_with(None);
         let done = Done::well(EntryKind::Identity, Actor::IdentitySource, Operation::Remove);
         self.audit(done, Some(why.to_owned()), Value::Null);

@@ -9,13 +9,15 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::audit::Done;
+use super::audit::{Auditor, Done};
 use super::shared::Control;
 use super::sinks;
 use super::state::View;
+use super::status::Rotations;
 use super::tasks::{named, one_ended};
+use super::visitors::visitors;
 use super::{AppError, Started, audit, identity, policy};
-use crate::admin;
+use crate::admin::{self, Feed, token::TokenFile};
 use crate::config::settings::{Address, Limits, OnAuditFailure};
 use crate::connection::live::{Live, decision_ids};
 use crate::connection::{ListenerContext, authority, renewal};
@@ -89,7 +91,8 @@ fn fit_open_files(settings: &mut Limits) {
 
 async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
-    let metrics = Arc::new(Metrics::new(Some(sink.dropped())));
+    let (log_lines_dropped, log) = (sink.dropped(), sink.control());
+    let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let ids = decision_ids();
     let (records, mut outputs) = sinks::start(&mut started, sink, &metrics, &ids)?;
     let audit = records.audit.clone();
@@ -133,6 +136,28 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         identity: source.state.clone(),
         settings: settings.policy.clone(),
         reloads: policy::Reloads::default(),
+        listeners: bound
+            .iter()
+            .map(|b| (b.context.settings.clone(), b.context.metrics.clone()))
+            .collect(),
+        own_trust_domain: settings.identity.trust_domain.clone(),
+        started: started.clock.now(),
+        rotations: Rotations::default(),
+        log_lines_dropped,
+        log,
+        feed: Feed::default(),
+        token: settings
+            .admin
+            .as_ref()
+            .and_then(|admin| admin.token_file.clone())
+            .map(TokenFile),
+        drain_asked: watch::Sender::new(false),
+        auditor: Auditor {
+            live: live.clone(),
+            log: audit,
+            sinks: outputs.sink_handles(),
+            settings: settings.audit.clone(),
+        },
     });
     let control = Arc::new(Control {
         clock: started.clock,
@@ -140,10 +165,8 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         metrics,
         readiness,
         listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
-        reload_asked: watch::Sender::new(()),
         view,
         settings,
-        audit,
     });
     control.audit_start(&started.config);
     let documents: Vec<_> = started
@@ -158,7 +181,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     tasks.spawn(named("the authority over open connections", authority));
     let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
     tasks.spawn(named("the renewal of open connections", pace));
-    if let (Some(audit), Some(settings)) = (&control.audit, &control.settings.audit) {
+    if let (Some(audit), Some(settings)) = (&control.view.auditor.log, &control.settings.audit) {
         let denies = settings.on_failure == OnAuditFailure::Deny;
         let watching = tokio::spawn(audit::watch(audit.failing(), control.readiness.clone(), denies));
         tasks.spawn(named("the watch over the audit log", watching));
@@ -195,6 +218,14 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
+    if let Some(visitors) = visitors(&control) {
+        let mut stopped = admin_stopped.clone();
+        let state: Arc<dyn admin::AdminState> = control.view.clone();
+        let serving = tokio::spawn(admin::serve_handed(visitors, state, async move {
+            let _ = stopped.changed().await;
+        }));
+        admin_tasks.spawn(named("the admin endpoint over mutual TLS", serving));
+    }
     for (document, path, seen) in documents {
         let following = tokio::spawn(policy::follow(control.clone(), document, path, seen));
         tasks.spawn(named("the watch over the policy's files", following));
@@ -202,7 +233,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
 
     let result = tokio::select! {
         result = identity::follow(&control, source.state.clone()) => result,
-        () = until_terminated(&control, &mut signals) => Ok(()),
+        () = until_terminated(&control, &mut signals, &workers, &socket_files) => Ok(()),
         () = workers.one_ended() => Err(AppError::Ended("a worker")),
         name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
         name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
@@ -214,9 +245,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         _ => control.settings.limits.drain_timeout,
     };
     // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
-    for file in socket_files {
-        file.remove();
-    }
+    socket_files.iter().for_each(SocketFile::remove);
     let ending = end(&control, &workers, &drain, &mut signals, patience);
     tokio::select! {
         () = ending => {}
@@ -232,13 +261,28 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     result
 }
 
-/// Handles signals up to the first that asks for the end.
-async fn until_terminated(control: &Control, signals: &mut Signals) {
+/// Handles signals, and a drain that the admin endpoint asks for, up to the first signal that asks for the end.
+async fn until_terminated(
+    control: &Control,
+    signals: &mut Signals,
+    workers: &Workers,
+    socket_files: &[SocketFile],
+) {
+    let mut drain_asked = control.view.drain_asked.subscribe();
+    let mut draining = false;
     loop {
-        match signals.next().await {
-            Signal::Terminate { .. } => return,
-            Signal::Reload => {
-                control.reload_asked.send_replace(());
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate { .. } => return,
+                Signal::Reload => {
+                    control.view.reloads.ask();
+                }
+            },
+            // The sender lives in the view, so that waiting cannot fail.
+            _ = drain_asked.wait_for(|asked| *asked), if !draining => {
+                draining = true;
+                socket_files.iter().for_each(SocketFile::remove);
+                workers.publish(Arc::new([]));
             }
         }
     }

@@ -57,6 +57,7 @@ pub(super) async fn follow(
                             tracing::warn!("peers that depend on it are refused: {authority}");
                         }
                         published = Some(material.generation);
+                        control.view.rotations.note(&material.svid, control.clock.now());
                         let context = Arc::new(context);
                         let before = control.live.identity();
                         control.live.set_identity(IdentityView::Held(context.clone()));

@@ -5,7 +5,9 @@
 //! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
 
 mod audit;
+mod changes;
 mod control;
+mod explain;
 mod exporters;
 mod identity;
 mod policy;
@@ -13,13 +15,16 @@ pub mod redaction;
 mod shared;
 mod sinks;
 mod state;
+mod status;
 mod tasks;
+mod visitors;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::admin::token::TokenFile;
 use crate::audit::OpenedAudit;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, LinesFile, Listener, Settings};
@@ -103,6 +108,9 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
     let (documents, found) = policy::read_all(&settings, clock.now()).map_err(AppError::Configuration)?;
     warnings.extend(found);
+    if let Some(problem) = check_token(&settings) {
+        return Err(AppError::Configuration(vec![problem]));
+    }
 
     let mut listeners = Vec::with_capacity(settings.listeners.len());
     for listener in &settings.listeners {
@@ -151,6 +159,15 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         config: config.to_owned(),
         clock,
     })
+}
+
+/// What is wrong with the token that the settings name, if they name one. Blocking.
+#[must_use]
+pub fn check_token(settings: &Settings) -> Option<Diagnostic> {
+    let path = settings.admin.as_ref()?.token_file.as_ref()?;
+    let error = TokenFile(path.clone()).check().err()?;
+    let message = format!("`admin.token_file`: {error}");
+    Some(Diagnostic::of_file(&path.display().to_string(), message).with_help(error.advice()))
 }
 
 /// Reads a policy for what the settings say of listeners and of us.

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::state::View;
-use crate::audit::AuditLog;
 use crate::clock::SharedClock;
 use crate::config::settings::Settings;
 use crate::connection::live::Live;
@@ -21,9 +18,5 @@ pub(super) struct Control {
     pub(super) readiness: Readiness,
     /// In the order of the settings' listeners.
     pub(super) listeners: Vec<Arc<ListenerMetrics>>,
-    /// Changed when a signal asks for everything to be read again.
-    pub(super) reload_asked: watch::Sender<()>,
     pub(super) view: Arc<View>,
-    /// The audit log, where there is one.
-    pub(super) audit: Option<AuditLog>,
 }

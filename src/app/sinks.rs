@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::exporters::Exporters;
 use super::{AppError, Started, audit};
-use crate::audit::{AuditGuard, AuditLog, Sink};
+use crate::audit::{AuditGuard, AuditLog, Sink, SinkHandle};
 use crate::config::settings::LogFormat;
 use crate::record::audit::{Event, Refusal};
 use crate::record::{ConnectionRecord, Decision, DecisionIds, LogLine, Receipt, RecordSink};
@@ -136,6 +136,11 @@ pub(super) fn start(
 }
 
 impl Outputs {
+    /// What is to be seen of those whom the audit log is sent on to.
+    pub(super) fn sink_handles(&self) -> Vec<SinkHandle> {
+        self.sinks.iter().map(Sink::handle).collect()
+    }
+
     /// Starts the tasks that send to collectors. `process` is the number that tells this process from others.
     pub(super) fn send(&mut self, process: u64) {
         if let Some(exporter) = self.traces.take() {

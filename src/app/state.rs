@@ -1,15 +1,20 @@
-//! What the admin endpoint shows: read-only views, never a private key.
+//! What the admin endpoint shows and does: views, never of a private key, and the way to the changes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::audit::{Auditor, Done};
 use super::policy::{self, Reloads};
-use crate::admin::AdminState;
+use super::status::Rotations;
+use crate::admin::token::TokenFile;
+use crate::admin::{AdminState, Changed, Changing, Feed, NoAnswer, Question, Status};
+use crate::authorize::PolicyView;
 use crate::clock::rfc3339;
 use crate::config::settings::{self, PolicyMode};
 use crate::connection::live::Live;
@@ -18,8 +23,11 @@ use crate::identity::material::{Bundle, Svid};
 use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
+use crate::record::audit::EntryKind;
+use crate::spiffe::TrustDomain;
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::{Document, Exposition, Metrics};
+use crate::telemetry::log::{DroppedLines, LogControl};
+use crate::telemetry::metrics::{Document, Exposition, ListenerMetrics, Metrics};
 
 /// Implements what the admin endpoint asks for.
 pub(super) struct View {
@@ -31,6 +39,19 @@ pub(super) struct View {
     /// Where the policy, the deny list and the candidate are.
     pub(super) settings: settings::Policy,
     pub(super) reloads: Reloads,
+    /// In the order of the settings.
+    pub(super) listeners: Vec<(Arc<settings::Listener>, Arc<ListenerMetrics>)>,
+    /// As the config says it.
+    pub(super) own_trust_domain: Option<TrustDomain>,
+    pub(super) started: SystemTime,
+    pub(super) rotations: Rotations,
+    pub(super) log_lines_dropped: DroppedLines,
+    pub(super) log: LogControl,
+    pub(super) feed: Feed,
+    pub(super) token: Option<TokenFile>,
+    /// Becomes true when no more connections are to be accepted.
+    pub(super) drain_asked: watch::Sender<bool>,
+    pub(super) auditor: Auditor,
 }
 
 impl AdminState for View {
@@ -65,18 +86,7 @@ impl AdminState for View {
 
     fn policy(&self) -> Value {
         let view = self.live.policy();
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        json!({
-            "generation": view.generation,
-            "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
-            "path": path(&self.settings.path),
-            "since": rfc3339(view.since),
-            "content_hash": view.admission.policy.content_hash(),
-            "rules": view.admission.policy.rules().iter().map(rule).collect::<Vec<_>>(),
-            "last_reload": policy::last_reload(&self.reloads, Document::Policy),
-            "deny_list": policy::deny_list(&view, path(&self.settings.deny_list).as_deref(), &self.reloads),
-            "candidate": policy::candidate(&view, path(&self.settings.candidate).as_deref(), &self.reloads),
-        })
+        self.policy_with(&view, view.admission.policy.rules().iter().map(rule).collect())
     }
 
     fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
@@ -100,6 +110,66 @@ impl AdminState for View {
 
     fn decisions(&self) -> &Decisions {
         &self.decisions
+    }
+
+    fn status(&self, connections: usize) -> Status {
+        self.whole(connections)
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    fn explain(&self, question: &Question) -> Result<Value, NoAnswer> {
+        self.explanation(question)
+    }
+
+    fn token(&self) -> Option<&TokenFile> {
+        self.token.as_ref()
+    }
+
+    fn reload(&self) -> Changing<'_, Option<Value>> {
+        Box::pin(self.read_again())
+    }
+
+    fn drain(&self) -> usize {
+        self.accept_no_more()
+    }
+
+    fn close(&self, connection: u64) -> bool {
+        self.close_connection(connection)
+    }
+
+    fn log(&self) -> &LogControl {
+        &self.log
+    }
+
+    fn changed(&self, change: Changed) {
+        let Changed {
+            actor,
+            operation,
+            data,
+        } = change;
+        let done = Done::well(EntryKind::Administration, actor, operation);
+        self.auditor.tell(done, None, data);
+    }
+}
+
+impl View {
+    /// What is in force, with what is to be told of the rules.
+    pub(super) fn policy_with(&self, view: &PolicyView, rules: Vec<Value>) -> Value {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        json!({
+            "generation": view.generation,
+            "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
+            "path": path(&self.settings.path),
+            "since": rfc3339(view.since),
+            "content_hash": view.admission.policy.content_hash(),
+            "rules": rules,
+            "last_reload": policy::last_reload(&self.reloads, Document::Policy),
+            "deny_list": policy::deny_list(view, path(&self.settings.deny_list).as_deref(), &self.reloads),
+            "candidate": policy::candidate(view, path(&self.settings.candidate).as_deref(), &self.reloads),
+        })
     }
 }
 
@@ -141,7 +211,7 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-fn connection(entry: &Entry) -> Value {
+pub(super) fn connection(entry: &Entry) -> Value {
     let decision = entry.decision.get();
     let basis = entry.basis();
     json!({

@@ -89,6 +89,10 @@ pub fn check(
         ));
         good = false;
     }
+    if let Some(problem) = examined.settings.as_ref().and_then(app::check_token) {
+        found.push(problem);
+        good = false;
+    }
     match examined.settings {
         Some(settings) if good => Ok((summary(&settings, policy.as_ref()), found)),
         _ => Err(found),

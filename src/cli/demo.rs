@@ -92,7 +92,7 @@ fn in_runtime(args: &DemoArgs, out: &mut dyn Write) -> Result<End, DemoError> {
         // Before anything exists that would have to be taken down.
         let mut signals = Signals::new()?;
         let mut stage = Stage::new()?;
-        let mut teller = Teller::new(out, tell::wants_color());
+        let mut teller = Teller::new(out, super::terminal::wants_color());
         let mut told = None;
         let result = tokio::select! {
             result = perform(args, &mut stage, &mut teller, &mut told) => result,

@@ -1,5 +1,6 @@
 //! The commands: each reads its arguments, does its work with the library's parts, and answers with an exit code.
 
+pub mod admin_client;
 pub mod audit;
 pub mod check;
 pub mod demo;
@@ -9,6 +10,8 @@ mod output;
 pub mod policy;
 pub mod run;
 pub mod schema;
+pub mod status;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -59,6 +62,7 @@ enum Command {
     Audit(audit::AuditCommand),
     Schema(schema::SchemaArgs),
     WorkloadApi(workload_api::WorkloadApiArgs),
+    Status(status::StatusArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&command),
         Command::Schema(args) => schema::run(&args),
         Command::WorkloadApi(args) => workload_api::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
     };
     ExitCode::from(code)

@@ -46,6 +46,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::OPEN_CONNECTIONS,
     general::TLS,
     telemetry::DECISIONS,
+    admin::ADMIN,
     telemetry::ACCESS_LOG,
     telemetry::TRACES,
     otlp::OTLP,
@@ -140,7 +141,7 @@ fn read(
     seen.policy = policy.clone();
     seen.listeners = listeners.all_named.then(|| listener_names(&listeners.listeners));
     listeners.check_names(findings);
-    let admin = admin::read(&top, findings);
+    let admin = admin::read(&top, context, findings);
     listeners.check_addresses(admin.as_ref(), findings);
     let audit = audit::read(&top, context, findings);
     let redaction = redaction::read(&top, context, findings);

@@ -153,8 +153,8 @@ pub struct Listener {
 pub enum ListenerKind {
     /// Mutual TLS in, plaintext to `upstream`.
     Inbound {
-        /// The application.
-        upstream: Target,
+        /// The application, or a part of the admin endpoint.
+        upstream: Upstream,
         /// The federated trust domains whose peers are accepted beside those of our own.
         trust: Vec<TrustDomain>,
         /// Whether and how the application is told who calls.
@@ -179,10 +179,38 @@ impl ListenerKind {
     #[must_use]
     pub const fn inbound(upstream: Target) -> Self {
         Self::Inbound {
-            upstream,
+            upstream: Upstream::Application(upstream),
             trust: Vec::new(),
             proxy_protocol: None,
             accept_proxy_from: Vec::new(),
+        }
+    }
+}
+
+/// Where the connections of an inbound listener go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// To the application.
+    Application(Target),
+    /// To us.
+    Own(OwnPages),
+}
+
+/// What an inbound listener can show of the admin endpoint to whom policy lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnPages {
+    /// The metrics alone.
+    Metrics,
+    /// All that only shows.
+    Admin,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Application(target) => target.fmt(f),
+            Self::Own(OwnPages::Metrics) => f.write_str("metrics"),
+            Self::Own(OwnPages::Admin) => f.write_str("admin"),
         }
     }
 }
@@ -200,6 +228,15 @@ pub enum ProxyProtocol {
 }
 
 impl Listener {
+    /// Where its connections go, in words.
+    #[must_use]
+    pub fn upstream(&self) -> String {
+        match &self.kind {
+            ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
+            ListenerKind::Outbound { connect, .. } => connect.to_string(),
+        }
+    }
+
     /// Which way it faces.
     #[must_use]
     pub const fn direction(&self) -> Direction {
@@ -368,6 +405,8 @@ pub struct Admin {
     pub listen: Address,
     /// Health endpoints alone, on an address that a kubelet can reach.
     pub probes: Option<SocketAddr>,
+    /// The file with the token that lets changes in over TCP; without one, the unix socket alone does.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Where the lines of connections are written to, and how.

@@ -158,6 +158,37 @@ fn the_documentation_names_every_field() {
 }
 
 #[test]
+fn the_token_s_file_is_relative_to_the_config() {
+    let settings = good(&format!(
+        "{}admin: {{ listen: '127.0.0.1:1', token_file: run/token }}\n",
+        with(IN)
+    ));
+    let token_file = settings.admin.unwrap().token_file.unwrap();
+    assert!(token_file.ends_with("run/token"), "{}", token_file.display());
+}
+
+#[test]
+fn a_listener_serves_an_application_or_a_part_of_the_admin_endpoint() {
+    for (field, upstream, words) in [
+        ("serve: metrics", Upstream::Own(OwnPages::Metrics), "metrics"),
+        ("serve: admin", Upstream::Own(OwnPages::Admin), "admin"),
+        (
+            "upstream: 127.0.0.1:80",
+            Upstream::Application(Target::Ip("127.0.0.1:80".parse().unwrap())),
+            "127.0.0.1:80",
+        ),
+    ] {
+        let settings = good(&with(&format!(
+            "inbound: [{{ name: a, listen: '1.2.3.4:5', {field} }}]"
+        )));
+        let ListenerKind::Inbound { upstream: read, .. } = &settings.listeners[0].kind else {
+            panic!("not inbound")
+        };
+        assert_eq!((read, read.to_string().as_str()), (&upstream, words));
+    }
+}
+
+#[test]
 fn the_environment_s_socket_is_the_default() {
     let environment = |socket: &str| Environment {
         endpoint_socket: Some(socket.to_owned()),
@@ -301,9 +332,18 @@ fn refusals() {
             "`protocol: http` is not in this version",
         ),
         (inbound("protocol: htp"), "did you mean `http`?"),
+        (inbound("serve: metrics"), "exclude each other"),
         (
-            format!("{}admin: {{ listen: '127.0.0.1:1', token_file: t }}\n", with(IN)),
-            "`admin.token_file` is not in this version",
+            with("inbound: [{ name: a, listen: '1.2.3.4:5', serve: metric }]"),
+            "did you mean `metrics`?",
+        ),
+        (
+            with("inbound: [{ name: a, listen: '1.2.3.4:5', serve: admin, proxy_protocol: v2 }]"),
+            "`inbound[0].serve` and `proxy_protocol` exclude each other",
+        ),
+        (
+            format!("{}admin: {{ listen: '127.0.0.1:1', token: t }}\n", with(IN)),
+            "did you mean `token_file`?",
         ),
         (
             format!("{}sandbox: strict\n", with(IN)),

@@ -138,6 +138,12 @@ impl Capacity {
     pub fn connections(&self) -> usize {
         self.connections.taken.load(Ordering::Relaxed)
     }
+
+    /// Of these, those in their handshake.
+    #[must_use]
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.taken.load(Ordering::Relaxed)
+    }
 }
 
 /// What counts as one source.

@@ -11,7 +11,7 @@ use super::budget::InUse;
 use super::registry::Registered;
 use super::{Admitted, Closing, Serving, after_failure, proxy, refuse};
 use crate::authorize::{self, Permit};
-use crate::config::settings::{ListenerKind, PolicyMode};
+use crate::config::settings::{ListenerKind, PolicyMode, Upstream};
 use crate::forward::relay::{Ends, alert_for};
 use crate::record::{Decision, Ending, Reason};
 use crate::sys::stream::Stream;
@@ -165,6 +165,10 @@ async fn connect(
     serving.draft.upstream = Some(serving.listener.upstream.clone());
     let limit = serving.worker.live.limits.connect_timeout;
     let resolver = &serving.worker.resolver;
+    let upstream = match upstream {
+        Upstream::Application(target) => target,
+        Upstream::Own(pages) => return serving.worker.live.own.connect(permit, *pages),
+    };
     let plain = tokio::select! {
         dialled = Box::pin(dial::application(permit, upstream, &header, resolver, limit)) => {
             dialled.map_err(|e| Ending::with(e.reason, e.detail))

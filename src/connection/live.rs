@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::budget::Budgets;
 use super::capacity::Capacity;
+use super::own::OwnEndpoint;
 use super::registry::Registry;
 use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
@@ -57,6 +58,8 @@ pub struct Live {
     pub limits: Limits,
     /// What a change does to open connections.
     pub open_connections: OpenConnections,
+    /// Takes the connections that end at ourselves.
+    pub own: OwnEndpoint,
     /// Set when a second signal asked for the end at once.
     pub shutdown_now: AtomicBool,
 }
@@ -88,6 +91,7 @@ impl Live {
             records,
             limits,
             open_connections,
+            own: OwnEndpoint::default(),
             shutdown_now: AtomicBool::new(false),
         }
     }

@@ -15,6 +15,7 @@ mod inbound;
 pub mod live;
 mod open;
 mod outbound;
+pub mod own;
 mod proxy;
 pub mod registry;
 pub mod renewal;
@@ -29,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::{CertificateFacts, Permit};
 use crate::clock::rfc3339;
-use crate::config::settings::{self, ListenerKind};
+use crate::config::settings;
 use crate::forward::{self, relay::Ends};
 use crate::identity::material::Svid;
 use crate::lifecycle::drain::DrainWatch;
@@ -64,14 +65,10 @@ impl ListenerContext {
     /// A listener as it is configured, with its metrics.
     #[must_use]
     pub fn new(settings: Arc<settings::Listener>, metrics: Arc<ListenerMetrics>) -> Self {
-        let upstream = match &settings.kind {
-            ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
-            ListenerKind::Outbound { connect, .. } => connect.to_string(),
-        };
         Self {
             direction: settings.direction(),
             metrics,
-            upstream: upstream.into(),
+            upstream: settings.upstream().into(),
             settings,
         }
     }

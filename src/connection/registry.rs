@@ -187,11 +187,16 @@ impl Registry {
     /// All entries, in no order. Those that come or go meanwhile may be missing or not.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Arc<Entry>> {
+        self.entries().collect()
+    }
+
+    /// As [`Self::snapshot`], one after the other; nothing is locked between two slices.
+    pub fn entries(&self) -> impl Iterator<Item = Arc<Entry>> + Send + '_ {
         let slices = self.slices(|shard, after| {
             let slice = shard.entries_after(after);
             slice.last().map(|(place, _)| *place).map(|last| (slice, last))
         });
-        slices.flatten().map(|(_, entry)| entry).collect()
+        slices.flatten().map(|(_, entry)| entry)
     }
 
     /// The connections that the application sees come from `local`: one, or none.
@@ -205,6 +210,18 @@ impl Registry {
             Some((found, last))
         });
         slices.flatten().collect()
+    }
+
+    /// The connection of this number, while it is open.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<Arc<Entry>> {
+        let mut slices = self.slices(|shard, after| {
+            let slice = shard.entries_after(after);
+            let last = slice.last().map(|(place, _)| *place)?;
+            let mut found = slice.into_iter().map(|(_, entry)| entry);
+            Some((found.find(|entry| entry.id == id).into_iter().collect(), last))
+        });
+        slices.find_map(|mut found| found.pop())
     }
 
     /// How many connections are open.

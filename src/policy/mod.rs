@@ -22,6 +22,7 @@ mod lint;
 mod load;
 mod nearest;
 mod networks;
+pub mod question;
 mod rule;
 mod sets;
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub use documents::{Document, InForce, ReloadResult};
 pub use exports::{ExportResult, Exports, Signal};
 pub use exposition::Exposition;
 pub use listener::{DecisionCount, Flow, ListenerMetrics, ListenerSnapshot, OTHER_RULE, OpenConnection};
+pub use process::ProcessUse;
 pub use sharded::{Counter as ShardedCounter, HistogramSnapshot};
 
 /// Every metric of the process. One per process; shared by `Arc`.

@@ -17,16 +17,17 @@ pub(in crate::app) async fn follow(
     path: PathBuf,
     mut seen: Fingerprint,
 ) {
-    let mut reload_asked = control.reload_asked.subscribe();
-    let mut asked = false;
+    let reloads = &control.view.reloads;
+    let mut reload_asked = reloads.asked();
+    let mut answered = 0;
     loop {
-        asked |= tokio::time::timeout(reload::PERIOD, reload_asked.changed())
-            .await
-            .is_ok();
+        // Either somebody asks, or it is time to look.
+        let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
+        let asked = *reload_asked.borrow_and_update();
         let looked_at = path.clone();
         // A dead network file system must not hold up identity and signals.
         let now = match tokio::task::spawn_blocking(move || reload::settled(&looked_at, seen)).await {
-            Ok(Some(now)) if now == seen && !asked => continue,
+            Ok(Some(now)) if now == seen && asked == answered => continue,
             Ok(Some(now)) => now,
             // Somebody is writing: what lies there was perhaps never meant as a whole.
             Ok(None) => continue,
@@ -47,11 +48,12 @@ pub(in crate::app) async fn follow(
                 Err(vec![Diagnostic::of_file(&path.display().to_string(), message)])
             }
         };
-        (seen, asked) = (now, false);
+        (seen, answered) = (now, asked);
         match loaded {
             Ok((loaded, warnings)) => control.read_again(document, loaded, &warnings).await,
             Err(problems) => control.refused(document, &problems),
         }
+        reloads.answer(document, asked);
     }
 }
 

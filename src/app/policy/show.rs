@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{in_force, name};
 use crate::app::shared::Control;
@@ -19,9 +20,51 @@ use crate::yaml::{Diagnostic, counted};
 /// The divergences that are shown.
 const MAX_SHOWN: usize = 100;
 
-/// How the last reading of each document went.
+/// How the last reading of each document went, and what is to be read again.
 #[derive(Debug, Default)]
-pub(in crate::app) struct Reloads(Mutex<BTreeMap<Document, LastReload>>);
+pub(in crate::app) struct Reloads {
+    last: Mutex<BTreeMap<Document, LastReload>>,
+    /// How often somebody asked for everything to be read again.
+    asked: watch::Sender<u64>,
+    /// Up to which of these times each document was read since.
+    answered: watch::Sender<BTreeMap<Document, u64>>,
+}
+
+impl Reloads {
+    /// Asks for everything to be read again, and says how often that was asked with this time.
+    pub(in crate::app) fn ask(&self) -> u64 {
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked = asked.wrapping_add(1);
+            number = *asked;
+        });
+        number
+    }
+
+    /// How often it was asked for, up to each moment.
+    pub(super) fn asked(&self) -> watch::Receiver<u64> {
+        self.asked.subscribe()
+    }
+
+    /// Says that a document was read since it was asked for this time.
+    pub(super) fn answer(&self, document: Document, number: u64) {
+        self.answered.send_modify(|answered| {
+            answered.insert(document, number);
+        });
+    }
+
+    /// Resolves when each of these documents was read since it was asked for this time.
+    pub(in crate::app) async fn answered(&self, documents: &[Document], number: u64) {
+        let mut answered = self.answered.subscribe();
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = answered
+            .wait_for(|answered| {
+                let read = |document| answered.get(document).is_some_and(|last| *last >= number);
+                documents.iter().all(read)
+            })
+            .await;
+    }
+}
 
 #[derive(Clone, Debug)]
 struct LastReload {
@@ -42,7 +85,7 @@ impl Control {
             at: self.clock.now(),
             problems,
         };
-        let reloads = &self.view.reloads.0;
+        let reloads = &self.view.reloads.last;
         lock(reloads).insert(document, reload);
         let view = self.live.policy();
         let details: Vec<String> = Document::ALL
@@ -84,7 +127,7 @@ fn detail(view: &PolicyView, document: Document, reload: Option<&LastReload>) ->
 
 /// The last reading of a document, as JSON.
 pub(in crate::app) fn last_reload(reloads: &Reloads, document: Document) -> Value {
-    let reload = lock(&reloads.0).get(&document).cloned();
+    let reload = lock(&reloads.last).get(&document).cloned();
     json!(reload.map(|reload| json!({
         "at": rfc3339(reload.at),
         "result": if reload.problems.is_empty() { "success" } else { "failure" },

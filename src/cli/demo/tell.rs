@@ -1,8 +1,9 @@
 //! How the story looks: calm lines of at most 80 columns, colours only where they are wanted.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
 use super::journal::{Record, Said};
+use crate::cli::terminal::{Tone, harmless, paint, wrap};
 
 /// The width that everything is written for.
 const WIDTH: usize = 80;
@@ -17,16 +18,6 @@ const NEWS_TEXT: usize = 22;
 pub(super) struct Teller<'a> {
     out: &'a mut dyn Write,
     color: bool,
-}
-
-/// What a piece of text is; in colour it shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
-    Bold,
-    Dim,
-    Good,
-    Bad,
-    Odd,
 }
 
 impl<'a> Teller<'a> {
@@ -163,27 +154,8 @@ impl<'a> Teller<'a> {
     }
 
     fn paint(&self, tone: Tone, text: &str) -> String {
-        let code = match tone {
-            Tone::Bold => "1",
-            Tone::Dim => "2",
-            Tone::Good => "32",
-            Tone::Bad => "31",
-            Tone::Odd => "33",
-        };
-        if self.color {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        paint(self.color, tone, text)
     }
-}
-
-/// Whether to use colours on standard output: on a terminal, and unless <https://no-color.org> says otherwise.
-pub(super) fn wants_color() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal()
-        && !set("NO_COLOR")
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// A record as people read it.
@@ -279,38 +251,6 @@ fn event_in_words(said: &Said) -> Vec<String> {
 /// `hh:mm:ss` of an RFC 3339 time.
 fn clock(timestamp: &str) -> &str {
     timestamp.get(11..19).unwrap_or_default()
-}
-
-/// Without anything that commands a terminal: details may quote a stranger's words.
-fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() || "→…".contains(c) {
-            out.push(c);
-        } else {
-            out.extend(c.escape_unicode());
-        }
-    }
-    out
-}
-
-/// Breaks a text into lines at its spaces. A word longer than a line stands on a line of its own.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if !line.is_empty() {
-        lines.push(line);
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use super::super::{EXIT_DENIED, EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use super::files::{self, Configured};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Environment;
-use crate::config::settings::{ListenerName, Settings};
-use crate::policy::{CertificateFacts, Explanation, Facts, Policy, deny_list};
-use crate::record::{Direction, Verdict};
+use crate::config::settings::Settings;
+use crate::policy::{CertificateFacts, Explanation, Facts, Policy, deny_list, question};
+use crate::record::Verdict;
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::yaml::{Diagnostic, Severity, closest, one_of};
+use crate::yaml::{Diagnostic, Severity};
 
 /// Tell whether a peer would be admitted to a listener, and why
 #[derive(Clone, Debug, clap::Args)]
@@ -140,13 +140,8 @@ pub fn explain(
         mut warnings,
     } = files::config(&args.config, args.deny_list.as_deref(), environment, now)
         .map_err(ExplainError::Files)?;
-    let peer = SpiffeId::new(&args.from)
-        .map_err(|error| ExplainError::From(args.from.clone(), error.to_string()))?;
-    if peer.path().is_empty() {
-        let message = "a workload's ID has a path".to_owned();
-        return Err(ExplainError::From(args.from.clone(), message));
-    }
-    check_listener(&args.to, &listeners)?;
+    let peer = question::peer(&args.from).map_err(|why| ExplainError::From(args.from.clone(), why))?;
+    question::inbound(&args.to, &listeners).map_err(|why| ExplainError::To(args.to.clone(), why))?;
     let own = own_trust_domain(args, &settings, &admission.policy, &peer)?;
     let said = args.trust_domain.is_some() || settings.identity.trust_domain.is_some();
     let federated = admission
@@ -207,25 +202,6 @@ fn certificate(args: &ExplainArgs, now: SystemTime) -> Result<Certificate, Expla
     })
 }
 
-fn check_listener(to: &str, listeners: &[ListenerName]) -> Result<(), ExplainError> {
-    let inbound: Vec<&str> = listeners
-        .iter()
-        .filter(|l| l.direction == Direction::Inbound)
-        .map(|l| &*l.name)
-        .collect();
-    if inbound.contains(&to) {
-        return Ok(());
-    }
-    let outbound = listeners.iter().any(|listener| *listener.name == *to);
-    let why = match closest(to, &inbound) {
-        _ if outbound => "an outbound listener, where `peer` in the config says who may answer".to_owned(),
-        Some(word) => format!("no inbound listener; did you mean `{word}`?"),
-        None if inbound.is_empty() => "the config has no inbound listener".to_owned(),
-        None => format!("no inbound listener; there is {}", one_of(&inbound)),
-    };
-    Err(ExplainError::To(to.to_owned(), why))
-}
-
 /// Our own trust domain. Where nothing says it, any will do unless an allow rule asks for it: then there is no answer.
 fn own_trust_domain(
     args: &ExplainArgs,
@@ -240,15 +216,7 @@ fn own_trust_domain(
             .filter(|_| plain)
             .ok_or_else(|| ExplainError::TrustDomain(text.clone()));
     }
-    if let Some(domain) = &settings.identity.trust_domain {
-        return Ok(domain.clone());
-    }
-    let rule = policy
-        .rules()
-        .iter()
-        .find(|rule| rule.depends_on_own_trust_domain(&args.to));
-    match rule {
-        Some(rule) => Err(ExplainError::OwnTrustDomain(rule.name().to_string())),
-        None => Ok(peer.trust_domain().clone()),
-    }
+    let said = settings.identity.trust_domain.as_ref();
+    question::own_trust_domain(said, policy, &args.to, peer)
+        .map_err(|rule| ExplainError::OwnTrustDomain(rule.to_string()))
 }

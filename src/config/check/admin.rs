@@ -1,18 +1,19 @@
 //! The admin endpoint.
 
-use super::CheckedAdmin;
 use super::listeners::{is_local, listen_advice};
+use super::{CheckedAdmin, Context};
 use crate::config::address;
 use crate::config::settings::Admin;
 use crate::yaml::{Fields, Findings};
 
-pub(super) fn read(top: &Fields<'_>, findings: &mut Findings) -> Option<CheckedAdmin> {
+pub(super) const ADMIN: &[&str] = &["listen", "probes", "token_file"];
+
+pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<CheckedAdmin> {
     let node = top.get("admin")?;
-    let fields = Fields::of(node, "admin", &["listen", "probes", "token_file"], findings)?;
-    if let Some(place) = fields.key_place("token_file") {
-        let help = "take the line out: nothing on the admin endpoint changes state in this version";
-        findings.error_with_help(place, "`admin.token_file` is not in this version", help);
-    }
+    let fields = Fields::of(node, "admin", ADMIN, findings)?;
+    let token_file = fields
+        .text("token_file", findings)
+        .map(|(text, _)| context.path(text));
     let probes = fields
         .text("probes", findings)
         .and_then(|(text, place)| match address::ip_and_port(text) {
@@ -42,6 +43,7 @@ pub(super) fn read(top: &Fields<'_>, findings: &mut Findings) -> Option<CheckedA
     let settings = Admin {
         listen,
         probes: probes.map(|(address, _)| address),
+        token_file,
     };
     Some(CheckedAdmin {
         settings,

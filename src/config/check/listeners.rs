@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::identity::parse_trust_domain;
 use super::{CheckedAdmin, is_listener_name};
 use crate::config::address::{self, AddressError};
-use crate::config::settings::{Address, Listener, ListenerKind, Target};
+use crate::config::settings::{Address, Listener, ListenerKind, OwnPages, Target, Upstream};
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, TrustDomain};
 use crate::yaml::{Fields, Findings, Node, Place, Value};
@@ -23,6 +23,7 @@ pub(super) const INBOUND: &[&str] = &[
     "name",
     "listen",
     "upstream",
+    "serve",
     "trust",
     "protocol",
     "alpn",
@@ -256,7 +257,7 @@ pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> 
 }
 
 fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Findings) -> Option<ListenerKind> {
-    let upstream = target(fields, "upstream", "127.0.0.1:8080", findings);
+    let upstream = upstream(fields, findings);
     let trust = trust(fields, findings);
     let proxy_protocol = proxy::protocol(fields, listen, findings);
     let accept_proxy_from = proxy::accept_from(fields, listen, findings);
@@ -266,6 +267,23 @@ fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Finding
         proxy_protocol,
         accept_proxy_from,
     })
+}
+
+/// The application, or what of our own is served in its place.
+fn upstream(fields: &Fields<'_>, findings: &mut Findings) -> Option<Upstream> {
+    let Some(place) = fields.key_place("serve") else {
+        return target(fields, "upstream", "127.0.0.1:8080", findings).map(Upstream::Application);
+    };
+    let pages = [("metrics", OwnPages::Metrics), ("admin", OwnPages::Admin)];
+    let serve = fields.word("serve", &pages, findings);
+    let help = |what: &str| format!("take `{what}` out, or `serve`, which has no application behind it");
+    for field in ["upstream", "proxy_protocol"] {
+        if fields.mentions(field) {
+            let message = format!("`{}` and `{field}` exclude each other", fields.name_of("serve"));
+            findings.error_with_help(place, message, help(field));
+        }
+    }
+    serve.map(Upstream::Own)
 }
 
 /// The federated trust domains that a listener accepts. Left out: our own alone.

@@ -37,6 +37,7 @@ fn the_fields_are_those_that_are_read() {
         "/$defs/open_connections/properties",
         "/properties/tls/properties",
         "/$defs/telemetry/properties/decisions/properties",
+        "/$defs/admin/properties",
         "/$defs/telemetry/properties/access_log/properties",
         "/$defs/telemetry/properties/traces/properties",
         "/$defs/otlp/properties",
@@ -85,6 +86,9 @@ fn typical_mistakes_are_found() {
         "inbound: [{ name: O, listen: '0.0.0.0:1', upstream: 'a:1' }]",
         "inbound: [{ name: o, listen: '0.0.0.0:1' }]",
         "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', protocol: http }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', serve: metrics }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', serve: changes }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', serve: admin, proxy_protocol: v2 }]",
         "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', proxy_protocol: v3 }]",
         "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: [] }]",
         "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: ['spiffe://*/a'] }]",
@@ -107,4 +111,7 @@ fn typical_mistakes_are_found() {
         assert!(!problems(&format!("{inbound}{mistake}")).is_empty(), "{mistake}");
     }
     assert_eq!(problems(inbound), Vec::<String>::new());
+    let served =
+        "inbound: [{ name: o, listen: '0.0.0.0:1', serve: metrics, accept_proxy_from: [10.0.0.0/8] }]\n";
+    assert_eq!(problems(served), Vec::<String>::new());
 }

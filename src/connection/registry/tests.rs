@@ -253,6 +253,12 @@ fn many_are_read_in_slices_and_none_is_left_out() {
     assert_eq!(world.members(&connections[0].entry.basis()).len(), 701);
     let slices: Vec<_> = world.registry.members(&connections[0].entry.basis()).collect();
     assert!(slices.len() > 1);
+    let found = |id| world.registry.find(id).map(|entry| entry.id);
+    assert!(ids.iter().all(|id| found(*id) == Some(*id)));
+    assert_eq!(found(0), None);
+    let last = connections.last().unwrap().entry.id;
+    drop(connections);
+    assert_eq!(found(last), None);
 }
 
 #[test]

@@ -33,6 +33,12 @@ impl LogControl {
         Ok((filter, control))
     }
 
+    /// One that belongs to no log.
+    #[cfg(test)]
+    pub(crate) fn detached(directives: &str) -> Self {
+        Self::new(directives).unwrap().1
+    }
+
     /// The directives in force.
     #[must_use]
     pub fn current(&self) -> String {

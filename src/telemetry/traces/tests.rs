@@ -339,7 +339,7 @@ async fn no_connection_is_kept_by_who_leaves() {
         let metrics = Metrics::new(None);
         let mut settings = settings(&collector);
         settings.otlp.protocol = protocol;
-        let (traces, exporter) = new(&settings, &metrics);
+        let (traces, exporter) = new(&settings, &metrics, None);
         let (stage, stages) = watch::channel(Stage::Running);
         let running = tokio::spawn(exporter.run(9, stages));
         for connections in 1..=2 {

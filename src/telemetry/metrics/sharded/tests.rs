@@ -10,8 +10,8 @@ use prometheus_client::metrics::histogram::Histogram as PrometheusHistogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::*;
+use crate::record::DecisionId;
 use crate::record::decision::tests::bare;
-use crate::record::{Decision, DecisionId};
 
 const THREADS: u64 = 9;
 const EACH: u64 = 10_000;
