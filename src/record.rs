@@ -417,6 +417,12 @@ impl ConnectionRecord {
         self.reason.outcome()
     }
 
+    /// Whether it ended as it should: a denial that is only reported (`policy.mode: audit`) is what its operator looks for.
+    #[must_use]
+    pub fn went_well(&self) -> bool {
+        self.outcome() == Outcome::Ok && self.verdict() != Verdict::Deny
+    }
+
     /// What was last said about it.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

@@ -19,6 +19,7 @@ mod peers;
 mod plain;
 mod world;
 
+mod access_log;
 mod admin;
 mod budgets;
 mod changes;

@@ -25,7 +25,8 @@ use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::{Ending, Reason};
 use crate::sys::bind::SocketFile;
 use crate::sys::limits;
-use crate::telemetry::decisions::Decisions;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::decisions::{self, Decisions};
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
@@ -36,10 +37,7 @@ const FORCED_END: Duration = Duration::from_secs(2);
 const OWN_DESCRIPTORS: u64 = 256;
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
-    let format = started.settings.log.format.map(|format| match format {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
-    });
+    let format = started.settings.log.format.map(form);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
     if let Err(error) = limits::forbid_core_dumps() {
@@ -54,6 +52,13 @@ pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     // Dropping it would wait for ever for a read from a file system that does not answer.
     runtime.shutdown_background();
     result
+}
+
+const fn form(format: LogFormat) -> log::Format {
+    match format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    }
 }
 
 /// A panic ends one task, and is said like everything else: one line of the log's form, which waits for nobody.
@@ -95,12 +100,28 @@ async fn control(started: Started, sink: LogSink) -> Result<(), AppError> {
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let (file, _decision_guard) = started
         .decisions
-        .map(|file| file.start(metrics.decisions_dropped.clone()))
+        .map(|file| {
+            file.start(
+                "verdicts",
+                metrics.decisions_dropped.clone(),
+                decisions::as_json(),
+            )
+        })
+        .transpose()?
+        .unzip();
+    let (access, _access_guard) = started
+        .access_log
+        .zip(started.settings.access_log.as_ref())
+        .map(|(opened, settings)| {
+            let dropped = metrics.access_log_lines_dropped.clone();
+            AccessLog::start(opened, form(settings.format), dropped)
+        })
         .transpose()?
         .unzip();
     let decisions = Arc::new(Decisions::new(file));
     let records = Arc::new(Sinks {
         log: sink,
+        access,
         metrics: metrics.clone(),
         decisions: decisions.clone(),
     });

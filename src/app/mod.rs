@@ -22,11 +22,11 @@ use std::time::SystemTime;
 
 use crate::admin::token::TokenFile;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::settings::{Address, Listener, Settings};
+use crate::config::settings::{Address, LinesFile, Listener, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{Policy, Surroundings};
 use crate::sys::bind::{self, BindError, Listening};
-use crate::telemetry::decisions::{DecisionFile, DecisionFileOptions, OpenError, OpenedDecisionFile};
+use crate::telemetry::lines::{self, Destination, FileOptions, OpenError, Opened};
 use crate::yaml::Diagnostic;
 
 /// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
@@ -49,7 +49,10 @@ pub enum AppError {
     Admin(BindError),
     /// The verdicts' file cannot be written.
     #[error("telemetry.decisions.file: {0}")]
-    Decisions(#[from] OpenError),
+    Decisions(OpenError),
+    /// The access log cannot be written.
+    #[error("telemetry.access_log.file: {0}")]
+    AccessLog(OpenError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -74,7 +77,8 @@ pub struct Started {
     listeners: Vec<(Arc<Listener>, Listening)>,
     admin: Option<Listening>,
     probes: Option<Listening>,
-    decisions: Option<OpenedDecisionFile>,
+    decisions: Option<Opened>,
+    access_log: Option<Opened>,
     clock: SharedClock,
 }
 
@@ -111,17 +115,18 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         .map(bind::tcp)
         .transpose()
         .map_err(AppError::Admin)?;
-    let decisions = settings
-        .decisions
-        .as_ref()
-        .map(|file| {
-            DecisionFile::open(DecisionFileOptions {
-                path: file.path.clone(),
-                max_size: file.max_size,
-                keep: file.keep,
-            })
+    let file = |file: &LinesFile| {
+        Destination::File(FileOptions {
+            path: file.path.clone(),
+            max_size: file.max_size,
+            keep: file.keep,
         })
-        .transpose()?;
+    };
+    let decisions = settings.decisions.as_ref().map(|to| lines::open(file(to)));
+    let access_log = settings
+        .access_log
+        .as_ref()
+        .map(|log| lines::open(log.file.as_ref().map_or(Destination::Stdout, file)));
     Ok(Started {
         settings,
         documents,
@@ -129,7 +134,8 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         listeners,
         admin,
         probes,
-        decisions,
+        decisions: decisions.transpose().map_err(AppError::Decisions)?,
+        access_log: access_log.transpose().map_err(AppError::AccessLog)?,
         clock,
     })
 }

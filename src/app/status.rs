@@ -109,7 +109,7 @@ impl View {
             "losses": {
                 "log_lines": self.log_lines_dropped.count(),
                 "decisions": self.decisions.dropped(),
-                "access_log_lines": 0,
+                "access_log_lines": self.metrics.access_log_lines_dropped.get(),
                 "spans": 0,
             },
         });

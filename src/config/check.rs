@@ -44,6 +44,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     general::TLS,
     telemetry::DECISIONS,
     admin::ADMIN,
+    telemetry::ACCESS_LOG,
 ];
 
 /// What a config file says, as far as it could be read.
@@ -139,7 +140,7 @@ fn read(
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let (resumption, renewal) = general::tls(&top, findings);
-    let (log, decisions) = telemetry::read(&top, context, findings);
+    let telemetry = telemetry::read(&top, context, findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         identity: identity?,
@@ -151,8 +152,9 @@ fn read(
         resumption,
         renewal,
         admin: admin.map(|admin| admin.settings),
-        log,
-        decisions,
+        log: telemetry.log,
+        decisions: telemetry.decisions,
+        access_log: telemetry.access_log,
     })
 }
 

@@ -37,7 +37,9 @@ pub struct Settings {
     /// What is logged, and how.
     pub log: Log,
     /// Where verdicts are written to; nowhere when the file does not say.
-    pub decisions: Option<Decisions>,
+    pub decisions: Option<LinesFile>,
+    /// Where the lines of connections are written to; to the log when the file does not say.
+    pub access_log: Option<AccessLog>,
 }
 
 /// Where our identity comes from.
@@ -382,9 +384,18 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
 }
 
-/// The file that verdicts are written to.
+/// Where the lines of connections are written to, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decisions {
+pub struct AccessLog {
+    /// `None`: standard output.
+    pub file: Option<LinesFile>,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// A file of lines that is rotated by size: verdicts, or connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinesFile {
     /// Where it is. Its folder is another process's business.
     pub path: PathBuf,
     /// The most bytes of one file.

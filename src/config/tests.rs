@@ -499,6 +499,38 @@ fn refusals() {
             format!("{}telemetry: {{ log: {{ format: jsn }} }}\n", with(IN)),
             "did you mean `json`?",
         ),
+        (
+            format!("{}telemetry: {{ access_log: {{ format: json }} }}\n", with(IN)),
+            "`file` is missing in `telemetry.access_log`",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ access_log: {{ file: a, format: tex }} }}\n",
+                with(IN)
+            ),
+            "did you mean `text`?",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ access_log: {{ file: stdout, keep: 3 }} }}\n",
+                with(IN)
+            ),
+            "`telemetry.access_log.keep` is for a file, and this is standard output",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ access_log: {{ file: a, max_size: 2KiB }} }}\n",
+                with(IN)
+            ),
+            "`telemetry.access_log.max_size` must be from 1MiB to 1024GiB",
+        ),
+        (
+            format!(
+                "{}telemetry: {{ access_log: {{ file: a }}, decisions: {{ file: ./a }} }}\n",
+                with(IN)
+            ),
+            "`telemetry.decisions` writes to this file, too",
+        ),
         // Identity.
         (
             format!("identity: {{ socket: 'unix://a.sock' }}\npolicy: {{ path: p }}\n{IN}"),
@@ -874,6 +906,24 @@ fn verdicts_are_written_to_a_file_where_one_is_named() {
     );
     let decisions = good(&text).decisions.unwrap();
     assert_eq!((decisions.max_size, decisions.keep), (2 << 30, 0));
+}
+
+#[test]
+fn connections_have_lines_of_their_own_where_a_place_is_named() {
+    assert_eq!(good(&with(IN)).access_log, None);
+    let access = |text: &str| {
+        let text = format!("{}telemetry: {{ access_log: {{ {text} }} }}\n", with(IN));
+        good(&text).access_log.unwrap()
+    };
+    let stdout = access("file: stdout");
+    assert_eq!((stdout.file, stdout.format), (None, LogFormat::Json));
+    let named = access("file: ./stdout, format: text, max_size: 1MiB, keep: 0");
+    assert_eq!(named.format, LogFormat::Text);
+    let file = named.file.unwrap();
+    assert!(file.path.ends_with("stdout"), "{file:?}");
+    assert_eq!((file.max_size, file.keep), (1 << 20, 0));
+    let file = access("file: /var/log/a").file.unwrap();
+    assert_eq!((file.max_size, file.keep), (64 << 20, 4));
 }
 
 mod proxy;

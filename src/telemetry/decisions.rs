@@ -4,7 +4,6 @@
 //! into the ring under a lock that is held for one push, and into bounded queues that lose and count. A record is shared,
 //! never copied; it becomes JSON where somebody asks for it, or on the file's own thread.
 
-mod file;
 mod filter;
 
 use std::collections::VecDeque;
@@ -13,10 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-pub use file::{DecisionFile, DecisionFileGuard, DecisionFileOptions, OpenError, OpenedDecisionFile};
 pub use filter::Filter;
 
+use super::lines::{Lines, Render};
 use crate::record::{Decision, DecisionId};
+
+/// The queue to the verdicts' file.
+pub type DecisionFile = Lines<Arc<Decision>>;
 
 /// The most verdicts that are kept in memory.
 pub const MAX_KEPT: usize = 4096;
@@ -69,7 +71,7 @@ impl Decisions {
             let _ = self.live.send(Arc::clone(decision));
         }
         if let Some(file) = &self.file {
-            file.record(decision);
+            file.push(Arc::clone(decision));
         }
     }
 
@@ -115,12 +117,22 @@ impl Decisions {
     /// How many verdicts did not reach the file, because its queue was full or writing failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.file.as_ref().map_or(0, DecisionFile::dropped)
+        self.file.as_ref().map_or(0, Lines::dropped)
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One JSON object a line.
+#[must_use]
+pub fn as_json() -> Render<Arc<Decision>> {
+    Box::new(|decision, line| {
+        // Neither turning it into JSON nor writing to memory can fail.
+        let _ = serde_json::to_writer(&mut *line, &**decision);
+        line.push(b'\n');
+    })
 }
 
 /// The verdicts in memory, the oldest first, each with its weight.

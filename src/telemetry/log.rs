@@ -22,7 +22,7 @@ use control::Filter;
 pub use control::LogControl;
 #[cfg(test)]
 pub(super) use fields::CONNECTION_FIELDS;
-use line::{Line, Style};
+pub(super) use line::{Line, Style};
 
 /// The target of connection records, for filters such as `info,svidecar::connection=warn`.
 pub const CONNECTION_TARGET: &str = "svidecar::connection";
@@ -140,25 +140,9 @@ impl LogSink {
 impl LogSink {
     /// Writes the line of a connection that ended.
     pub fn record(&self, record: &ConnectionRecord) {
-        // A denial that was only reported (`policy.mode: audit`) is what its operator looks for.
-        let good = record.outcome() == Outcome::Ok && record.verdict() != Verdict::Deny;
-        let Some(level) = enabled!(CONNECTION_TARGET, good) else {
-            return;
-        };
-        let message = match record.outcome() {
-            Outcome::Ok => "connection ok",
-            Outcome::Denied => "connection denied",
-            Outcome::Refused => "connection refused",
-            Outcome::Failed => "connection failed",
-            Outcome::Closed => "connection closed",
-        };
-        self.output.write(&Line {
-            time: record.time,
-            level,
-            target: CONNECTION_TARGET,
-            message,
-            fields: fields::of_connection(record),
-        });
+        if enabled!(CONNECTION_TARGET, record.went_well()).is_some() {
+            self.output.write(&line_of_connection(record));
+        }
     }
 
     /// Writes the line of a verdict that has one of its own.
@@ -185,6 +169,27 @@ impl LogSink {
             message,
             fields: fields::of_decision(decision),
         });
+    }
+}
+
+/// The line of a connection that ended, wherever it is written.
+pub(super) fn line_of_connection(record: &ConnectionRecord) -> Line<'static> {
+    Line {
+        time: record.time,
+        level: if record.went_well() {
+            Level::INFO
+        } else {
+            Level::WARN
+        },
+        target: CONNECTION_TARGET,
+        message: match record.outcome() {
+            Outcome::Ok => "connection ok",
+            Outcome::Denied => "connection denied",
+            Outcome::Refused => "connection refused",
+            Outcome::Failed => "connection failed",
+            Outcome::Closed => "connection closed",
+        },
+        fields: fields::of_connection(record),
     }
 }
 
@@ -246,4 +251,4 @@ fn build(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub svid_rotations: Counter,
     /// Verdicts that did not reach their file.
     pub decisions_dropped: Counter,
+    /// Lines that the access log lost.
+    pub access_log_lines_dropped: Counter,
     workload_api_connected: Gauge,
     reloads: Reloads,
     documents: Arc<Documents>,
@@ -73,6 +75,12 @@ impl Metrics {
             "decisions_dropped",
             "Verdicts that did not reach `telemetry.decisions.file`",
             decisions_dropped.clone(),
+        );
+        let access_log_lines_dropped = Counter::default();
+        registry.register(
+            "access_log_lines_dropped",
+            "Lines of the access log dropped because whoever takes them is too slow, or cannot",
+            access_log_lines_dropped.clone(),
         );
         let workload_api_connected = Gauge::default();
         registry.register(
@@ -103,6 +111,7 @@ impl Metrics {
             expiries,
             svid_rotations,
             decisions_dropped,
+            access_log_lines_dropped,
             workload_api_connected,
             reloads: Reloads::new(&reload),
             documents,

@@ -5,7 +5,9 @@
 //! dropped and counted. Knows no part of svidecar but the connection record and the clock; names of listeners and
 //! rules are handed in.
 
+pub mod access;
 pub mod decisions;
+pub mod lines;
 pub mod log;
 pub mod metrics;
 

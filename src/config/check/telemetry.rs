@@ -1,24 +1,37 @@
 //! What is told of what happens, and where to.
 
+use std::path::PathBuf;
+
 use super::{Context, size_field};
-use crate::config::settings::{Decisions, Log, LogFormat};
+use crate::config::settings::{AccessLog, LinesFile, Log, LogFormat};
 use crate::config::size;
 use crate::yaml::{Fields, Findings, Place, closest};
 
-const TELEMETRY: &[&str] = &["log", "decisions"];
+const TELEMETRY: &[&str] = &["log", "decisions", "access_log"];
 pub(super) const DECISIONS: &[&str] = &["file", "max_size", "keep"];
+pub(super) const ACCESS_LOG: &[&str] = &["file", "format", "max_size", "keep"];
+/// In place of a file.
+const STDOUT: &str = "stdout";
+const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
-pub(super) fn read(
-    top: &Fields<'_>,
-    context: &Context<'_>,
-    findings: &mut Findings,
-) -> (Log, Option<Decisions>) {
-    match top
-        .get("telemetry")
-        .and_then(|node| Fields::of(node, "telemetry", TELEMETRY, findings))
-    {
-        Some(fields) => (log(&fields, findings), decisions(&fields, context, findings)),
-        None => (Log::default(), None),
+/// The section as a whole.
+#[derive(Default)]
+pub(super) struct Telemetry {
+    pub(super) log: Log,
+    pub(super) decisions: Option<LinesFile>,
+    pub(super) access_log: Option<AccessLog>,
+}
+
+pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Telemetry {
+    let node = top.get("telemetry");
+    let Some(fields) = node.and_then(|node| Fields::of(node, "telemetry", TELEMETRY, findings)) else {
+        return Telemetry::default();
+    };
+    let decisions = decisions(&fields, context, findings);
+    Telemetry {
+        log: log(&fields, findings),
+        access_log: access_log(&fields, context, decisions.as_ref(), findings),
+        decisions,
     }
 }
 
@@ -29,11 +42,7 @@ fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {
     else {
         return log;
     };
-    log.format = fields.word(
-        "format",
-        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        findings,
-    );
+    log.format = fields.word("format", FORMATS, findings);
     if let Some((text, place)) = fields.text("level", findings)
         && check_level(text, place, findings)
     {
@@ -42,19 +51,58 @@ fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {
     log
 }
 
-fn decisions(telemetry: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<Decisions> {
+fn decisions(telemetry: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<LinesFile> {
     let node = telemetry.get("decisions")?;
     let fields = Fields::of(node, "telemetry.decisions", DECISIONS, findings)?;
     let (file, _) = fields.required_text("file", "/var/log/svidecar/decisions.jsonl", findings)?;
-    let max_size = size_field(&fields, "max_size", (size::MIB, 1024 * size::GIB), findings);
+    Some(lines_file(context.path(file), &fields, findings))
+}
+
+fn access_log(
+    telemetry: &Fields<'_>,
+    context: &Context<'_>,
+    decisions: Option<&LinesFile>,
+    findings: &mut Findings,
+) -> Option<AccessLog> {
+    let node = telemetry.get("access_log")?;
+    let fields = Fields::of(node, "telemetry.access_log", ACCESS_LOG, findings)?;
+    let format = fields.word("format", FORMATS, findings);
+    let (file, place) = fields.required_text("file", "/var/log/svidecar/access.log` or `stdout", findings)?;
+    let file = if file == STDOUT {
+        for name in ["max_size", "keep"] {
+            if let Some(node) = fields.get(name) {
+                findings.error_with_help(
+                    node.place,
+                    format!("`telemetry.access_log.{name}` is for a file, and this is standard output"),
+                    "leave it out; a file that is called so is `./stdout`",
+                );
+            }
+        }
+        None
+    } else {
+        let path = context.path(file);
+        if decisions.is_some_and(|decisions| decisions.path == path) {
+            findings.error(place, "`telemetry.decisions` writes to this file, too".to_owned());
+        }
+        Some(lines_file(path, &fields, findings))
+    };
+    Some(AccessLog {
+        file,
+        format: format.unwrap_or(LogFormat::Json),
+    })
+}
+
+/// A file of lines, with the bounds that its section names.
+fn lines_file(path: PathBuf, fields: &Fields<'_>, findings: &mut Findings) -> LinesFile {
+    let max_size = size_field(fields, "max_size", (size::MIB, 1024 * size::GIB), findings);
     let keep = fields
         .integer("keep", 0, 1000, findings)
         .and_then(|number| u32::try_from(number).ok());
-    Some(Decisions {
-        path: context.path(file),
+    LinesFile {
+        path,
         max_size: max_size.unwrap_or(64 * size::MIB),
         keep: keep.unwrap_or(4),
-    })
+    }
 }
 
 /// A level, or levels by module: `info,svidecar::identity=debug`. The part of `tracing`'s syntax that cannot be

@@ -47,6 +47,7 @@ fn the_fields_are_those_that_are_read() {
         "/properties/tls/properties",
         "/$defs/telemetry/properties/decisions/properties",
         "/$defs/admin/properties",
+        "/$defs/telemetry/properties/access_log/properties",
     ];
     assert_eq!(places.len(), read.len());
     for (place, read) in places.iter().zip(read) {

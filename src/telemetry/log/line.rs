@@ -16,7 +16,7 @@ const MAX_TEXT: usize = 4096;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(in crate::telemetry) enum Style {
     /// Text with colours, for a terminal.
     Color,
     /// Text without any.
@@ -27,17 +27,17 @@ pub(super) enum Style {
 
 /// What a line says.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
+pub(in crate::telemetry) struct Line<'a> {
     pub(super) time: SystemTime,
     pub(super) level: Level,
     pub(super) target: &'a str,
     pub(super) message: &'a str,
-    pub(super) fields: Vec<(&'static str, Value)>,
+    pub(in crate::telemetry) fields: Vec<(&'static str, Value)>,
 }
 
 impl Line<'_> {
     /// The whole line with its line feed.
-    pub(super) fn render(&self, style: Style) -> String {
+    pub(in crate::telemetry) fn render(&self, style: Style) -> String {
         match style {
             Style::Json => self.json(),
             Style::Plain => self.text(false),
