@@ -120,7 +120,7 @@ async fn show<B>(
         "/api/v1/connections" => show::connections(query, &**state)?,
         "/api/v1/explain" => show::explain(query, state).await?,
         LOG => good(&json!({ "level": state.log().current(), "previous": null })),
-        DECISIONS => show::decisions(request, &**state, carrier)?,
+        DECISIONS => show::decisions(request, caller, &**state, carrier)?,
         page::STYLE_PATH => reply(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.into()),
         path => match decision_of(path) {
             Some(id) => show::decision(id, &**state)?,
