@@ -92,27 +92,27 @@ struct Words {
 }
 
 impl Words {
-    /// This thread's share of the number `which`.
-    fn own(&self, which: usize) -> Option<&AtomicU64> {
-        self.group.0.get(shard())?.0.get(self.first + which)
+    /// This thread's share of the numbers, and what follows them in its line.
+    fn own_share(&self) -> Option<&[AtomicU64]> {
+        self.group.0.get(shard())?.0.get(self.first..)
+    }
+
+    fn shares(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        self.group.0.iter().filter_map(|line| line.0.get(self.first..))
     }
 
     fn add(&self, which: usize, by: u64) {
         // Always there: what was taken lies within a line.
-        if let Some(own) = self.own(which) {
+        if let Some(own) = self.own_share().and_then(|share| share.get(which)) {
             own.fetch_add(by, Ordering::Relaxed);
         }
     }
 
     /// The shares of all threads together. Wraps, so that what one thread adds another may take away.
     fn sum(&self, which: usize) -> u64 {
-        self.lines()
-            .filter_map(|line| line.get(self.first + which))
+        self.shares()
+            .filter_map(|share| share.get(which))
             .fold(0, |sum, share| sum.wrapping_add(share.load(Ordering::Relaxed)))
-    }
-
-    fn lines(&self) -> impl Iterator<Item = &[AtomicU64; WORDS]> {
-        self.group.0.iter().map(|line| &line.0)
     }
 }
 

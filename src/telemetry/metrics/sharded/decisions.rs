@@ -27,7 +27,7 @@ const LOOKS: usize = 100;
 
 /// Counts decisions, and names the last one.
 #[derive(Clone, Debug)]
-pub(in crate::telemetry::metrics) struct DecisionCounter(Words);
+pub(in crate::telemetry::metrics) struct DecisionCounter(pub(super) Words);
 
 /// What is known of the decisions of one rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,37 +43,13 @@ impl DecisionCounter {
 
     pub(in crate::telemetry::metrics) fn count(&self, decision: &Decision) {
         self.0.add(COUNT, 1);
-        self.remember(decision.id, decision.time);
-    }
-
-    /// A sequence lock, whose writer never waits: where two threads share a line and write at once, the other's decision
-    /// is remembered, which is as late.
-    fn remember(&self, id: DecisionId, time: SystemTime) -> Option<()> {
-        let version = self.0.own(VERSION)?;
-        let before = version.load(Ordering::Relaxed);
-        if before % 2 == 1 {
-            return None;
+        if let Some(own) = self.0.own_share() {
+            remember(own, decision.id, decision.time);
         }
-        let begun = before.wrapping_add(1);
-        version
-            .compare_exchange(before, begun, Ordering::Acquire, Ordering::Relaxed)
-            .ok()?;
-        // Who sees a number written below also sees that the version is odd.
-        fence(Ordering::Release);
-        for (place, word) in ID.into_iter().zip(id.words()) {
-            self.0.own(place)?.store(word, Ordering::Relaxed);
-        }
-        self.0.own(TIME)?.store(nanoseconds(time), Ordering::Relaxed);
-        version.store(begun.wrapping_add(1), Ordering::Release);
-        Some(())
     }
 
     pub(in crate::telemetry::metrics) fn hits(&self) -> Hits {
-        let last = self
-            .0
-            .lines()
-            .filter_map(|line| last_of(line.get(self.0.first..)?))
-            .max_by_key(|(_, time)| *time);
+        let last = self.0.shares().filter_map(last_of).max_by_key(|(_, time)| *time);
         Hits {
             count: self.0.sum(COUNT),
             last: last.map(|(id, time)| (id, SystemTime::UNIX_EPOCH + Duration::from_nanos(time))),
@@ -81,8 +57,30 @@ impl DecisionCounter {
     }
 }
 
+/// A sequence lock, whose writer never waits: where two threads share a line and write at once, the other's decision
+/// is remembered, which is as late.
+pub(super) fn remember(share: &[AtomicU64], id: DecisionId, time: SystemTime) -> Option<()> {
+    let version = share.get(VERSION)?;
+    let before = version.load(Ordering::Relaxed);
+    if before % 2 == 1 {
+        return None;
+    }
+    let begun = before.wrapping_add(1);
+    version
+        .compare_exchange(before, begun, Ordering::Acquire, Ordering::Relaxed)
+        .ok()?;
+    // Who sees a number written below also sees that the version is odd.
+    fence(Ordering::Release);
+    let [process, number] = id.words();
+    for (place, word) in [(ID[0], process), (ID[1], number), (TIME, nanoseconds(time))] {
+        share.get(place)?.store(word, Ordering::Relaxed);
+    }
+    version.store(begun.wrapping_add(1), Ordering::Release);
+    Some(())
+}
+
 /// The last decision of one share; `None` where there is none, or where it changes faster than it can be read.
-fn last_of(share: &[AtomicU64]) -> Option<(DecisionId, u64)> {
+pub(super) fn last_of(share: &[AtomicU64]) -> Option<(DecisionId, u64)> {
     let load = |place: usize| share.get(place).map(|word| word.load(Ordering::Relaxed));
     for _ in 0..LOOKS {
         let before = share.get(VERSION)?.load(Ordering::Acquire);

@@ -1,5 +1,6 @@
 //! That nothing is lost between threads, and what counting costs.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text::encode;
@@ -9,8 +10,8 @@ use prometheus_client::metrics::histogram::Histogram as PrometheusHistogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::*;
+use crate::record::DecisionId;
 use crate::record::decision::tests::bare;
-use crate::record::{Decision, DecisionId};
 
 const THREADS: u64 = 9;
 const EACH: u64 = 10_000;
@@ -87,54 +88,64 @@ fn a_duration_is_counted_within_the_first_bound_that_it_does_not_pass() {
 /// One who reads while all write never sees the id of one decision with the time of another.
 #[test]
 fn the_last_decision_is_never_half_of_one_and_half_of_another() {
-    let decision = |n: u64| Decision {
-        id: DecisionId::of_words([n, n]),
-        time: SystemTime::UNIX_EPOCH + Duration::from_nanos(n),
-        ..bare()
-    };
+    const READS: u64 = 30_000;
+    const WRITERS: u64 = 6;
     let counter = DecisionCounter::new(&Slots::default());
-    let done = AtomicUsize::new(0);
+    let (written, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let mut torn = None;
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let (counter, done) = (&counter, &done);
+        for thread in 0..WRITERS {
+            let (counter, written, over) = (&counter, &written, &over);
             scope.spawn(move || {
-                for n in 1..=EACH {
-                    counter.count(&decision(thread * EACH + n));
+                let mut next = bare();
+                for n in 1.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let number = n * WRITERS + thread;
+                    next.id = DecisionId::of_words([number, number]);
+                    next.time = SystemTime::UNIX_EPOCH + Duration::from_nanos(number);
+                    counter.count(&next);
+                    written.fetch_add(1, Ordering::Relaxed);
                 }
-                done.fetch_add(1, Ordering::Release);
             });
         }
-        while done.load(Ordering::Acquire) < usize::try_from(THREADS).unwrap() {
-            if let Some((id, time)) = counter.hits().last {
+        // What is torn is told outside: here it would leave the writers running for ever.
+        let mut seen = 0;
+        while seen < READS && torn.is_none() {
+            for (id, time) in counter.0.shares().filter_map(decisions::last_of) {
                 let [process, number] = id.words();
-                assert_eq!(process, number);
-                assert_eq!(time, decision(number).time);
+                torn = torn.or(((process, time) != (number, number)).then_some((id, time)));
+                seen += 1;
             }
         }
+        over.store(true, Ordering::Relaxed);
     });
-    let hits = counter.hits();
-    assert_eq!(hits.count, THREADS * EACH);
-    assert!(hits.last.is_some());
+    assert_eq!(torn, None);
+    assert_eq!(counter.hits().count, written.load(Ordering::Relaxed));
 }
 
 #[test]
-fn of_several_threads_the_last_decision_is_the_latest() {
+fn of_several_shards_the_last_decision_is_the_latest() {
     let counter = DecisionCounter::new(&Slots::default());
     assert_eq!((counter.hits().count, counter.hits().last), (0, None));
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    for seconds in [5, 9, 7, 3] {
-        let decision = Decision {
-            id: DecisionId::of_words([1, seconds]),
-            time: at(seconds),
-            ..bare()
-        };
-        std::thread::scope(|scope| scope.spawn(|| counter.count(&decision)).join().unwrap());
+    let last = |seconds| Some((DecisionId::of_words([1, seconds]), at(seconds)));
+    // A shard's last one is what was given last there, and of those the latest counts.
+    for (seconds, expected) in [([5, 9, 7, 3], 9), ([6, 2, 7, 3], 7)] {
+        for (share, seconds) in counter.0.shares().zip(seconds) {
+            decisions::remember(share, DecisionId::of_words([1, seconds]), at(seconds)).unwrap();
+        }
+        assert_eq!(counter.hits().last, last(expected));
     }
-    let hits = counter.hits();
-    assert_eq!(hits.count, 4);
-    // Where other tests' threads came between, two of these have shared a line, and the later one of it counts.
-    let (id, time) = hits.last.unwrap();
-    assert!(id.words()[1] >= 7 && time >= at(7), "{id}");
+    // While one is written, a second writer does not wait, and a reader takes what the others have.
+    let busy = counter.0.shares().nth(2).unwrap();
+    busy[1].fetch_add(1, Ordering::Relaxed);
+    assert_eq!(
+        decisions::remember(busy, DecisionId::of_words([1, 8]), at(8)),
+        None
+    );
+    assert_eq!(counter.hits().last, last(6));
 }
 
 #[test]
