@@ -13,6 +13,7 @@ use super::policy::{self, Reloads};
 use super::status::Rotations;
 use crate::admin::token::TokenFile;
 use crate::admin::{AdminState, Changing, Feed, NoAnswer, Question, Status};
+use crate::authorize::PolicyView;
 use crate::clock::rfc3339;
 use crate::config::settings::{self, PolicyMode};
 use crate::connection::live::Live;
@@ -82,18 +83,7 @@ impl AdminState for View {
 
     fn policy(&self) -> Value {
         let view = self.live.policy();
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        json!({
-            "generation": view.generation,
-            "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
-            "path": path(&self.settings.path),
-            "since": rfc3339(view.since),
-            "content_hash": view.admission.policy.content_hash(),
-            "rules": view.admission.policy.rules().iter().map(rule).collect::<Vec<_>>(),
-            "last_reload": policy::last_reload(&self.reloads, Document::Policy),
-            "deny_list": policy::deny_list(&view, path(&self.settings.deny_list).as_deref(), &self.reloads),
-            "candidate": policy::candidate(&view, path(&self.settings.candidate).as_deref(), &self.reloads),
-        })
+        self.policy_with(&view, view.admission.policy.rules().iter().map(rule).collect())
     }
 
     fn connections(&self, limit: usize, local: Option<SocketAddr>) -> Value {
@@ -149,6 +139,24 @@ impl AdminState for View {
 
     fn log(&self) -> &LogControl {
         &self.log
+    }
+}
+
+impl View {
+    /// What is in force, with what is to be told of the rules.
+    pub(super) fn policy_with(&self, view: &PolicyView, rules: Vec<Value>) -> Value {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        json!({
+            "generation": view.generation,
+            "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
+            "path": path(&self.settings.path),
+            "since": rfc3339(view.since),
+            "content_hash": view.admission.policy.content_hash(),
+            "rules": rules,
+            "last_reload": policy::last_reload(&self.reloads, Document::Policy),
+            "deny_list": policy::deny_list(view, path(&self.settings.deny_list).as_deref(), &self.reloads),
+            "candidate": policy::candidate(view, path(&self.settings.candidate).as_deref(), &self.reloads),
+        })
     }
 }
 

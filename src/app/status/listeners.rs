@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::View;
-use crate::admin::AdminState as _;
 use crate::clock::rfc3339;
 use crate::config::settings::{Listener, ListenerKind};
 use crate::record::Outcome;
@@ -13,6 +12,8 @@ use crate::telemetry::metrics::{HistogramSnapshot, ListenerMetrics, ListenerSnap
 
 /// The rules that are listed.
 const MAX_RULES: usize = 1000;
+/// Entries of the deny list that are listed.
+const MAX_ENTRIES: usize = 100;
 
 impl View {
     pub(super) fn listener_states(&self) -> Vec<Value> {
@@ -24,11 +25,13 @@ impl View {
 
     /// The policy as at `/api/v1/policy`, with counts in place of the rules' text.
     pub(super) fn policy_state(&self) -> Value {
-        let mut policy = self.policy();
         let (rules, total) = self.rules();
+        let mut policy = self.policy_with(&self.live.policy(), rules);
         if let Value::Object(fields) = &mut policy {
-            fields.insert("rules".to_owned(), rules.into());
             fields.insert("rules_total".to_owned(), total.into());
+            if let Some(Value::Object(list)) = fields.get_mut("deny_list") {
+                bound_entries(list);
+            }
         }
         policy
     }
@@ -59,6 +62,15 @@ impl View {
             })
         });
         (rules.collect(), total)
+    }
+}
+
+/// A deny list may be long, and a status is sent each second.
+fn bound_entries(deny_list: &mut Map<String, Value>) {
+    if let Some(Value::Array(entries)) = deny_list.get_mut("entries") {
+        let total = entries.len();
+        entries.truncate(MAX_ENTRIES);
+        deny_list.insert("entries_total".to_owned(), total.into());
     }
 }
 
@@ -104,4 +116,35 @@ fn histogram(histogram: &HistogramSnapshot) -> Value {
         .map(|(bound, count)| json!({ "le": bound.is_finite().then_some(*bound), "count": count }))
         .collect();
     json!({ "count": histogram.count(), "sum": histogram.sum, "buckets": buckets })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_deny_list_is_listed_in_part() {
+        for (length, listed) in [(0, 0), (3, 3), (100, 100), (101, 100)] {
+            let Value::Object(mut list) = json!({ "path": "deny.yaml", "entries": vec![1; length] }) else {
+                panic!("no object");
+            };
+            bound_entries(&mut list);
+            assert_eq!(list["entries"].as_array().map(Vec::len), Some(listed));
+            assert_eq!(list["entries_total"], length);
+        }
+    }
+
+    #[test]
+    fn buckets_count_for_themselves_and_the_last_has_no_bound() {
+        let shown = histogram(&HistogramSnapshot {
+            bounds: vec![0.001, 0.005, f64::INFINITY],
+            counts: vec![4, 0, 1],
+            sum: 7.5,
+        });
+        let expected = json!({
+            "count": 5, "sum": 7.5,
+            "buckets": [{ "le": 0.001, "count": 4 }, { "le": 0.005, "count": 0 }, { "le": null, "count": 1 }],
+        });
+        assert_eq!(shown, expected);
+    }
 }
