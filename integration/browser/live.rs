@@ -132,6 +132,20 @@ fn every_panel_shows_the_running_pair_live() {
         "document.getElementById('policy-problem').hidden",
     );
 
+    // What the candidate would decide otherwise, and whom the deny list names.
+    browser.wait(
+        "a divergence",
+        &format!("{} === '✓ would allow'", cell("divergences", "reports", "Change")),
+    );
+    browser.wait(
+        "and the other",
+        &format!(
+            "{} === 'storefront-places-orders'",
+            cell("divergences", "storefront", "Now by")
+        ),
+    );
+    browser.wait_text("#deny-entries tbody", "stolen-laptop");
+
     // Health: what is in use, how long handshakes took.
     browser.click("#tab-health");
     browser.wait_text("#conditions", "orders=");

@@ -47,6 +47,13 @@ rules:
     from: [spiffe://example.org/ns/edge/sa/mobile, spiffe://example.org/ns/edge/sa/partners]
 ";
 
+/// What would let reports in and nobody else.
+const CANDIDATE: &str =
+    "rules:\n  - { name: reports-read, action: allow, from: [spiffe://example.org/ns/shop/sa/reports] }\n";
+/// Names somebody who never comes.
+const DENY_LIST: &str =
+    "deny:\n  - { name: stolen-laptop, description: Incident 4711, ids: [spiffe://example.org/laptop] }\n";
+
 /// The sidecars and applications.
 pub(crate) struct Scene {
     pub(crate) api: Api,
@@ -80,6 +87,8 @@ impl Scene {
         let token = folder.path().join("token");
         fs::write(&token, TOKEN).unwrap();
         fs::set_permissions(&token, fs::Permissions::from_mode(0o400)).unwrap();
+        fs::write(folder.path().join("candidate.yaml"), CANDIDATE).unwrap();
+        fs::write(folder.path().join("deny.yaml"), DENY_LIST).unwrap();
         let applications = [Echo::start(), Echo::start()];
         let [orders_at, payments_at, to_payments, from_storefront, from_reports] =
             [(); 5].map(|()| free_address());
@@ -93,11 +102,12 @@ impl Scene {
             .policy("rules:\n  - { name: orders-pays, action: allow, from: [spiffe://example.org/ns/shop/sa/orders] }\n")
             .start();
         let config = format!(
-            "{identity}  svid: {ORDERS}\npolicy: {{ path: policy/ }}\ninbound:\n  - {{ name: orders, listen: '{orders_at}', upstream: \
+            "{identity}  svid: {ORDERS}\npolicy: {{ path: policy/, candidate: '{beside}/candidate.yaml', deny_list: '{beside}/deny.yaml' }}\ninbound:\n  - {{ name: orders, listen: '{orders_at}', upstream: \
              '{}' }}\noutbound:\n  - {{ name: payments, listen: '{to_payments}', connect: '{payments_at}', peer: ['{PAYMENTS}'] \
              }}\nadmin: {{ listen: '@admin', token_file: '{}' }}\n",
             applications[0].addr(),
             token.display(),
+            beside = folder.path().display(),
             identity = api.identity()
         );
         let orders = Setup::new("orders", config).policy(POLICY).start();
