@@ -119,7 +119,7 @@ async fn show<B>(
         "/api/v1/connections" => show::connections(query, &**state)?,
         "/api/v1/explain" => show::explain(query, state).await?,
         LOG => good(&json!({ "level": state.log().current(), "previous": null })),
-        DECISIONS => show::decisions(request, &**state, carrier)?,
+        DECISIONS => show::decisions(request, caller, &**state, carrier)?,
         path => match (decision_of(path), page::asset(path)) {
             (Some(id), _) => show::decision(id, &**state)?,
             (None, Some(asset)) => reply(StatusCode::OK, asset.content_type, asset.body),

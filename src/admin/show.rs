@@ -10,6 +10,7 @@ use super::events::{Events, Progress, Stopped};
 use super::feed::Feed;
 use super::guard::Caller;
 use super::reply::{Answer, EVENT_STREAM, JSON, Problem, good, json_text, reply, stream};
+use super::server::Kind;
 use super::{AdminState, query};
 use crate::lifecycle::readiness::Snapshot;
 use crate::telemetry::decisions::{Filter, MAX_KEPT, MAX_SUBSCRIBERS, Subscription};
@@ -74,6 +75,7 @@ pub(super) fn connections(query: Option<&str>, state: &dyn AdminState) -> Result
 /// The last verdicts, or those to come.
 pub(super) fn decisions<B>(
     request: &Request<B>,
+    caller: Caller,
     state: &dyn AdminState,
     carrier: Carrier,
 ) -> Result<Answer, Problem> {
@@ -89,16 +91,21 @@ pub(super) fn decisions<B>(
             "leave out `limit`, or `Accept: text/event-stream`",
         ));
     }
-    let subscription = subscribe(state)?;
+    let subscription = subscribe(caller, state)?;
     let Carrier { progress, stopped } = carrier;
     Ok(stream(Events::new(subscription, filter, progress, stopped)))
 }
 
-fn subscribe(state: &dyn AdminState) -> Result<Subscription, Problem> {
-    state.decisions().subscribe().ok_or_else(|| {
+fn subscribe(caller: Caller, state: &dyn AdminState) -> Result<Subscription, Problem> {
+    let most = match caller.kind {
+        Kind::Full => MAX_SUBSCRIBERS,
+        // Whoever comes from elsewhere must leave some to those who are here on a bad day.
+        _ => MAX_SUBSCRIBERS / 2,
+    };
+    state.decisions().subscribe_among(most).ok_or_else(|| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{MAX_SUBSCRIBERS} listen already"),
+            format!("{most} listen already"),
             "end one of them, or read `telemetry.decisions.file`",
         )
     })
@@ -142,7 +149,7 @@ pub(super) async fn status<B>(
     let changes = caller.changes(&**state);
     if wants_stream(request.headers()) {
         // The verdicts' bound on who may listen is the status' as well.
-        let subscription = subscribe(&**state)?;
+        let subscription = subscribe(caller, &**state)?;
         let Carrier { progress, stopped } = carrier;
         let events = Events::new(subscription, Filter::default(), progress, stopped);
         let listening = Feed::listen(state, shown);

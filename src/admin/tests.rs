@@ -22,6 +22,7 @@ use crate::sys::bind;
 use crate::telemetry::decisions::MAX_SUBSCRIBERS;
 
 mod changes;
+mod handed;
 mod status;
 
 struct Fake {

@@ -99,7 +99,13 @@ impl Decisions {
     /// Listens to verdicts from now on; `None` while [`MAX_SUBSCRIBERS`] do.
     #[must_use]
     pub fn subscribe(&self) -> Option<Subscription> {
-        let place = SubscriberPlace::take(&self.subscribers)?;
+        self.subscribe_among(MAX_SUBSCRIBERS)
+    }
+
+    /// As [`Self::subscribe`], `None` while `most` listen already, of all.
+    #[must_use]
+    pub fn subscribe_among(&self, most: usize) -> Option<Subscription> {
+        let place = SubscriberPlace::take(&self.subscribers, most.min(MAX_SUBSCRIBERS))?;
         Some(Subscription {
             verdicts: self.live.subscribe(),
             place,
@@ -165,10 +171,10 @@ pub struct Subscription {
 pub struct SubscriberPlace(Arc<AtomicUsize>);
 
 impl SubscriberPlace {
-    fn take(taken: &Arc<AtomicUsize>) -> Option<Self> {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
         taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < MAX_SUBSCRIBERS).then_some(taken + 1)
+                (taken < most).then_some(taken + 1)
             })
             .ok()
             .map(|_| Self(Arc::clone(taken)))
