@@ -89,8 +89,7 @@ pub(crate) fn exchange(
         "{line} HTTP/1.1\r\nHost: {host}\r\n{headers}{length}Connection: close\r\n\r\n{body}"
     )?;
     stream.flush()?;
-    let mut bytes = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut bytes)?;
+    let bytes = read_answer(stream.take(LONGEST_ANSWER))?;
     let text = String::from_utf8_lossy(&bytes);
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: `{text}`"));
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(wrong)?;
@@ -112,6 +111,27 @@ pub(crate) fn exchange(
         head: head.to_owned(),
         body,
     })
+}
+
+/// Reads to the end, or as far as the answer's length says: not every server closes the connection when it is asked to.
+fn read_answer(mut stream: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 16 * 1024];
+    loop {
+        let read = stream.read(&mut part)?;
+        bytes.extend_from_slice(&part[..read]);
+        if read == 0 || length(&bytes).is_some_and(|length| bytes.len() >= length) {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// How long the answer is with its head, where that has come and says so.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..end]).ok()?.to_ascii_lowercase();
+    let (_, rest) = head.split_once("\r\ncontent-length:")?;
+    Some(end + rest.lines().next()?.trim().parse::<usize>().ok()?)
 }
 
 fn join_chunks(mut rest: &str) -> Option<String> {

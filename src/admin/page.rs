@@ -1,100 +1,71 @@
-//! The page for people at `/`. Plain HTML without a script, so that the content security policy can forbid all but
-//! our own style sheet.
+//! The page for people at `/`: static files, built into the binary. What it shows comes from the API like anybody
+//! else's answers, over the stream of `/api/v1/status`.
+//!
+//! It is plain HTML, CSS and JavaScript modules that browsers take as they are: what is audited is what runs. Nothing of it
+//! comes from elsewhere, nothing in it is made of what a peer sends, and it shows such text as text alone.
 
-use std::fmt::Write as _;
+/// What the page may do: run and draw what is served here, ask this endpoint. No inline script or style, no other host.
+pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-use crate::lifecycle::readiness::Snapshot;
-
-/// Where the style sheet is.
-pub(super) const STYLE_PATH: &str = "/style.css";
-/// The style sheet.
-pub(super) const STYLE: &str = include_str!("style.css");
-/// Nothing but our own style sheet; sent with every answer.
-pub(super) const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// The page.
-pub(super) fn render(snapshot: &Snapshot) -> String {
-    let (class, state) = if snapshot.ready {
-        ("good", "ready")
-    } else {
-        ("bad", "not ready")
-    };
-    let mut conditions = String::new();
-    for condition in &snapshot.conditions {
-        let (class, word) = if condition.ok {
-            ("good", "ok")
-        } else {
-            ("bad", "failing")
-        };
-        let _ = writeln!(
-            conditions,
-            "<tr><th scope=\"row\">{}</th><td class=\"{class}\">{word}</td><td>{}</td></tr>",
-            escape(condition.name),
-            escape(&condition.detail)
-        );
-    }
-    let mut links = String::new();
-    for (path, what) in LINKS {
-        let _ = writeln!(links, "<dt><a href=\"{path}\">{path}</a></dt><dd>{what}</dd>");
-    }
-    // The conditions come last: their text is not ours, and could hold a placeholder.
-    include_str!("index.html")
-        .replace("{{class}}", class)
-        .replace("{{state}}", state)
-        .replace("{{version}}", env!("CARGO_PKG_VERSION"))
-        .replace("{{links}}", &links)
-        .replace("{{conditions}}", &conditions)
+/// A file of the page.
+#[derive(Debug)]
+pub(super) struct Asset {
+    /// Where it is asked for.
+    pub(super) path: &'static str,
+    /// Its media type.
+    pub(super) content_type: &'static str,
+    /// All of it.
+    pub(super) body: &'static str,
 }
 
-const LINKS: [(&str, &str); 8] = [
-    ("/readyz", "whether it serves, and if not, why"),
-    ("/livez", "whether the process works"),
-    ("/startupz", "whether it was ready once"),
-    ("/metrics", "for Prometheus"),
-    ("/api/v1/identity", "our SVIDs and the bundles we trust"),
-    ("/api/v1/policy", "the policy in force"),
-    ("/api/v1/connections", "connections that are open"),
-    ("/api/v1/decisions", "the last verdicts, and why"),
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The file at `/NAME`, which is the one of that name in `page/`.
+macro_rules! file {
+    ($name:literal, $content_type:expr) => {
+        Asset {
+            path: concat!("/", $name),
+            content_type: $content_type,
+            body: include_str!(concat!("page/", $name)),
+        }
+    };
+}
+
+const ASSETS: [Asset; 21] = [
+    Asset {
+        path: "/",
+        content_type: HTML,
+        body: include_str!("page/index.html"),
+    },
+    file!("style.css", CSS),
+    file!("theme.js", SCRIPT),
+    file!("app.js", SCRIPT),
+    file!("actions.js", SCRIPT),
+    file!("connections.js", SCRIPT),
+    file!("decisions.js", SCRIPT),
+    file!("dom.js", SCRIPT),
+    file!("format.js", SCRIPT),
+    file!("health.js", SCRIPT),
+    file!("map.js", SCRIPT),
+    file!("now.js", SCRIPT),
+    file!("overview.js", SCRIPT),
+    file!("policy.js", SCRIPT),
+    file!("route.js", SCRIPT),
+    file!("ruletext.js", SCRIPT),
+    file!("state.js", SCRIPT),
+    file!("stream.js", SCRIPT),
+    file!("table.js", SCRIPT),
+    file!("verdict.js", SCRIPT),
+    file!("whatif.js", SCRIPT),
 ];
 
-/// Text for HTML content and quoted attributes.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
+/// The file at this path.
+pub(super) fn asset(path: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.path == path)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lifecycle::readiness::ConditionState;
-
-    #[test]
-    fn details_are_text_and_never_markup() {
-        let page = render(&Snapshot {
-            ready: false,
-            started: false,
-            conditions: vec![ConditionState {
-                name: "identity",
-                ok: false,
-                detail: "<script>'\"&{{state}}".to_owned(),
-            }],
-        });
-        assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;{{state}}"), "{page}");
-        assert!(!page.contains("<script"));
-        assert!(
-            page.contains("<h1>svidecar <span class=\"state bad\">not ready</span></h1>"),
-            "{page}"
-        );
-    }
-}
+mod tests;

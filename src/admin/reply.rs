@@ -54,8 +54,8 @@ pub(super) fn json_text(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-pub(super) fn reply(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut response = Response::new(Either::Left(Full::new(Bytes::from(body))));
+pub(super) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     with_headers(response, content_type)
 }

@@ -43,7 +43,7 @@ fn decision_of(path: &str) -> Option<&str> {
 /// The methods that a path takes, as `Allow` lists them; `None` for a path that is not here.
 fn methods(kind: Kind, path: &str) -> Option<&'static str> {
     let health = HEALTH.contains(&path);
-    let shows = || OTHERS.contains(&path) || path == page::STYLE_PATH || decision_of(path).is_some();
+    let shows = || OTHERS.contains(&path) || page::asset(path).is_some() || decision_of(path).is_some();
     match kind {
         Kind::Probes => health.then_some(LOOK),
         Kind::Metrics => (path == METRICS).then_some(LOOK),
@@ -69,8 +69,7 @@ where
     }
     let path = request.uri().path();
     let Some(allowed) = methods(caller.kind, path) else {
-        let error = format!("there is no `{path}` here");
-        return Problem::new(StatusCode::NOT_FOUND, error, routes_hint(caller.kind)).answer();
+        return unknown(path, caller.kind).answer();
     };
     let method = request.method();
     if !allowed.split(", ").any(|one| one == method.as_str()) {
@@ -121,16 +120,17 @@ async fn show<B>(
         "/api/v1/explain" => show::explain(query, state).await?,
         LOG => good(&json!({ "level": state.log().current(), "previous": null })),
         DECISIONS => show::decisions(request, caller, &**state, carrier)?,
-        page::STYLE_PATH => reply(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.into()),
-        path => match decision_of(path) {
-            Some(id) => show::decision(id, &**state)?,
-            None => reply(
-                StatusCode::OK,
-                "text/html; charset=utf-8",
-                page::render(&state.readiness()),
-            ),
+        path => match (decision_of(path), page::asset(path)) {
+            (Some(id), _) => show::decision(id, &**state)?,
+            (None, Some(asset)) => reply(StatusCode::OK, asset.content_type, asset.body),
+            (None, None) => return Err(unknown(path, caller.kind)),
         },
     })
+}
+
+fn unknown(path: &str, kind: Kind) -> Problem {
+    let error = format!("there is no `{path}` here");
+    Problem::new(StatusCode::NOT_FOUND, error, routes_hint(kind))
 }
 
 fn routes_hint(kind: Kind) -> String {

@@ -277,8 +277,9 @@ async fn every_route_answers_with_its_content_and_its_headers() {
             "text/plain; version=0.0.4; charset=utf-8",
             "openmetrics false",
         ),
-        ("/style.css", "text/css", "prefers-color-scheme"),
-        ("/", "text/html", "<title>svidecar: not ready</title>"),
+        ("/style.css", "text/css", "color-scheme: light dark"),
+        ("/", "text/html", "<title>svidecar</title>"),
+        ("/app.js", "text/javascript", "import { State }"),
     ] {
         let (status, head, body) = running.get(path, LOCAL).await;
         assert_eq!(status, 200, "{path}");
