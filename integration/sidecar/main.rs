@@ -21,6 +21,8 @@ mod world;
 
 mod access_log;
 mod admin;
+mod audit;
+mod audit_kill;
 mod budgets;
 mod changes;
 mod decisions;
