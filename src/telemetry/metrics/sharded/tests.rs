@@ -10,8 +10,8 @@ use prometheus_client::metrics::histogram::Histogram as PrometheusHistogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::*;
-use crate::record::decision::tests::bare;
 use crate::record::DecisionId;
+use crate::record::decision::tests::bare;
 
 const THREADS: u64 = 9;
 const EACH: u64 = 10_000;
@@ -88,12 +88,13 @@ fn a_duration_is_counted_within_the_first_bound_that_it_does_not_pass() {
 /// One who reads while all write never sees the id of one decision with the time of another.
 #[test]
 fn the_last_decision_is_never_half_of_one_and_half_of_another() {
-    const READS: u64 = 100_000;
+    const READS: u64 = 30_000;
+    const WRITERS: u64 = 6;
     let counter = DecisionCounter::new(&Slots::default());
     let (written, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let mut torn = None;
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
+        for thread in 0..WRITERS {
             let (counter, written, over) = (&counter, &written, &over);
             scope.spawn(move || {
                 let mut next = bare();
@@ -101,7 +102,7 @@ fn the_last_decision_is_never_half_of_one_and_half_of_another() {
                     if over.load(Ordering::Relaxed) {
                         break;
                     }
-                    let number = n * THREADS + thread;
+                    let number = n * WRITERS + thread;
                     next.id = DecisionId::of_words([number, number]);
                     next.time = SystemTime::UNIX_EPOCH + Duration::from_nanos(number);
                     counter.count(&next);
