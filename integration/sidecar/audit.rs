@@ -13,9 +13,7 @@ use crate::peers::{client_config, connect, expect_alert, expect_refusal};
 use crate::plain::exchange;
 use crate::support::sidecar::SVIDECAR;
 use crate::support::{SOON, eventually};
-use crate::world::{
-    HOUR, Inbound, InboundSetup, ORDERS, OutboundSetup, REPORTS, STOREFRONT, STOREFRONT_ONLY,
-};
+use crate::world::{Inbound, InboundSetup, ORDERS, OutboundSetup, REPORTS, STOREFRONT, STOREFRONT_ONLY};
 
 const FILE: &str = "audit.jsonl";
 

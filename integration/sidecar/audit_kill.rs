@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::peers::{client_config, try_connect};
+use crate::peers::{client_config, handshake_client};
 use crate::support::SOON;
 use crate::support::net::free_address;
 use crate::support::process::Process;
@@ -44,7 +44,14 @@ fn echo() -> SocketAddr {
 fn call(tls: SocketAddr, identity: &Identity, stop: &AtomicBool) -> Vec<String> {
     let mut answered = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut client) = try_connect(tls, client_config(Some(identity))) else {
+        // Nobody listens for a moment after each kill.
+        let Ok(socket) = TcpStream::connect(tls) else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let Ok(mut client) = handshake_client(socket, client_config(Some(identity)), "orders.example.org")
+        else {
             continue;
         };
         let from = client.sock.local_addr().unwrap();
