@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::process::{Mark, Process, try_output_of};
@@ -97,6 +98,12 @@ impl Peer {
                 .ok()
                 .filter(|value| value["event"] == event)
         })
+    }
+
+    /// Ends it. What it said stays to be asked for.
+    pub(crate) fn end(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(SOON);
     }
 
     /// The end of its output so far.

@@ -28,13 +28,14 @@ pub(crate) struct Subject<'a> {
     folder: &'a Path,
     certificates: &'a Certificates,
     pub(crate) options: &'a Options,
+    evidence: &'a [String],
     /// Whether it knows resumption at all.
     pub(crate) resumes: bool,
 }
 
 impl<'a> Subject<'a> {
     pub(crate) fn new(
-        program: &Path,
+        (program, evidence): (&Path, &'a [String]),
         folder: &'a Path,
         certificates: &'a Certificates,
         options: &'a Options,
@@ -47,7 +48,10 @@ impl<'a> Subject<'a> {
         let copy = copies.join(fs::read_dir(&copies)?.count().to_string());
         fs::copy(program, &copy)?;
         let mut subject = Self {
-            name: program.display().to_string(),
+            name: format!("{} {}", program.display(), evidence.join(" "))
+                .trim_end()
+                .to_owned(),
+            evidence,
             program: copy,
             folder,
             certificates,
@@ -66,6 +70,7 @@ impl<'a> Subject<'a> {
             workers: self.options.workers,
             resumption,
             max_connections: self.options.idle + SPARE_CONNECTIONS,
+            evidence: self.evidence,
         }
     }
 }

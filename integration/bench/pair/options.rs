@@ -12,6 +12,9 @@ use crate::rows::Row;
 /// Descriptors that are no connection's: the listeners, the runtime, the log.
 const OTHER_FILES: u64 = 200;
 
+/// What can be told of connections.
+const PARTS: [&str; 4] = ["audit", "access_log", "decisions", "traces"];
+
 /// Measures a pair of sidecars on loopback: CPU time per gigabyte, request and connection, memory per idle connection.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pair")]
@@ -23,6 +26,11 @@ pub(crate) struct Options {
     /// Another build of it, measured in turn with the first; the table gives ratios.
     #[arg(long)]
     against: Option<PathBuf>,
+    /// The same program once more with all that is told of connections, or with these parts of it, measured in turn; the
+    /// table gives ratios. Traces are of one connection in a hundred.
+    #[arg(long, conflicts_with = "against", value_delimiter = ',', num_args = 0.., value_parser = PARTS,
+          default_missing_values = PARTS)]
+    evidence: Option<Vec<String>>,
     /// How often all is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
@@ -64,7 +72,7 @@ impl Options {
             )
             .into());
         }
-        for program in self.programs() {
+        for (program, _) in self.programs() {
             if !program.is_file() {
                 return Err(format!("`{}` is no program", program.display()).into());
             }
@@ -77,8 +85,14 @@ impl Options {
         !self.bench
     }
 
-    pub(crate) fn programs(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(self.program.as_path()).chain(self.against.as_deref())
+    /// The programs to measure, and what each is to tell of connections.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&Path, &[String])> {
+        let against = self.against.as_deref().map(|program| (program, &[][..]));
+        let evidence = self.evidence.as_deref();
+        let evidence = evidence.map(|parts| (self.program.as_path(), parts));
+        std::iter::once((self.program.as_path(), &[][..]))
+            .chain(against)
+            .chain(evidence)
     }
 
     pub(crate) fn window(&self) -> Duration {

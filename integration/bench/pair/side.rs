@@ -31,6 +31,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) workers: Option<u32>,
     pub(crate) resumption: bool,
     pub(crate) max_connections: u32,
+    /// What is written and sent about connections.
+    pub(crate) evidence: &'a [String],
 }
 
 impl Setup<'_> {
@@ -63,13 +65,14 @@ impl Setup<'_> {
              policy: {{ path: policy.yaml }}\n{listener}\n{workers}\
              tls: {{ resumption: {} }}\n\
              limits: {{ max_connections: {}, idle_timeout: 1h }}\n\
-             telemetry: {{ log: {{ level: warn }} }}\n\
+             {}\
              admin: {{ listen: \"unix://{}\" }}\n",
             certificate("crt"),
             certificate("key"),
             self.certificates.path("ca.crt").display(),
             self.resumption,
             self.max_connections,
+            self.telemetry(name),
             self.folder.join(format!("{name}.sock")).display(),
         );
         let policy = format!("rules:\n  - {{ name: bench, action: allow, from: [ \"{CLIENT_ID}\" ] }}\n");
@@ -77,6 +80,26 @@ impl Setup<'_> {
         let path = self.folder.join(format!("{name}.yaml"));
         fs::write(&path, text)?;
         Ok(path)
+    }
+
+    /// What is told of connections: nothing but trouble, or all there is to tell. Nobody takes the traces; those that are made
+    /// wait, and then are lost.
+    fn telemetry(&self, name: &str) -> String {
+        let (mut telemetry, mut audit) = ("telemetry:\n  log: { level: warn }\n".to_owned(), String::new());
+        for part in self.evidence {
+            match part.as_str() {
+                "audit" => audit = format!("audit: {{ file: {name}.audit.jsonl }}\n"),
+                "traces" => {
+                    let collector = self.folder.join("collector.sock");
+                    let collector = collector.display();
+                    telemetry += &format!(
+                        "  traces: {{ otlp: {{ endpoint: \"unix://{collector}\" }}, sample: 0.01 }}\n"
+                    );
+                }
+                file => telemetry += &format!("  {file}: {{ file: {name}.{file}.jsonl }}\n"),
+            }
+        }
+        telemetry + &audit
     }
 
     /// Starts one side and waits until it listens. What it is asked for after that may still be refused for a moment.

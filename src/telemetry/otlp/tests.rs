@@ -1,5 +1,5 @@
 //! The client against a collector that answers as it is told. What the real one makes of our requests:
-//! `integration/otlp.rs`.
+//! `integration/otlp`.
 
 pub(in crate::telemetry) mod collector;
 

@@ -8,7 +8,10 @@
     clippy::indexing_slicing
 )]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod audit;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
