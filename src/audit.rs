@@ -103,7 +103,7 @@ pub struct Surroundings {
     pub redactor: Option<Arc<Redactor>>,
 }
 
-/// Opens the log, mends its end where a crash has torn it, and starts no thread.
+/// Opens the log, and starts no thread.
 ///
 /// # Errors
 /// See [`OpenError`].
@@ -115,13 +115,14 @@ pub fn open(settings: &settings::Audit) -> Result<OpenedAudit, OpenError> {
 }
 
 impl OpenedAudit {
-    /// Starts the thread that writes.
+    /// Mends the log's end where a crash has torn it, and starts the thread that writes.
     ///
     /// # Errors
-    /// When the system has no thread for it.
-    pub fn start(self, surroundings: Surroundings) -> io::Result<(AuditLog, AuditGuard)> {
-        let (log, guard, shared) = queue::new(&self.settings);
-        let writer = Writer::new(self.settings, self.opened, surroundings, shared);
+    /// When the end cannot be mended, or the system has no thread.
+    pub fn start(mut self, surroundings: Surroundings) -> io::Result<(AuditLog, AuditGuard)> {
+        let (log, guard, shared) = queue::new(&self.settings, surroundings.metrics.lost.clone());
+        let torn = self.opened.mend(&self.settings.path)?;
+        let writer = Writer::new(self.settings, self.opened, torn, surroundings, shared);
         std::thread::Builder::new()
             .name("svidecar-audit".to_owned())
             .spawn(move || writer.run())?;

@@ -35,6 +35,8 @@ use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
 const FORCED_END: Duration = Duration::from_secs(2);
+/// For the last entries of the audit log to be written and signed.
+const LAST_ENTRIES: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
 const OWN_DESCRIPTORS: u64 = 256;
 
@@ -255,6 +257,10 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         } => {}
     }
     workers.stop();
+    if let Some(log) = &control.view.auditor.log {
+        // So that the last entries and their signature can be sent on, too. A log that cannot be written is not waited for.
+        let _ = tokio::time::timeout(LAST_ENTRIES, log.flush()).await;
+    }
     outputs.exporters.end().await;
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}

@@ -133,7 +133,8 @@ pub(super) struct Active {
 pub(super) struct Opened {
     pub(super) active: Active,
     pub(super) head: Head,
-    pub(super) torn: Option<Torn>,
+    /// How many bytes of it are whole entries.
+    whole: u64,
     /// Held as long as the log is written.
     pub(super) lock: File,
 }
@@ -143,85 +144,106 @@ pub(super) struct Opened {
 pub(super) struct Torn {
     pub(super) bytes: u64,
     pub(super) hash: Hash,
-    pub(super) kept: PathBuf,
+    pub(super) kept: Option<PathBuf>,
 }
 
-/// Opens the log at `path`, or begins one.
+/// Opens the log at `path`, or begins one. What a crash has left behind its last whole entry stays where it is, until
+/// [`Opened::mend`].
 ///
 /// # Errors
-/// See [`OpenError`]. Nothing is changed then.
+/// See [`OpenError`]. What is there is not changed then.
 pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     let failed = |error| OpenError::System {
         path: path.to_owned(),
         error,
     };
+    let not_a_log = |path: &Path, why: &str| OpenError::NotALog {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
     // Asked before opening: to open a pipe waits for its reader.
     if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        let why = "it is no regular file".to_owned();
-        return Err(OpenError::NotALog {
-            path: path.to_owned(),
-            why,
-        });
+        return Err(not_a_log(path, "it is no regular file"));
     }
     let lock = lock(path)?;
     let mut active = open_active(path).map_err(failed)?;
-    if active.size == 0 {
-        let head = match older(path).map_err(failed)?.last() {
-            Some(last) => head_of(&last.path)
-                .map_err(failed)?
-                .ok_or_else(|| OpenError::NotALog {
-                    path: last.path.clone(),
-                    why: "its last line is no entry".to_owned(),
-                })?,
-            None => Head::EMPTY,
-        };
-        return Ok(Opened {
-            active,
-            head,
-            torn: None,
-            lock,
-        });
-    }
     let tail = Tail::read(&active.file, active.size).map_err(failed)?;
-    let Some(head) = tail.head else {
-        return match tail.is_a_torn_beginning() {
-            // Its first write did not come to its end.
-            true => {
-                let torn = tear(&mut active, 0, path).map_err(failed)?;
-                let head = match older(path).map_err(failed)?.last() {
-                    Some(last) => head_of(&last.path).map_err(failed)?.unwrap_or(Head::EMPTY),
-                    None => Head::EMPTY,
-                };
-                Ok(Opened {
-                    active,
-                    head,
-                    torn: Some(torn),
-                    lock,
-                })
-            }
-            false => Err(OpenError::NotALog {
-                path: path.to_owned(),
-                why: "none of its last lines is an entry".to_owned(),
-            }),
-        };
+    let (head, whole) = match tail.head {
+        Some(head) => (head, tail.whole),
+        // New, or its first write did not come to its end.
+        None if active.size == 0 || tail.is_a_torn_beginning() => {
+            let head = match older(path).map_err(failed)?.last() {
+                Some(last) => head_of(&last.path)
+                    .map_err(failed)?
+                    .ok_or_else(|| not_a_log(&last.path, "its last line is no entry"))?,
+                None => Head::EMPTY,
+            };
+            (head, 0)
+        }
+        None => return Err(not_a_log(path, "none of its last lines is an entry")),
     };
-    let torn = (tail.whole < active.size)
-        .then(|| tear(&mut active, tail.whole, path))
-        .transpose()
-        .map_err(failed)?;
-    active.first = first_of(&active.file).map_err(failed)?;
-    if active.first.is_none() {
-        return Err(OpenError::NotALog {
-            path: path.to_owned(),
-            why: "its first line is no entry".to_owned(),
-        });
+    if whole > 0 {
+        active.first = first_of(&active.file).map_err(failed)?;
+        if active.first.is_none() {
+            return Err(not_a_log(path, "its first line is no entry"));
+        }
     }
+    active
+        .file
+        .set_permissions(Permissions::from_mode(MODE))
+        .map_err(failed)?;
     Ok(Opened {
         active,
         head,
-        torn,
+        whole,
         lock,
     })
+}
+
+impl Opened {
+    /// Takes out what is behind the last whole entry. It is kept in a file of its own, if there is room for one.
+    pub(super) fn mend(&mut self, path: &Path) -> io::Result<Option<Torn>> {
+        let Self { active, whole, .. } = self;
+        if *whole == active.size {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(active.size - *whole).unwrap_or(0)];
+        active.file.read_exact_at(&mut bytes, *whole)?;
+        let kept = keep(&bytes, path).map_err(|error| {
+            tracing::warn!(%error, "the torn end of the audit log cannot be kept beside it, and is taken out all the same");
+        });
+        active.file.set_len(*whole)?;
+        active.file.sync_all()?;
+        let torn = Torn {
+            bytes: active.size - *whole,
+            hash: Hash::of(&bytes),
+            kept: kept.ok(),
+        };
+        active.size = *whole;
+        Ok(Some(torn))
+    }
+}
+
+/// Puts bytes into a file of their own beside the log.
+fn keep(bytes: &[u8], path: &Path) -> io::Result<PathBuf> {
+    let kept = (0_u32..)
+        .map(|number| beside(path, &format!("torn.{number}")))
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| beside(path, "torn"));
+    let mut options = OpenOptions::new();
+    let mut copy = options.write(true).create_new(true).mode(MODE).open(&kept)?;
+    let written = copy
+        .write_all(bytes)
+        .and_then(|()| copy.sync_all())
+        .and_then(|()| sync_folder(path));
+    match written {
+        Ok(()) => Ok(kept),
+        Err(error) => {
+            // Half of it would be taken for the whole.
+            let _ = fs::remove_file(&kept);
+            Err(error)
+        }
+    }
 }
 
 /// Opens the active segment for appending; its `first` is not looked up.
@@ -233,7 +255,6 @@ pub(super) fn open_active(path: &Path) -> io::Result<Active> {
         .create(true)
         .mode(MODE)
         .open(path)?;
-    file.set_permissions(Permissions::from_mode(MODE))?;
     let size = file.metadata()?.len();
     Ok(Active {
         file,
@@ -312,29 +333,6 @@ impl Tail {
         let begins = self.bytes.get(..known) == BEGINNING.get(..known);
         self.all && !self.bytes.contains(&b'\n') && (begins || self.bytes.iter().all(|b| *b == 0))
     }
-}
-
-/// Moves what is behind `whole` into a file of its own.
-fn tear(active: &mut Active, whole: u64, path: &Path) -> io::Result<Torn> {
-    let mut bytes = vec![0; usize::try_from(active.size - whole).unwrap_or(0)];
-    active.file.read_exact_at(&mut bytes, whole)?;
-    let kept = (0..)
-        .map(|number| beside(path, &format!("torn.{number}")))
-        .find(|name| !name.exists())
-        .unwrap_or_else(|| beside(path, "torn"));
-    let mut options = OpenOptions::new();
-    let mut copy = options.write(true).create_new(true).mode(MODE).open(&kept)?;
-    copy.write_all(&bytes)?;
-    copy.sync_all()?;
-    active.file.set_len(whole)?;
-    active.file.sync_all()?;
-    let torn = Torn {
-        bytes: active.size - whole,
-        hash: Hash::of(&bytes),
-        kept,
-    };
-    active.size = whole;
-    Ok(torn)
 }
 
 /// The number of the active segment's first entry; `None` while it has none, or is not there.

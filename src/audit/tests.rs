@@ -15,9 +15,9 @@ use super::verify::{Expectations, Mismatch, Summary, files_of, verify};
 use super::*;
 use crate::clock::{Clock as _, ManualClock};
 use crate::config::settings::{AuditSync, OnAuditFailure};
-use crate::record::audit::Event;
+use crate::record::audit::{Event, Refusal};
 use crate::record::decision::tests::{bare, denial};
-use crate::record::{Decision, Receipt};
+use crate::record::{ConnectionRecord, Decision, Direction, PeerAddr, Reason, Receipt};
 use crate::spiffe::TrustDomain;
 use crate::tls::configs::provider;
 use crate::tls::testing;
@@ -101,7 +101,11 @@ impl Scene {
 
     /// An SVID of `orders` that is valid now, and its key.
     fn signer(&self, authority: &Authority) -> Arc<Signer> {
-        let id = "spiffe://example.org/orders".parse().unwrap();
+        self.signer_as(authority, "spiffe://example.org/orders")
+    }
+
+    fn signer_as(&self, authority: &Authority, id: &str) -> Arc<Signer> {
+        let id = id.parse().unwrap();
         let params = leaf_params(&id, Duration::from_secs(3600), self.clock.now()).unwrap();
         let svid = testing::svid(&authority.sign(&params).unwrap());
         let key = provider()
@@ -122,6 +126,38 @@ impl Scene {
 
 fn verdict(decision: Decision) -> Event {
     Event::Verdict(Arc::new(decision))
+}
+
+/// An authority as a bundle holds it.
+fn pem(authority: &Authority) -> String {
+    use base64::Engine as _;
+    let der = base64::engine::general_purpose::STANDARD.encode(authority.root());
+    format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n")
+}
+
+/// Somebody who knocked and was turned away.
+fn refusal(number: u64) -> Refusal {
+    let record = ConnectionRecord {
+        id: number,
+        time: SystemTime::now(),
+        listener: "orders".into(),
+        direction: Direction::Inbound,
+        peer_addr: PeerAddr::Ip([10, 1, 2, 3].into(), 99),
+        source: Some([10, 1, 2, 3].into()),
+        peer_id: None,
+        own_id: None,
+        resumed: None,
+        decision: None,
+        admission: None,
+        reason: Reason::NotTls,
+        detail: None,
+        upstream: None,
+        bytes_up: 0,
+        bytes_down: 0,
+        duration: Duration::ZERO,
+        trace: None,
+    };
+    Refusal::of(&record, || DecisionIds::new(7).next()).unwrap()
 }
 
 /// What happened in the log itself, in order.

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use super::chain::{Hash, Head, Link};
 use super::checkpoint::{Checkpoint, Signed};
 use super::segment;
+use super::writer::CHECKPOINT_ENTRIES;
 use crate::clock::parse_rfc3339;
 use crate::identity::material::{Authority, Bundle};
 use crate::record::audit::VERSION;
@@ -24,9 +25,17 @@ use crate::tls::verify::{PeerSide, TrustStore, verify_chain};
 pub struct Expectations {
     /// A line must have this hash, of which the first twelve digits at least are given: what was known of the log elsewhere.
     pub head: Option<String>,
-    /// Whoever signed must have been an SVID of these authorities.
+    /// Whoever signed must have had an SVID of these authorities. Then there must be signatures, too, as often as a log is
+    /// signed.
     pub bundle: Option<Arc<TrustStore>>,
+    /// The SPIFFE IDs that may have signed. Where none is given one may, whichever it is: a log has one writer.
+    pub signers: Vec<String>,
+    /// More entries than this one after the other without a signature are not what is written by whoever holds an SVID.
+    pub max_unsigned: Option<u64>,
 }
+
+/// What a log is held to that is verified with a bundle: twice what is written before it is signed.
+pub const MAX_UNSIGNED: u64 = 2 * CHECKPOINT_ENTRIES;
 
 /// What a log that fits holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +86,17 @@ pub enum Mismatch {
     /// What is known of the log elsewhere is not in it.
     #[error("no entry has the hash `{0}`: the log was cut off or made anew after that hash was taken")]
     Head(String),
+    /// Nobody signed what should be signed.
+    #[error(
+        "entries {first} to {last} are not signed: whoever holds the SVID signs every {CHECKPOINT_ENTRIES} entries at least, and a \
+         log without its signatures proves nothing"
+    )]
+    Unsigned {
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// There is nothing to verify.
     #[error("there is no entry in it")]
     Empty,
@@ -91,7 +111,10 @@ pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
         .into_iter()
         .map(|older| older.path)
         .collect();
-    files.push(path.to_owned());
+    // It is not there for a moment while a segment ends, and after a crash at that moment.
+    if files.is_empty() || path.exists() {
+        files.push(path.to_owned());
+    }
     Ok(files)
 }
 
@@ -105,6 +128,8 @@ pub fn verify(files: &[PathBuf], expectations: &Expectations) -> Result<Summary,
         summary: Summary::default(),
         head: None,
         found: expectations.head.is_none(),
+        signer: None,
+        signed_to: None,
     };
     for (place, path) in files.iter().enumerate() {
         let unreadable = |error| Mismatch::Unreadable {
@@ -157,6 +182,10 @@ struct Walk<'a> {
     head: Option<Head>,
     /// Whether the hash that must be there was.
     found: bool,
+    /// Who signed first.
+    signer: Option<String>,
+    /// The number of the last signature.
+    signed_to: Option<u64>,
 }
 
 impl Walk<'_> {
@@ -200,7 +229,14 @@ impl Walk<'_> {
         {
             self.found = true;
         }
-        self.summary.first.get_or_insert(link.seq);
+        let first = *self.summary.first.get_or_insert(link.seq);
+        if self
+            .expectations
+            .max_unsigned
+            .is_some_and(|most| self.summary.unsigned > most)
+        {
+            return Err(self.unsigned(first, link.seq).to_string());
+        }
         self.summary.entries += 1;
         self.summary.last = Some((link.seq, head.hash, link.time));
         self.head = Some(head);
@@ -221,6 +257,7 @@ impl Walk<'_> {
                     serde_json::from_slice(line).map_err(|error| bad(&error.to_string()))?;
                 let signed = checkpoint.check().map_err(|what| bad(&what))?;
                 self.trusted(&signed).map_err(|what| bad(&what))?;
+                self.signed_to = Some(link.seq);
                 let signer = format!("{} ({})", signed.spiffe_id, signed.serial);
                 *self.summary.signers.entry(signer).or_default() += 1;
                 self.summary.checkpoints += 1;
@@ -237,7 +274,27 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn trusted(&self, signed: &Signed) -> Result<(), String> {
+    /// The entries up to this one that no signature covers.
+    fn unsigned(&self, first: u64, last: u64) -> Mismatch {
+        let first = self.signed_to.map_or(first, |seq| seq.saturating_add(1));
+        Mismatch::Unsigned { first, last }
+    }
+
+    fn trusted(&mut self, signed: &Signed) -> Result<(), String> {
+        let expected = &self.expectations.signers;
+        let first = self.signer.get_or_insert_with(|| signed.spiffe_id.clone());
+        if expected.is_empty() && *first != signed.spiffe_id {
+            return Err(format!(
+                "it is signed by `{}`, and those before it by `{first}`: a log has one writer; name both if both may have signed",
+                signed.spiffe_id
+            ));
+        }
+        if !expected.is_empty() && !expected.contains(&signed.spiffe_id) {
+            return Err(format!(
+                "it is signed by `{}`, who may not have signed",
+                signed.spiffe_id
+            ));
+        }
         let Some(store) = &self.expectations.bundle else {
             return Ok(());
         };
@@ -252,8 +309,12 @@ impl Walk<'_> {
         if let (false, Some(wanted)) = (self.found, &self.expectations.head) {
             return Err(Mismatch::Head(wanted.clone()));
         }
-        if self.summary.entries == 0 {
+        let (Some(first), Some((last, ..))) = (self.summary.first, &self.summary.last) else {
             return Err(Mismatch::Empty);
+        };
+        // Of a log that must be signed something is, however short it is.
+        if self.expectations.max_unsigned.is_some() && self.summary.checkpoints == 0 {
+            return Err(self.unsigned(first, *last));
         }
         Ok(self.summary)
     }

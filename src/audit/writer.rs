@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -27,7 +28,11 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How often to look whether the file is still the one at its path.
 const LOOK: Duration = Duration::from_secs(1);
 /// A checkpoint is due after so many entries, whatever the time.
-const CHECKPOINT_ENTRIES: u64 = 1000;
+pub(super) const CHECKPOINT_ENTRIES: u64 = 1000;
+/// How often older segments are looked after while no new one begins.
+const TEND: Duration = Duration::from_secs(3600);
+/// How soon a segment is ended after that failed.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 /// Nothing is due.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -61,16 +66,27 @@ pub(super) struct Writer {
     /// When to try again, while writing fails.
     failing: Option<Instant>,
     tender: Tender,
+    tended: Instant,
+    /// When a segment that is full may be ended, after that failed.
+    no_rotation_before: Option<Instant>,
+    /// Entries that the disk failed to confirm: from the first to the last.
+    doubtful: Option<(u64, u64)>,
 }
 
 /// Tells that the thread has ended, however it did.
-struct Ended(Arc<Shared>);
+struct Ended {
+    shared: Arc<Shared>,
+    failing: Gauge,
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0
+        self.failing.set(1);
+        self.shared
             .set_failing(Some("the thread that writes the audit log has ended"));
-        self.0.ended();
+        let lost = self.shared.give_up();
+        self.shared.count_lost(as_u64(lost));
+        self.shared.ended();
     }
 }
 
@@ -78,14 +94,12 @@ impl Writer {
     pub(super) fn new(
         settings: settings::Audit,
         opened: Opened,
+        torn: Option<Torn>,
         surroundings: Surroundings,
         shared: Arc<Shared>,
     ) -> Self {
         let Opened {
-            active,
-            head,
-            torn,
-            lock,
+            active, head, lock, ..
         } = opened;
         Self {
             settings,
@@ -108,12 +122,18 @@ impl Writer {
             looked: Instant::now(),
             failing: None,
             tender: Tender::default(),
+            tended: Instant::now(),
+            no_rotation_before: None,
+            doubtful: None,
         }
     }
 
     pub(super) fn run(self) {
         // Outlives the writer: who is told may open the log again.
-        let _ended = Ended(Arc::clone(&self.shared));
+        let _ended = Ended {
+            shared: Arc::clone(&self.shared),
+            failing: self.surroundings.metrics.failing.clone(),
+        };
         self.serve();
     }
 
@@ -133,7 +153,8 @@ impl Writer {
             }
             let taken = self.shared.take(self.due());
             self.backlog.extend(taken.messages);
-            self.lose(taken.lost);
+            // Counted when they had no room; accounted for in the log when there is writing.
+            self.lost = self.lost.saturating_add(taken.lost);
             self.work();
             if taken.end && self.backlog.is_empty() && self.failing.is_none() {
                 self.checkpoint();
@@ -144,7 +165,10 @@ impl Writer {
         }
         self.publish();
         if self.failing.is_some() {
-            let waiting = self.backlog.len();
+            let waiting = self
+                .batch_entries
+                .saturating_add(as_u64(self.backlog.len() + self.shared.give_up()));
+            self.shared.count_lost(waiting);
             tracing::error!(
                 waiting,
                 "the process ends, and the audit log could not be written to the last"
@@ -160,13 +184,14 @@ impl Writer {
         }
         if let Some(torn) = self.torn.take() {
             tracing::warn!(
-                bytes = torn.bytes, kept = %torn.kept.display(),
-                "the end of the audit log was torn, as by a crash; it was taken out and is kept beside the log"
+                bytes = torn.bytes,
+                kept = torn.kept.as_ref().map(|kept| kept.display().to_string()),
+                "the end of the audit log was torn, as by a crash, and is taken out of it"
             );
             let data = json!({
                 "bytes": torn.bytes,
                 "sha256": torn.hash.to_string(),
-                "kept": torn.kept.file_name().map(|name| name.to_string_lossy().into_owned()),
+                "kept": torn.kept.as_ref().and_then(|kept| kept.file_name()).map(|name| name.to_string_lossy().into_owned()),
             });
             self.note(
                 Operation::Repair,
@@ -175,7 +200,7 @@ impl Writer {
             );
         }
         self.commit();
-        self.tender.start(&self.settings);
+        self.tend();
     }
 
     /// Everything that is at hand, and what is due.
@@ -189,13 +214,24 @@ impl Writer {
                     self.checkpoint();
                     self.signer = signer;
                 }
+                Message::Flush(answer) => {
+                    self.checkpoint();
+                    self.commit();
+                    self.confirm();
+                    self.publish();
+                    // Who asked may be gone.
+                    let _ = answer.send(());
+                }
                 Message::Event(event, answer) => {
                     if self.is_full() && !self.rotate() {
                         self.backlog.push_front(Message::Event(event, answer));
                         break;
                     }
-                    self.append(&event);
-                    self.answers.extend(answer);
+                    if self.append(&event) {
+                        self.answers.extend(answer);
+                    } else if let Some(answer) = answer {
+                        let _ = answer.send(self.shared.answer_while_failing());
+                    }
                 }
             }
             if self.batch.len() >= BATCH {
@@ -209,6 +245,14 @@ impl Writer {
                 self.checkpoint();
             }
             self.commit();
+            // By its age alone a segment may be full while nothing comes.
+            if self.is_full() {
+                self.rotate();
+                self.commit();
+            }
+            if self.tended.elapsed() >= TEND {
+                self.tend();
+            }
         }
         let waited = self.unconfirmed.map_or(Duration::ZERO, |since| since.elapsed());
         if self.settings.sync == AuditSync::Interval && waited >= self.settings.sync_interval {
@@ -230,11 +274,23 @@ impl Writer {
         if self.unsigned > 0 && self.signer.is_some() {
             due = due.min(self.signed_at + self.settings.checkpoint_every);
         }
+        if let Some((_, since)) = self.active.first {
+            let age = self
+                .surroundings
+                .clock
+                .now()
+                .duration_since(since)
+                .unwrap_or_default();
+            due = due.min(now + self.settings.max_age.saturating_sub(age));
+        }
+        if let Some(retry) = self.no_rotation_before {
+            due = due.max(retry.min(now + NEVER));
+        }
         due.max(now)
     }
 
-    /// Chains an entry, and adds its line to the batch.
-    fn append(&mut self, event: &Event) {
+    /// Chains an entry, and adds its line to the batch. False where it cannot be kept, which is counted.
+    fn append(&mut self, event: &Event) -> bool {
         let prev = self.head.hash.to_string();
         let upstreams = &self.surroundings.upstreams;
         let mut entry = Entry::new(
@@ -257,8 +313,9 @@ impl Writer {
         };
         if written.is_err() || self.batch.len() - start > MAX_LINE {
             self.batch.truncate(start);
-            self.lose(1);
-            return;
+            self.lost = self.lost.saturating_add(1);
+            self.shared.count_lost(1);
+            return false;
         }
         let line = self.batch.get(start..).unwrap_or_default();
         let now = self.surroundings.clock.now();
@@ -267,6 +324,7 @@ impl Writer {
         self.batch.push(b'\n');
         self.batch_entries += 1;
         self.unsigned += 1;
+        true
     }
 
     /// An entry of the log about itself.
@@ -284,6 +342,11 @@ impl Writer {
             data,
         };
         self.append(&Event::Change(Box::new(change)));
+    }
+
+    fn tend(&mut self) {
+        self.tended = Instant::now();
+        self.tender.start(&self.settings);
     }
 
     fn head_segment(&mut self) {
@@ -305,12 +368,11 @@ impl Writer {
             return;
         }
         let now = self.surroundings.clock.now();
-        let Some(signer) = self.signer.clone().filter(|signer| signer.svid.is_valid(now)) else {
-            return;
-        };
-        let Some(data) = signer.sign(self.head.next, &self.head.hash, now) else {
-            return;
-        };
+        let signer = self.signer.as_ref().filter(|signer| signer.svid.is_valid(now));
+        let data = signer.and_then(|signer| signer.sign(self.head.next, &self.head.hash, now));
+        // Also where there is nobody who could sign: the next time is as far away.
+        self.signed_at = Instant::now();
+        let Some(data) = data else { return };
         let change = Change {
             id: self.surroundings.ids.next(),
             time: now,
@@ -325,11 +387,19 @@ impl Writer {
         };
         self.append(&Event::Change(Box::new(change)));
         self.unsigned = 0;
-        self.signed_at = Instant::now();
         self.shared.status().last_checkpoint = Some(now);
     }
 
     fn account_for_lost(&mut self) {
+        if let Some((first, last)) = self.doubtful.take() {
+            let detail =
+                format!("the disk failed to confirm entries {first} to {last}; they may not be on it");
+            self.note(
+                Operation::Gap,
+                Some(detail),
+                json!({ "lost": 0, "unconfirmed": [first, last] }),
+            );
+        }
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
             let detail = format!("{lost} entries could not be kept before this one");
@@ -337,28 +407,25 @@ impl Writer {
         }
     }
 
-    fn lose(&mut self, lost: u64) {
-        if lost > 0 {
-            self.lost = self.lost.saturating_add(lost);
-            self.surroundings.metrics.lost.inc_by(lost);
-            let mut status = self.shared.status();
-            status.lost = status.lost.saturating_add(lost);
-        }
-    }
-
     /// Whether the next entry belongs into a new segment.
     fn is_full(&self) -> bool {
+        if self.no_rotation_before.is_some_and(|then| Instant::now() < then) {
+            return false;
+        }
         let size = self.active.size.saturating_add(as_u64(self.batch.len()));
         let first = self.active.first.or(self.batch_first);
         let age = first.and_then(|(_, since)| self.surroundings.clock.now().duration_since(since).ok());
         size >= self.settings.max_size || age.is_some_and(|age| age >= self.settings.max_age)
     }
 
-    /// Ends the active segment and begins the next. Whether that worked.
+    /// Ends the active segment and begins the next. False while nothing can be written. Where the file cannot be renamed it goes
+    /// on beyond its size: the log is worth more than its files' sizes.
     fn rotate(&mut self) -> bool {
         self.checkpoint();
         self.commit();
-        self.confirm();
+        // Whatever `sync` says: no write comes to it any more that would be confirmed.
+        self.unconfirmed.get_or_insert_with(Instant::now);
+        self.sync();
         if self.failing.is_some() {
             return false;
         }
@@ -366,16 +433,27 @@ impl Writer {
             return true;
         };
         let path = &self.settings.path;
-        let begun = fs::rename(path, segment::older_name(path, first)).and_then(|()| {
-            let next = segment::open_active(path)?;
+        let name = segment::older_name(path, first);
+        let begun = if name.exists() || segment::beside(&name, "gz").exists() {
+            Err(io::Error::from(io::ErrorKind::AlreadyExists))
+        } else {
+            fs::rename(path, &name)
+        };
+        if let Err(error) = begun {
+            tracing::warn!(from = %path.display(), to = %name.display(), %error, "a file of the audit log cannot be renamed; it goes on in it");
+            self.no_rotation_before = Some(Instant::now() + ROTATE_AGAIN);
+            return true;
+        }
+        self.no_rotation_before = None;
+        let next = segment::open_active(path).and_then(|next| {
             segment::sync_folder(path)?;
             Ok(next)
         });
-        match begun {
+        match next {
             Ok(next) => {
                 self.active = next;
                 self.head_segment();
-                self.tender.start(&self.settings);
+                self.tend();
                 true
             }
             Err(error) => {
@@ -391,19 +469,22 @@ impl Writer {
             return;
         }
         match self.write() {
-            Ok(()) => {
-                self.surroundings.metrics.written.inc_by(self.batch_entries);
-                self.shared.status().written += self.batch_entries;
-                self.batch.clear();
-                self.batch.shrink_to(BATCH);
-                self.batch_entries = 0;
-                self.batch_first = None;
-                for answer in self.answers.drain(..) {
-                    // Who asked may be gone.
-                    let _ = answer.send(true);
-                }
-            }
+            Ok(()) => self.committed(),
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The batch is written.
+    fn committed(&mut self) {
+        self.surroundings.metrics.written.inc_by(self.batch_entries);
+        self.shared.status().written += self.batch_entries;
+        self.batch.clear();
+        self.batch.shrink_to(BATCH);
+        self.batch_entries = 0;
+        self.batch_first = None;
+        for answer in self.answers.drain(..) {
+            // Who asked may be gone.
+            let _ = answer.send(true);
         }
     }
 
@@ -432,18 +513,31 @@ impl Writer {
         Ok(())
     }
 
-    /// Has the disk confirm what was written.
+    /// Has the disk confirm what was written, where the settings ask for that.
     fn confirm(&mut self) {
-        if self.settings.sync == AuditSync::Os || self.failing.is_some() || self.unconfirmed.is_none() {
+        if self.settings.sync != AuditSync::Os {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.failing.is_some() || self.unconfirmed.is_none() {
             return;
         }
-        match self.active.file.sync_data() {
-            Ok(()) => {
-                self.unconfirmed = None;
-                self.shared.status().durable = self.head.last();
-            }
-            Err(error) => self.fail(&error),
-        }
+        let Err(error) = self.active.file.sync_data() else {
+            self.unconfirmed = None;
+            self.shared.status().durable = self.head.last();
+            return;
+        };
+        // The system says so once, and takes what it could not write for written.
+        let durable = self.shared.status().durable;
+        let first = durable.map_or(0, |durable| durable.saturating_add(1));
+        self.doubtful = self
+            .head
+            .last()
+            .map(|last| (self.doubtful.map_or(first, |(first, _)| first), last));
+        self.unconfirmed = None;
+        self.fail(&error);
     }
 
     /// Sees whether the file was moved away or removed; then another is begun, where the chain goes on.
@@ -477,8 +571,13 @@ impl Writer {
         self.failing = Some(Instant::now() + RETRY);
         self.surroundings.metrics.failing.set(1);
         self.shared.set_failing(Some(&error.to_string()));
-        for answer in self.answers.drain(..) {
-            let _ = answer.send(self.shared.answer_while_failing());
+        let answer_now = self.shared.answer_while_failing();
+        let backlog = self.backlog.iter_mut().filter_map(|message| match message {
+            Message::Event(_, answer) => answer.take(),
+            Message::Signer(_) | Message::Flush(_) => None,
+        });
+        for answer in self.answers.drain(..).chain(backlog) {
+            let _ = answer.send(answer_now);
         }
     }
 
@@ -496,12 +595,8 @@ impl Writer {
             Ok(()) => {
                 self.failing = None;
                 self.surroundings.metrics.failing.set(0);
+                self.committed();
                 self.shared.set_failing(None);
-                self.surroundings.metrics.written.inc_by(self.batch_entries);
-                self.shared.status().written += self.batch_entries;
-                self.batch.clear();
-                self.batch_entries = 0;
-                self.batch_first = None;
                 tracing::warn!(path = %self.settings.path.display(), "the audit log is written again");
             }
             Err(error) => self.fail(&error),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::{print, report};
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
-use crate::audit::verify::{self, Expectations, Mismatch, Summary};
+use crate::audit::verify::{self, Expectations, MAX_UNSIGNED, Mismatch, Summary};
 use crate::spiffe::TrustDomain;
 use crate::tls::verify::TrustStore;
 
@@ -31,11 +31,12 @@ pub enum AuditCommand {
 Exit code: 0 when everything fits, 1 when something does not or cannot be read, 2 for bad usage.
 
 The chain shows every line that was changed, put in, taken out or moved. Signatures show that a holder of the SVID's key
-wrote it; that the end was not cut off shows only against a hash that was kept elsewhere.
+wrote it, and only --bundle asks for them; that the end was not cut off shows only against a hash that was kept elsewhere.
 
 Examples:
   svidecar audit verify /var/log/svidecar/audit.jsonl
-  svidecar audit verify audit.jsonl --bundle example.org=bundle.pem      who signed must be an SVID of that bundle
+  svidecar audit verify audit.jsonl --bundle example.org=bundle.pem --signer spiffe://example.org/orders
+                            it must be signed, with SVIDs of that bundle, and by nobody else
   svidecar audit verify audit.jsonl --head $(printf %012x 187723572702975)
                             the value that svidecar_audit_head_hash had: the log must still have that line")]
 pub struct VerifyArgs {
@@ -48,6 +49,12 @@ pub struct VerifyArgs {
     /// The authorities that signers must have their SVIDs from, in PEM
     #[arg(long, value_name = "TRUST_DOMAIN=FILE")]
     pub bundle: Option<String>,
+    /// Who may have signed; several times for several. If left out: one SPIFFE ID, whichever it is
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub signer: Vec<String>,
+    /// With --bundle: take entries that nobody signed, as of a sidecar that held no SVID
+    #[arg(long)]
+    pub allow_unsigned: bool,
     /// Only the files that are named, not the older segments beside them
     #[arg(long)]
     pub only: bool,
@@ -84,9 +91,14 @@ fn check(args: &VerifyArgs) -> Result<(String, u8), String> {
     let expectations = Expectations {
         head: args.head.clone(),
         bundle: args.bundle.as_deref().map(read_bundle).transpose()?,
+        signers: args.signer.clone(),
+        max_unsigned: (args.bundle.is_some() && !args.allow_unsigned).then_some(MAX_UNSIGNED),
     };
-    let files = files(args)?;
-    let result = verify::verify(&files, &expectations);
+    let mut result = verify::verify(&files(args)?, &expectations);
+    if result.is_err() {
+        // A log that is written meanwhile may have ended a file between our looking for it and reading it.
+        result = verify::verify(&files(args)?, &expectations);
+    }
     let code = if result.is_ok() { EXIT_GOOD } else { EXIT_FAILED };
     let text = if args.json {
         format!("{:#}", json_of(&result, args))
@@ -155,7 +167,7 @@ fn text_of(result: &Result<Summary, Mismatch>, args: &VerifyArgs) -> String {
             }
             if summary.unsigned > 0 {
                 let after = counted(summary.unsigned, "entry comes", "entries come");
-                let _ = writeln!(out, "{after} after the last checkpoint: chained, not signed yet");
+                let _ = writeln!(out, "{after} after the last checkpoint: chained, not signed");
             }
             if summary.checkpoints > 0 && args.bundle.is_none() {
                 let _ = writeln!(

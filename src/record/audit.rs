@@ -220,13 +220,50 @@ pub struct Refusal {
     peer_addr: PeerAddr,
     source: Option<IpAddr>,
     own_id: Option<Arc<SpiffeId>>,
+    data: Option<Value>,
+}
+
+impl Event {
+    /// Whether it is the verdict on which somebody is let in: allowed, or denied where policy is only audited.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        match self {
+            Self::Verdict(decision) => {
+                let lets_in = decision.verdict == Verdict::Allow || !decision.enforced;
+                decision.kind == DecisionKind::Admission && lets_in
+            }
+            Self::Refusal(_) | Self::Change(_) => false,
+        }
+    }
 }
 
 impl Refusal {
+    /// What it has in common with others like it.
+    #[must_use]
+    pub fn cause(&self) -> (Arc<str>, Reason) {
+        (self.listener.clone(), self.reason)
+    }
+
+    /// The same for so many of its kind, from wherever they came.
+    #[must_use]
+    pub fn standing_for(self, count: u64) -> Self {
+        Self {
+            detail: Some(format!(
+                "{count} connections within a second, of which this tells together"
+            )),
+            data: Some(serde_json::json!({ "count": count })),
+            source: None,
+            ..self
+        }
+    }
+
     /// Of a connection's record, where it is one; `id` gives the entry its name.
     #[must_use]
     pub fn of(record: &ConnectionRecord, id: impl FnOnce() -> DecisionId) -> Option<Self> {
-        let refused = record.outcome() == super::Outcome::Refused && record.decision.is_none();
+        // One that was let in by a verdict, and turned away because that could not be recorded.
+        let unrecorded = record.reason == Reason::AuditUnavailable;
+        let refused =
+            record.outcome() == super::Outcome::Refused && (record.decision.is_none() || unrecorded);
         refused.then(|| Self {
             id: id(),
             time: record.time,
@@ -238,6 +275,7 @@ impl Refusal {
             peer_addr: record.peer_addr,
             source: record.source,
             own_id: record.own_id.clone(),
+            data: None,
         })
     }
 }
@@ -368,6 +406,7 @@ impl<'a> Entry<'a> {
                 source: refusal.source,
                 own_id: refusal.own_id.clone(),
                 upstream: upstream(&refusal.listener),
+                data: refusal.data.as_ref(),
                 ..Self::bare(refusal.id, EntryKind::Refusal, (seq, prev), host)
             },
             Event::Change(change) => Self {

@@ -22,6 +22,8 @@ use stream::Stream;
 const QUEUE: usize = 8192;
 /// What is written at once.
 const BATCH: usize = 64 * 1024;
+/// How long the first of several waits for the others: to be woken costs more than to write a line.
+const GATHER: Duration = Duration::from_millis(10);
 /// For what still waits when the process ends.
 const END: Duration = Duration::from_secs(1);
 
@@ -234,7 +236,11 @@ impl<T> Writer<T> {
     fn run(&mut self, messages: &Receiver<Message<T>>, end: &AtomicBool) {
         while !end.load(Ordering::Acquire) {
             let Ok(first) = messages.recv() else { break };
+            let ends = matches!(first, Message::End);
             self.take(first);
+            if !ends {
+                std::thread::sleep(GATHER);
+            }
             while let Ok(message) = messages.try_recv() {
                 self.take(message);
             }

@@ -127,6 +127,62 @@ fn a_signature_by_another_key_or_about_another_place_is_none() {
     first_wrong(&later, places[0] + 1, "its signature");
 }
 
+/// With a bundle at hand nothing but signatures proves anything.
+#[test]
+fn a_log_that_must_be_signed_is_not_taken_without_signatures() {
+    let scene = Scene::new();
+    let authority = scene.authority();
+    let held_to = |scene: &Scene, authority: &Authority, signers: &[&str]| {
+        let bundle = verify::trust_store(
+            TrustDomain::new("example.org").unwrap(),
+            pem(authority).as_bytes(),
+        )
+        .unwrap();
+        let expectations = Expectations {
+            bundle: Some(bundle),
+            signers: signers.iter().map(|id| (*id).to_owned()).collect(),
+            max_unsigned: Some(verify::MAX_UNSIGNED),
+            ..Expectations::default()
+        };
+        verify(&scene.files(), &expectations).map_err(|mismatch| mismatch.to_string())
+    };
+    scene.write(3);
+    let said = held_to(&scene, &authority, &[]).unwrap_err();
+    assert!(said.contains("entries 0 to 3 are not signed"), "{said}");
+
+    let (log, guard) = scene.start();
+    log.sign_with(Some(scene.signer(&authority)));
+    let _ = log.record(verdict(denial()));
+    drop(guard);
+    assert!(held_to(&scene, &authority, &[]).is_ok());
+    assert!(held_to(&scene, &authority, &["spiffe://example.org/orders"]).is_ok());
+    let said = held_to(&scene, &authority, &["spiffe://example.org/payments"]).unwrap_err();
+    assert!(said.contains("who may not have signed"), "{said}");
+
+    // A long tail that nobody signed.
+    scene.write(2500);
+    let said = held_to(&scene, &authority, &[]).unwrap_err();
+    assert!(
+        said.contains("entries 6 to ") && said.contains("are not signed"),
+        "{said}"
+    );
+}
+
+/// Whoever else holds an SVID of the trust domain is somebody else.
+#[test]
+fn a_second_signer_is_found() {
+    let scene = Scene::new();
+    let authority = scene.authority();
+    let (log, guard) = scene.start();
+    log.sign_with(Some(scene.signer(&authority)));
+    let _ = log.record(verdict(denial()));
+    log.sign_with(Some(scene.signer_as(&authority, "spiffe://example.org/other")));
+    let _ = log.record(verdict(denial()));
+    drop(guard);
+    let said = scene.verify().unwrap_err().to_string();
+    assert!(said.contains("a log has one writer"), "{said}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

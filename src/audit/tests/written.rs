@@ -59,7 +59,7 @@ fn the_status_and_the_metric_name_the_last_line() {
             &scene.files(),
             &Expectations {
                 head: Some(head),
-                bundle: None,
+                ..Expectations::default()
             },
         )
     };
@@ -185,8 +185,8 @@ fn signatures_come_with_changes_of_the_key_and_at_the_end() {
         verify(
             &scene.files(),
             &Expectations {
-                head: None,
                 bundle: Some(bundle),
+                ..Expectations::default()
             },
         )
     };
@@ -196,12 +196,6 @@ fn signatures_come_with_changes_of_the_key_and_at_the_end() {
         error.contains("its certificate is not of the bundle's authorities"),
         "{error}"
     );
-}
-
-fn pem(authority: &Authority) -> String {
-    use base64::Engine as _;
-    let der = base64::engine::general_purpose::STANDARD.encode(authority.root());
-    format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n")
 }
 
 #[test]
@@ -369,27 +363,135 @@ mod full {
     }
 
     #[test]
-    fn who_waits_is_told_what_the_settings_say() {
-        for (on_failure, kept) in [(OnAuditFailure::Deny, false), (OnAuditFailure::Continue, true)] {
+    fn nobody_waits_for_a_disk_that_takes_nothing() {
+        for (on_failure, denies) in [(OnAuditFailure::Deny, true), (OnAuditFailure::Continue, false)] {
             let mut scene = Scene::new();
             scene.settings.on_failure = on_failure;
             scene.settings.sync = AuditSync::Always;
             let (log, guard) = scene.start();
             wait("it has begun", || log.status().written == 1);
             break_it(&scene);
-            // It looks once a second whether the file is still the one.
+            // It looks once a second whether the file is still the one. Who waits then is told.
             let answer = |log: &AuditLog| match log.record(verdict(bare())) {
-                Receipt::Pending(kept) => block_on(kept),
-                _ => panic!("it must be waited for"),
+                Receipt::Pending(kept) => Some(block_on(kept)),
+                Receipt::Lost | Receipt::Kept => None,
             };
+            let mut told = Vec::new();
             wait("it is seen", || {
-                answer(&log) == kept && log.failing().borrow().is_some()
+                told.extend(answer(&log));
+                log.failing().borrow().is_some()
             });
+            assert_eq!(told.last(), Some(&!denies), "{told:?}");
+            // Who comes later does not wait at all.
+            for _ in 0..100 {
+                let receipt = log.record(verdict(bare()));
+                assert!(
+                    matches!(receipt, Receipt::Lost) == denies && !matches!(receipt, Receipt::Pending(_))
+                );
+            }
             mend(&scene);
             wait("it is written again", || log.failing().borrow().is_none());
-            assert!(answer(&log));
+            assert_eq!(answer(&log), Some(true));
             drop(guard);
             scene.verify().unwrap();
         }
     }
+
+    #[test]
+    fn who_is_let_in_where_policy_is_only_audited_is_waited_for_too() {
+        let mut scene = Scene::new();
+        scene.settings.sync = AuditSync::Always;
+        let (log, guard) = scene.start();
+        let only_reported = Decision {
+            enforced: false,
+            ..denial()
+        };
+        assert!(matches!(log.record(verdict(only_reported)), Receipt::Pending(_)));
+        assert!(matches!(log.record(verdict(denial())), Receipt::Kept));
+        drop(guard);
+    }
+
+    #[test]
+    fn a_writer_that_is_gone_keeps_nobody_waiting() {
+        let mut scene = Scene::new();
+        scene.settings.sync = AuditSync::Always;
+        let (log, guard) = scene.start();
+        drop(guard);
+        assert!(matches!(log.record(verdict(bare())), Receipt::Lost));
+        assert!(log.refuses().is_some());
+        assert_eq!(scene.metrics.failing.get(), 1);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_renamed_is_written_on() {
+    let mut scene = Scene::new();
+    scene.settings.compress = false;
+    let (log, guard) = scene.start();
+    wait("it has begun", || log.status().written == 1);
+    fs::write(segment::older_name(scene.path(), 0), "in the way").unwrap();
+    for _ in 0..1500 {
+        let _ = log.record(verdict(denial()));
+    }
+    wait("all are written", || log.status().written >= 1501);
+    assert!(log.failing().borrow().is_none());
+    drop(guard);
+    assert_eq!(
+        fs::read_to_string(segment::older_name(scene.path(), 0)).unwrap(),
+        "in the way"
+    );
+    assert!(verify(&[scene.path().to_owned()], &Expectations::default()).is_ok());
+}
+
+#[test]
+fn those_who_only_knock_do_not_fill_the_log() {
+    let scene = Scene::new();
+    let (log, guard) = scene.start();
+    for number in 0..1000 {
+        let refusal = refusal(number);
+        assert!(matches!(
+            log.record(Event::Refusal(Box::new(refusal))),
+            Receipt::Kept
+        ));
+    }
+    drop(guard);
+    let text = scene.text();
+    let refusals: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|entry| entry["kind"] == "refusal")
+        .collect();
+    let counted: u64 = refusals
+        .iter()
+        .map(|entry| entry["data"]["count"].as_u64().unwrap_or(1))
+        .sum();
+    assert_eq!(counted, 1000);
+    assert!(refusals.len() < 400, "{}", refusals.len());
+    scene.verify().unwrap();
+}
+
+#[test]
+fn all_is_written_and_signed_when_it_is_asked_for() {
+    let scene = Scene::new();
+    let (log, guard) = scene.start();
+    log.sign_with(Some(scene.signer(&scene.authority())));
+    let _ = log.record(verdict(denial()));
+    block_on(log.flush());
+    assert_eq!(operations(&scene.text()), ["segment", "checkpoint"]);
+    assert_eq!(log.next(), 3);
+    drop(guard);
+    // A writer that is gone answers, too.
+    block_on(log.flush());
+}
+
+#[test]
+fn another_file_keeps_its_rights() {
+    let scene = Scene::new();
+    fs::write(scene.path(), "something else\n").unwrap();
+    fs::set_permissions(scene.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(scene.open().is_err());
+    assert_eq!(
+        fs::metadata(scene.path()).unwrap().permissions().mode() & 0o777,
+        0o644
+    );
 }

@@ -8,6 +8,8 @@ fn args(head: Option<&str>) -> VerifyArgs {
         files: vec!["audit.jsonl".into()],
         head: head.map(str::to_owned),
         bundle: None,
+        signer: Vec::new(),
+        allow_unsigned: false,
         only: false,
         json: false,
     }
@@ -35,7 +37,7 @@ fn a_log_that_fits_is_told_with_what_was_not_checked() {
              begins with entry 1: what was before it is not here\n\
              head: {zeros} (entry 3, 2026-11-27T00:00:00.000000Z)\n\
              signed by spiffe://example.org/orders (0a): 1 checkpoint\n\
-             1 entry comes after the last checkpoint: chained, not signed yet\n\
+             1 entry comes after the last checkpoint: chained, not signed\n\
              whose SVIDs these are was not checked: name a bundle (--bundle)\n\
              whether the end was cut off was not checked: name a hash that was kept (--head)\n\
              the log says that 7 entries could not be kept\n\

@@ -58,7 +58,12 @@ impl Line<'_> {
 
     fn json(&self) -> String {
         // Serializing strings and numbers into a string cannot fail; were it to, an empty line would be honest.
-        let plain = serde_json::to_string(self).unwrap_or_default();
+        let mut plain = serde_json::to_string(self).unwrap_or_default();
+        // serde_json escapes control characters but for DEL; what else can be harmful is not ASCII. Most lines hold neither.
+        if plain.bytes().all(|b| b.is_ascii() && b != 0x7f) {
+            plain.push('\n');
+            return plain;
+        }
         let mut out = String::with_capacity(plain.len() + 1);
         escape_json_into(&mut out, &plain);
         out.push('\n');
