@@ -56,7 +56,7 @@ pub(super) fn sinks(log: Option<&AuditLog>, settings: &Settings, metrics: &Metri
     };
     let sink = |sink: &AuditSink| {
         let exports = metrics.exports(Signal::Logs);
-        Sink::new(sink, &audit.path, log, metrics.audit.sink(&sink.name), exports)
+        Sink::new(sink, audit, log, metrics.audit.sink(&sink.name), exports)
     };
     audit.sinks.iter().map(sink).collect()
 }

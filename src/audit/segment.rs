@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -335,15 +335,6 @@ impl Tail {
     }
 }
 
-/// The number of the active segment's first entry; `None` while it has none, or is not there.
-pub(super) fn first_entry(path: &Path) -> io::Result<Option<u64>> {
-    match File::open(path) {
-        Ok(file) => Ok(first_of(&file)?.map(|(first, _)| first)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// The number and time of a segment's first entry.
 fn first_of(file: &File) -> io::Result<Option<(u64, SystemTime)>> {
     let mut file = file.try_clone()?;
@@ -363,4 +354,34 @@ fn head_of(path: &Path) -> io::Result<Option<Head>> {
     }
     let last = last.strip_suffix(b"\n").unwrap_or(&last);
     Ok(Link::read(last).ok().map(|link| Head::after(link.seq, last)))
+}
+
+/// The file at `path`, from its beginning on, and the number of its first entry; `None` while it has none, or is not there.
+///
+/// # Errors
+/// Also when its first line is whole and no entry.
+pub(super) fn open_first(path: &Path) -> io::Result<Option<(u64, File)>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut line = Vec::new();
+    read_line(&mut BufReader::new(file.try_clone()?), &mut line)?;
+    file.rewind()?;
+    match line.strip_suffix(b"\n").map(Link::read) {
+        Some(Ok(link)) => Ok(Some((link.seq, file))),
+        Some(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        None => Ok(None),
+    }
+}
+
+/// Whether this open file is the one at `path` now.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }

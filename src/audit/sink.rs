@@ -3,28 +3,32 @@
 //! The log's files are the queue. A sink reads them from where it stopped ([`reader`]), sends some entries, and when they are
 //! taken notes how far it is, in a small file beside the log. So an entry is sent at least once, after a crash perhaps twice;
 //! `seq` tells which ones are the same. A sink that takes nothing holds nobody back: what is asked of the log's writer is
-//! nothing at all, and the files wait as long as `audit.keep` keeps them. What was removed before it was sent is counted.
+//! nothing at all, and the files wait as long as `audit.keep` keeps them. Lost is only what was removed before it was sent,
+//! and what a collector that takes others says is bad; it is counted.
+//!
+//! Where the disk confirms entries (`audit.sync`), none is sent before: a collector never has one that a crash can take
+//! from the log. If the log is not the one that was sent so far (moved away, or cut by a crash of the machine), all of it
+//! is sent.
 
+mod cursor;
 mod otlp;
 mod reader;
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::chain::Head;
 use super::queue::AuditLog;
 use super::segment;
-use crate::config::settings::AuditSink;
+use crate::config::settings::{self, AuditSink, AuditSync};
 use crate::telemetry::metrics::{AuditSinkMetrics, Exports};
 use crate::telemetry::otlp::Stage;
 use otlp::ToCollector;
-use reader::Reader;
-
-pub(super) use reader::Line;
+use reader::{Batch, Reader};
 
 /// How soon the files are read again after that failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,13 +48,18 @@ pub struct SinkStatus {
 
 /// A sink as others see it.
 #[derive(Clone, Debug)]
-pub struct SinkHandle(Arc<Mutex<Progress>>, AuditLog);
+pub struct SinkHandle {
+    name: Arc<str>,
+    progress: Arc<Mutex<Progress>>,
+    log: AuditLog,
+    /// Why the collector takes nothing.
+    trouble: watch::Receiver<Option<Arc<str>>>,
+}
 
 #[derive(Debug)]
 struct Progress {
-    name: Arc<str>,
-    /// The next entry to send.
-    next: u64,
+    /// Where to go on: `None` at the oldest entry.
+    head: Option<Head>,
     /// Since when it is at one request.
     sending: Option<Instant>,
     problem: Option<String>,
@@ -60,14 +69,22 @@ impl SinkHandle {
     /// How far it is.
     #[must_use]
     pub fn status(&self) -> SinkStatus {
-        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.trouble.borrow().as_deref().map(str::to_owned);
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let stuck = progress.sending.filter(|since| since.elapsed() >= PATIENCE);
         let stuck = stuck.map(|since| format!("nothing was taken for {} s", since.elapsed().as_secs()));
         SinkStatus {
-            name: Arc::clone(&progress.name),
-            lag: self.1.next().saturating_sub(progress.next),
-            problem: progress.problem.clone().or(stuck),
+            name: Arc::clone(&self.name),
+            lag: self
+                .log
+                .next()
+                .saturating_sub(progress.head.map_or(0, |head| head.next)),
+            problem: progress.problem.clone().or(trouble).or(stuck),
         }
+    }
+
+    fn update<T>(&self, with: impl FnOnce(&mut Progress) -> T) -> T {
+        with(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -78,34 +95,44 @@ pub struct Sink {
     log: AuditLog,
     path: PathBuf,
     cursor: PathBuf,
+    sync: AuditSync,
+    /// How soon to look whether the disk has confirmed more.
+    confirmed_every: Duration,
     metrics: AuditSinkMetrics,
     handle: SinkHandle,
 }
 
 impl Sink {
-    /// The sink of these settings for the log at `path`.
+    /// The sink of these settings for the log of those.
     #[must_use]
     pub fn new(
         settings: &AuditSink,
-        path: &Path,
+        audit: &settings::Audit,
         log: &AuditLog,
         metrics: AuditSinkMetrics,
         exports: Exports,
     ) -> Self {
-        let cursor = segment::beside(path, &format!("sink.{}", settings.name));
+        let cursor = segment::beside(&audit.path, &format!("sink.{}", settings.name));
         let progress = Progress {
-            name: settings.name.clone(),
-            next: read_cursor(&cursor).unwrap_or(0),
+            head: cursor::read(&cursor),
             sending: None,
             problem: None,
         };
+        let to = ToCollector::new(settings.otlp.clone(), exports);
         Self {
-            to: ToCollector::new(settings.otlp.clone(), exports),
+            handle: SinkHandle {
+                name: Arc::clone(&settings.name),
+                progress: Arc::new(Mutex::new(progress)),
+                log: log.clone(),
+                trouble: to.trouble(),
+            },
+            to,
             log: log.clone(),
-            path: path.to_owned(),
+            path: audit.path.clone(),
             cursor,
+            sync: audit.sync,
+            confirmed_every: audit.sync_interval,
             metrics,
-            handle: SinkHandle(Arc::new(Mutex::new(progress)), log.clone()),
         }
     }
 
@@ -115,29 +142,28 @@ impl Sink {
         self.handle.clone()
     }
 
-    /// Sends what there is and what comes, until the process ends. `process` is the number that tells it from others.
+    /// Sends what there is and what comes; at the end of the process what is written by then. `process` is the number that
+    /// tells it from others.
     pub async fn run(mut self, process: u64, mut stage: watch::Receiver<Stage>) {
         let mut grown = self.log.grown();
-        let mut reader = Reader::new(self.path.clone(), self.progress(|progress| progress.next));
+        let mut reader = self.reader();
         loop {
-            self.metrics
-                .lag
-                .set(i64::try_from(self.handle.status().lag).unwrap_or(i64::MAX));
-            let (given_back, read) = match read(reader).await {
+            self.show_lag();
+            // Seen before reading: what is written when the end begins is read.
+            let ending = *stage.borrow() == Stage::Ending;
+            let end = self.end();
+            let (given_back, read) = match read(reader, end).await {
                 Ok(read) => read,
                 // A panic, which is in the log: from the files anew.
-                Err(_) => (
-                    Reader::new(self.path.clone(), self.progress(|progress| progress.next)),
-                    Err(io::Error::other("reading failed")),
-                ),
+                Err(_) => (self.reader(), Err(io::Error::other("reading failed"))),
             };
             reader = given_back;
             let batch = match read {
                 Ok(batch) => batch,
                 Err(error) => {
                     let why = format!("the log cannot be read: {error}");
-                    if self.progress(|progress| progress.problem.replace(why)).is_none() {
-                        tracing::warn!(sink = %self.name(), %error, "the audit log cannot be read to be sent on");
+                    if self.handle.update(|it| it.problem.replace(why)).is_none() {
+                        tracing::warn!(sink = %self.handle.name, %error, "the audit log cannot be read to be sent on");
                     }
                     if paused(RETRY, &mut stage).await {
                         return;
@@ -145,35 +171,86 @@ impl Sink {
                     continue;
                 }
             };
-            self.progress(|progress| progress.problem = None);
-            if batch.missing > 0 {
-                tracing::warn!(
-                    sink = %self.name(), lost = batch.missing,
-                    "entries of the audit log were removed before they could be sent on"
-                );
-                self.metrics.lost.inc_by(batch.missing);
-            }
+            self.handle.update(|it| it.problem = None);
+            self.say(&batch);
             if batch.lines.is_empty() {
-                self.advance(batch.next);
-                if !self.wait(&mut grown, &mut stage).await {
+                let confirmed = self.log.next() <= end;
+                if ending && confirmed {
                     return;
                 }
-                continue;
+                if !self.wait(confirmed, &mut grown, &mut stage).await {
+                    return;
+                }
+            } else if !self.send(&batch, process, &mut grown, &mut stage).await {
+                return;
             }
-            self.progress(|progress| progress.sending = Some(Instant::now()));
-            let sent = self
-                .to
-                .send(&batch.lines, process, Stage::reached(&mut stage, Stage::Ending))
-                .await;
-            self.progress(|progress| progress.sending = None);
-            let Some(rejected) = sent else { return };
-            self.metrics.lost.inc_by(rejected);
-            self.advance(batch.next);
         }
     }
 
-    /// Waits, with all that there is sent, for more; whether there will be.
-    async fn wait(&mut self, grown: &mut watch::Receiver<u64>, stage: &mut watch::Receiver<Stage>) -> bool {
+    /// Says what is to be known of what was read.
+    fn say(&self, batch: &Batch) {
+        let sink = &self.handle.name;
+        if let Some(why) = batch.anew {
+            self.handle.update(|it| it.head = None);
+            tracing::warn!(%sink, "the audit log is sent on again from its oldest entry: {why}");
+        }
+        if batch.missing > 0 {
+            tracing::warn!(
+                %sink, lost = batch.missing,
+                "entries of the audit log were removed before they could be sent on"
+            );
+            self.metrics.lost.inc_by(batch.missing);
+        }
+    }
+
+    /// Sends a batch, piece by piece, and notes how far it is after each; whether it came to its end before the process.
+    async fn send(
+        &mut self,
+        batch: &Batch,
+        process: u64,
+        grown: &mut watch::Receiver<u64>,
+        stage: &mut watch::Receiver<Stage>,
+    ) -> bool {
+        let mut lines = batch.lines.as_slice();
+        while !lines.is_empty() {
+            self.handle.update(|it| it.sending = Some(Instant::now()));
+            let sent = {
+                let ending = Stage::reached(stage, Stage::Ending);
+                let sending = self.to.send(lines, process, ending);
+                tokio::pin!(sending);
+                loop {
+                    tokio::select! {
+                        sent = &mut sending => break sent,
+                        // It may take for ever, and the lag grows meanwhile.
+                        Ok(()) = grown.changed() => show_lag(&self.metrics, &self.handle),
+                    }
+                }
+            };
+            self.handle.update(|it| it.sending = None);
+            let Some(sent) = sent else { return false };
+            let (done, left) = lines.split_at_checked(sent.lines).unwrap_or((lines, &[]));
+            lines = left;
+            if let (Some(first), Some(last)) = (done.first(), done.last()) {
+                if sent.lost > 0 {
+                    tracing::warn!(
+                        sink = %self.handle.name, lost = sent.lost, from_seq = first.seq, to_seq = last.seq,
+                        "the collector will not take entries of the audit log; they are in the log alone"
+                    );
+                    self.metrics.lost.inc_by(sent.lost);
+                }
+                self.advance(last.head());
+            }
+        }
+        true
+    }
+
+    /// Waits, with all sent that can be, for more; whether there will be. What is written and not `confirmed` comes by itself.
+    async fn wait(
+        &mut self,
+        confirmed: bool,
+        grown: &mut watch::Receiver<u64>,
+        stage: &mut watch::Receiver<Stage>,
+    ) -> bool {
         loop {
             let now = *stage.borrow();
             let next = match now {
@@ -183,39 +260,67 @@ impl Sink {
                     self.to.disconnect().await;
                     Stage::Ending
                 }
-                Stage::Ending => return false,
+                Stage::Ending if confirmed => return true,
+                Stage::Ending => {
+                    tokio::time::sleep(self.confirmed_every).await;
+                    return true;
+                }
             };
             tokio::select! {
                 changed = grown.changed() => return changed.is_ok(),
+                () = tokio::time::sleep(self.confirmed_every), if !confirmed => return true,
                 () = Stage::reached(stage, next) => {}
             }
         }
     }
 
-    fn name(&self) -> Arc<str> {
-        self.progress(|progress| progress.name.clone())
+    /// The number of the first entry that must not be sent yet.
+    fn end(&self) -> u64 {
+        let written = self.log.next();
+        match self.sync {
+            AuditSync::Os => written,
+            AuditSync::Interval | AuditSync::Always => {
+                let durable = self.log.status().durable;
+                durable
+                    .map_or(0, |durable| durable.saturating_add(1))
+                    .min(written)
+            }
+        }
     }
 
-    fn progress<T>(&self, with: impl FnOnce(&mut Progress) -> T) -> T {
-        with(&mut self.handle.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Reads from where the sink is.
+    fn reader(&self) -> Reader {
+        Reader::new(self.path.clone(), self.handle.update(|it| it.head))
     }
 
-    /// Everything up to here is sent.
-    fn advance(&self, next: u64) {
-        let before = self.progress(|progress| std::mem::replace(&mut progress.next, next));
-        if before != next
-            && let Err(error) = write_cursor(&self.cursor, next)
-        {
+    fn show_lag(&self) {
+        show_lag(&self.metrics, &self.handle);
+    }
+
+    /// Everything up to here is done with.
+    fn advance(&self, head: Head) {
+        self.handle.update(|it| it.head = Some(head));
+        self.show_lag();
+        if let Err(error) = cursor::write(&self.cursor, &head) {
             // They are sent once more after a restart.
             tracing::warn!(path = %self.cursor.display(), %error, "how far the audit log was sent on cannot be noted");
         }
     }
 }
 
-/// A batch of lines, off the thread that also hears signals.
-async fn read(mut reader: Reader) -> Result<(Reader, io::Result<reader::Batch>), tokio::task::JoinError> {
+fn show_lag(metrics: &AuditSinkMetrics, handle: &SinkHandle) {
+    metrics
+        .lag
+        .set(i64::try_from(handle.status().lag).unwrap_or(i64::MAX));
+}
+
+/// A batch of lines, off the thread that also hears signals. Nothing is looked at before anything may be sent.
+async fn read(mut reader: Reader, end: u64) -> Result<(Reader, io::Result<Batch>), tokio::task::JoinError> {
+    if end == 0 {
+        return Ok((reader, Ok(Batch::default())));
+    }
     tokio::task::spawn_blocking(move || {
-        let batch = reader.batch();
+        let batch = reader.batch(end);
         (reader, batch)
     })
     .await
@@ -227,18 +332,6 @@ async fn paused(time: Duration, stage: &mut watch::Receiver<Stage>) -> bool {
         () = tokio::time::sleep(time) => false,
         () = Stage::reached(stage, Stage::Ending) => true,
     }
-}
-
-/// The number of the next entry to send, as it was noted.
-fn read_cursor(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// Whole, or not at all. Not confirmed by the disk: what is lost of it makes entries be sent twice.
-fn write_cursor(path: &Path, next: u64) -> io::Result<()> {
-    let temporary = segment::beside(path, "tmp");
-    fs::write(&temporary, format!("{next}\n"))?;
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

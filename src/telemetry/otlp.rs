@@ -1,7 +1,7 @@
 //! A client of the OpenTelemetry protocol (OTLP 1.x): logs and traces, over gRPC and over HTTP.
 //!
 //! Owns the connection to a collector and what an answer means: taken, taken in part, to be tried again, refused for good
-//! ([`Client`]). [`Delivery`] does what the protocol asks of a client beyond one try: it waits as told, longer each time,
+//! ([`Client`]), and then whether the message is at fault. [`Delivery`] does what the protocol asks of a client beyond one try: it waits as told, longer each time,
 //! and tells log and metrics how it goes. Runs on the control runtime, never on a worker; leaves queues, and what becomes
 //! of what nobody takes, to whoever calls it.
 //!
@@ -65,9 +65,13 @@ pub enum ExportError {
         /// For how long the collector asks to be left alone.
         after: Option<Duration>,
     },
-    /// It must not be sent again.
+    /// The protocol says not to send it again, for a reason that need not lie in what was sent: no right to, no such service,
+    /// a fault of the collector's own.
     #[error("{0}")]
     Refused(String),
+    /// Not to be sent again, for what it holds or how large it is.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// How far the process' end has come, for a task that sends.
@@ -190,7 +194,7 @@ impl Client {
         if size > MAX_REQUEST {
             let why =
                 format!("a request of {size} bytes is larger than {MAX_REQUEST}, the most that is sent");
-            return Err(ExportError::Refused(why));
+            return Err(ExportError::Invalid(why));
         }
         // Out of its place: what a timeout leaves behind is not used again.
         let kept = self.connection.take();
@@ -214,4 +218,4 @@ impl Client {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

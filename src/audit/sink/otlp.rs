@@ -2,11 +2,13 @@
 //! collector keeps can be verified as the log can; the attributes are what one searches by.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
-use super::Line;
+use super::reader::Line;
 use crate::clock::parse_rfc3339;
 use crate::config::settings::Otlp;
 use crate::telemetry::metrics::Exports;
@@ -40,29 +42,90 @@ const ATTRIBUTES: [&str; 16] = [
 
 /// Sends to a collector.
 #[derive(Debug)]
-pub(super) struct ToCollector(Delivery);
+pub(super) struct ToCollector {
+    delivery: Delivery,
+    /// How many go into the next request. Half as many after one that was not taken, down to the one that is to blame.
+    most: usize,
+}
+
+/// What became of the first of the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// So many are done with.
+    pub(super) lines: usize,
+    /// So many of them the collector will never take.
+    pub(super) lost: u64,
+}
 
 impl ToCollector {
-    pub(super) const fn new(settings: Otlp, exports: Exports) -> Self {
-        Self(Delivery::new(settings, exports))
+    pub(super) fn new(settings: Otlp, exports: Exports) -> Self {
+        Self {
+            delivery: Delivery::lasting(settings, exports),
+            most: usize::MAX,
+        }
+    }
+
+    /// Why the collector takes nothing, while that is so.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.delivery.trouble()
     }
 
     /// Ends the connection; the next request makes another.
     pub(super) async fn disconnect(&mut self) {
-        self.0.disconnect().await;
+        self.delivery.disconnect().await;
     }
 
-    /// Sends until they are taken; how many the collector refuses for good. `None` when the process ends before.
+    /// Sends the first of these lines, as often as it takes. An entry is given up only if the collector says that it is bad,
+    /// in a request of its own, and takes a request without any: whoever refuses that, too, has other reasons. `None` when
+    /// the process ends before.
     pub(super) async fn send(
         &mut self,
         lines: &[Line],
         process: u64,
         ending: impl Future<Output = ()>,
-    ) -> Option<u64> {
-        let all = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        let request = ExportLogsServiceRequest {
+    ) -> Option<Sent> {
+        tokio::pin!(ending);
+        loop {
+            let count = lines.len().min(self.most);
+            let some = lines.get(..count).unwrap_or_default();
+            let request = self.request(some, process);
+            let why = match self.delivery.deliver(&request, None, ending.as_mut()).await {
+                Ok(accepted) => {
+                    self.most = self.most.saturating_mul(2);
+                    let lost = accepted.rejected.min(u64::try_from(count).unwrap_or(u64::MAX));
+                    return Some(Sent { lines: count, lost });
+                }
+                Err(why) => why,
+            };
+            match why {
+                Undelivered::Ending => return None,
+                Undelivered::Invalid if count <= 1 => {
+                    let any = self
+                        .delivery
+                        .takes_any::<ExportLogsServiceRequest>(ending.as_mut());
+                    match any.await {
+                        Ok(true) => {
+                            return Some(Sent {
+                                lines: count,
+                                lost: 1,
+                            });
+                        }
+                        Ok(false) => {}
+                        Err(_) => return None,
+                    }
+                }
+                // Perhaps it is too large; a request of one is tried as it is.
+                Undelivered::Invalid | Undelivered::Refused | Undelivered::TooLate => {
+                    self.most = (count / 2).max(1);
+                }
+            }
+        }
+    }
+
+    fn request(&self, lines: &[Line], process: u64) -> ExportLogsServiceRequest {
+        ExportLogsServiceRequest {
             resource_logs: vec![ResourceLogs {
-                resource: Some(otlp::resource(self.0.settings(), process, None)),
+                resource: Some(otlp::resource(self.delivery.settings(), process, None)),
                 scope_logs: vec![ScopeLogs {
                     scope: Some(otlp::scope()),
                     log_records: lines.iter().map(record).collect(),
@@ -70,17 +133,18 @@ impl ToCollector {
                 }],
                 ..ResourceLogs::default()
             }],
-        };
-        match self.0.deliver(&request, None, ending).await {
-            Ok(accepted) => Some(accepted.rejected.min(all)),
-            Err(Undelivered::Refused | Undelivered::TooLate) => Some(all),
-            Err(Undelivered::Ending) => None,
         }
+    }
+
+    /// Waits this long after a first failed try.
+    #[cfg(test)]
+    pub(super) const fn set_backoff(&mut self, backoff: otlp::Backoff) {
+        self.delivery.backoff = backoff;
     }
 }
 
 fn record(line: &Line) -> LogRecord {
-    let body = String::from_utf8_lossy(&line.0).into_owned();
+    let body = String::from_utf8_lossy(&line.text).into_owned();
     let fields: Map<String, Value> = serde_json::from_str(&body).unwrap_or_default();
     let said = |field: &str| fields.get(field).and_then(Value::as_str);
     let time = said("time").and_then(parse_rfc3339).map_or(0, nanoseconds);
@@ -132,11 +196,18 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn entry(text: &str) -> Line {
+        Line {
+            seq: 7,
+            text: text.into(),
+        }
+    }
+
     #[test]
     fn an_entry_is_a_record_whose_body_is_the_line() {
         let line = "{\"version\":1,\"seq\":7,\"time\":\"1970-01-01T00:00:01.000002Z\",\"kind\":\"admission\",\"outcome\":\"deny\",\
                     \"reason\":\"no_allow_rule\",\"peer\":null,\"trace_id\":\"000102030405060708090a0b0c0d0e0f\"}";
-        let record = record(&Line(line.into()));
+        let record = record(&entry(line));
         assert_eq!(
             record.body.unwrap().value,
             Some(any_value::Value::StringValue(line.to_owned()))
@@ -160,7 +231,7 @@ mod tests {
                 "svidecar.reason"
             ]
         );
-        let allowed = super::record(&Line(b"{\"outcome\":\"allow\"}".into()));
+        let allowed = super::record(&entry("{\"outcome\":\"allow\"}"));
         assert_eq!(
             (allowed.severity_text.as_str(), allowed.trace_id.len()),
             ("INFO", 0)

@@ -37,6 +37,7 @@ pub(super) fn of_grpc(status: &Status, broken: bool) -> ExportError {
         | Code::DataLoss => ExportError::Retry { why, after },
         // Only if the collector says that it will recover.
         Code::ResourceExhausted if after.is_some() => ExportError::Retry { why, after },
+        Code::InvalidArgument => ExportError::Invalid(why),
         _ => ExportError::Refused(why),
     }
 }
@@ -63,6 +64,8 @@ pub(super) fn of_http<M: Message + Default>(
                 .get(RETRY_AFTER)
                 .and_then(|value| retry_after(value.to_str().ok()?, now)),
         }),
+        // What it holds, and how large it is (RFC 9110, sections 15.5.1 and 15.5.14).
+        400 | 413 => Err(ExportError::Invalid(why)),
         _ => Err(ExportError::Refused(why)),
     }
 }
@@ -157,8 +160,12 @@ mod tests {
     fn pause(error: ExportError) -> Result<Option<Duration>, ()> {
         match error {
             ExportError::Retry { after, .. } => Ok(after),
-            ExportError::Refused(_) => Err(()),
+            ExportError::Refused(_) | ExportError::Invalid(_) => Err(()),
         }
+    }
+
+    const fn blames_the_message(error: &ExportError) -> bool {
+        matches!(error, ExportError::Invalid(_))
     }
 
     #[test]
@@ -183,6 +190,13 @@ mod tests {
         ] {
             let found = pause(of_grpc(&Status::new(code, "x"), false));
             assert_eq!(found, if again { Ok(None) } else { Err(()) }, "{code:?}");
+            // One alone says that the message is bad.
+            let error = of_grpc(&Status::new(code, "x"), false);
+            assert_eq!(
+                blames_the_message(&error),
+                code == Code::InvalidArgument,
+                "{code:?}"
+            );
             // What became of the connection is no answer.
             assert_eq!(
                 pause(of_grpc(&Status::new(code, "x"), true)),
@@ -233,11 +247,13 @@ mod tests {
             assert_eq!(pause(http(status, None, &[]).unwrap_err()), Ok(None), "{status}");
         }
         for status in [301, 307, 400, 401, 403, 404, 405, 408, 413, 415, 500, 501, 505] {
+            let error = http(status, Some("1"), &[]).unwrap_err();
             assert_eq!(
-                pause(http(status, Some("1"), &[]).unwrap_err()),
-                Err(()),
+                blames_the_message(&error),
+                matches!(status, 400 | 413),
                 "{status}"
             );
+            assert_eq!(pause(error), Err(()), "{status}");
         }
         let error = http(400, None, &details(None)).unwrap_err();
         assert_eq!(error.to_string(), "the collector says 400: full");

@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Exponential backoff with jitter (OTLP 1.x, "All Server Responses"): twice as long each time, up to half a minute, less
 /// up to a half of it, so that those whom one outage made wait do not come back all at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff(pub(super) Duration);
+pub struct Backoff(pub(crate) Duration);
 
 impl Backoff {
     /// No try failed yet: the first wait is a second at most.

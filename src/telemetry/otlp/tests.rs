@@ -1,7 +1,7 @@
 //! The client against a collector that answers as it is told. What the real one makes of our requests:
 //! `integration/otlp`.
 
-pub(in crate::telemetry) mod collector;
+pub(crate) mod collector;
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::config::settings::{OtlpHeaders, OtlpProtocol, Target};
 use crate::telemetry::metrics::{ExportResult, Metrics, Signal};
 use collector::{Collector, Reply};
 
-pub(in crate::telemetry) fn settings(protocol: OtlpProtocol, endpoint: Target) -> Otlp {
+pub(crate) fn settings(protocol: OtlpProtocol, endpoint: Target) -> Otlp {
     Otlp {
         endpoint,
         path: String::new(),
@@ -139,6 +139,9 @@ async fn a_refusal_is_told_from_what_may_pass() {
         let mut client = Client::new(settings(protocol, collector.endpoint()));
         collector.will(Reply::Refuse);
         let error = client.traces(&spans()).await.unwrap_err();
+        assert!(matches!(error, ExportError::Invalid(_)), "{error:?}");
+        collector.will(Reply::NotFromYou);
+        let error = client.traces(&spans()).await.unwrap_err();
         assert!(matches!(error, ExportError::Refused(_)), "{error:?}");
         collector.will(Reply::Later(Some(7)));
         let error = client.traces(&spans()).await.unwrap_err();
@@ -211,7 +214,7 @@ async fn what_is_too_large_is_not_even_sent() {
     let mut large = spans();
     large.resource_spans[0].schema_url = "x".repeat(MAX_REQUEST);
     let error = client.traces(&large).await;
-    assert!(matches!(error, Err(ExportError::Refused(_))), "{error:?}");
+    assert!(matches!(error, Err(ExportError::Invalid(_))), "{error:?}");
     assert_eq!(collector.connections(), 0);
     // What just fits arrives.
     large.resource_spans[0].schema_url.truncate(MAX_REQUEST - 100);
@@ -243,9 +246,16 @@ async fn a_request_is_sent_until_it_is_taken() {
     let taken = delivery.deliver(&spans(), None, std::future::pending()).await;
     assert_eq!(taken.unwrap().rejected, 1);
 
-    collector.will(Reply::Refuse);
-    let taken = delivery.deliver(&spans(), None, std::future::pending()).await;
-    assert_eq!(taken, Err(Undelivered::Refused));
+    for (reply, why) in [
+        (Reply::Refuse, Undelivered::Invalid),
+        (Reply::NotFromYou, Undelivered::Refused),
+    ] {
+        collector.will(reply);
+        let taken = delivery.deliver(&spans(), None, std::future::pending()).await;
+        assert_eq!(taken, Err(why));
+        // The protocol's own rules: it answers, so it is there, and nothing waits.
+        assert_eq!(*delivery.trouble().borrow(), None);
+    }
     assert!(
         delivery
             .deliver(&spans(), None, std::future::pending())
@@ -253,7 +263,48 @@ async fn a_request_is_sent_until_it_is_taken() {
             .is_ok()
     );
     let counted: Vec<u64> = ExportResult::ALL.iter().map(|r| exports.counted(*r)).collect();
-    assert_eq!(counted, [1, 1, 2, 1]);
+    assert_eq!(counted, [1, 1, 2, 2]);
+}
+
+#[tokio::test]
+async fn a_refusal_that_may_pass_is_trouble_and_no_answer() {
+    for protocol in BOTH {
+        let mut collector = Collector::start(protocol).await;
+        let metrics = Metrics::new(None);
+        let exports = metrics.exports(Signal::Logs);
+        let settings = settings(protocol, collector.endpoint());
+        let mut delivery = Delivery::lasting(settings, exports.clone());
+        delivery.backoff = Backoff(Duration::from_millis(1));
+        for _ in 0..2 {
+            collector.will(Reply::NotFromYou);
+            let taken = delivery.deliver(&logs(), None, std::future::pending()).await;
+            assert_eq!(taken, Err(Undelivered::Refused));
+            assert!(delivery.trouble().borrow().is_some());
+        }
+        // Longer each time, also from one request to the next.
+        assert_eq!(delivery.carried, Some(Backoff(Duration::from_millis(4))));
+        // That a message is bad says nothing of that, as long as no other is taken.
+        collector.will(Reply::Refuse);
+        let taken = delivery.deliver(&logs(), None, std::future::pending()).await;
+        assert_eq!(taken, Err(Undelivered::Invalid));
+        collector.will(Reply::Refuse);
+        let any = delivery.takes_any::<ExportLogsServiceRequest>(std::future::pending());
+        assert_eq!(any.await, Ok(false));
+        assert!(delivery.trouble().borrow().is_some());
+        assert_eq!(delivery.carried, Some(Backoff(Duration::from_millis(8))));
+        let any = delivery.takes_any::<ExportLogsServiceRequest>(std::future::pending());
+        assert_eq!(any.await, Ok(true));
+        assert_eq!((&*delivery.trouble().borrow(), delivery.carried), (&None, None));
+        let counted: Vec<u64> = ExportResult::ALL.iter().map(|r| exports.counted(*r)).collect();
+        assert_eq!(counted, [1, 0, 3, 1], "{protocol:?}");
+        // The end of the process is not waited through.
+        collector.will(Reply::NotFromYou);
+        delivery.backoff = Backoff(Duration::from_secs(3600));
+        let taken = delivery.deliver(&logs(), None, std::future::pending()).await;
+        assert_eq!(taken, Err(Undelivered::Refused));
+        let any = delivery.takes_any::<ExportLogsServiceRequest>(std::future::ready(()));
+        assert_eq!(any.await, Err(Undelivered::Ending));
+    }
 }
 
 #[tokio::test]

@@ -27,13 +27,15 @@ use crate::config::settings::{OtlpProtocol, Target};
 
 /// What it does with the next request. Without one it takes it.
 #[derive(Clone, Copy)]
-pub(in crate::telemetry) enum Reply {
+pub(crate) enum Reply {
     /// It takes all but some, and says something.
     Partial(i64, &'static str),
     /// It asks for another try, after some seconds.
     Later(Option<u64>),
-    /// It will never take it.
+    /// It says that the message is bad.
     Refuse,
+    /// It refuses it for a reason of its own: nobody may, a token ran out.
+    NotFromYou,
     /// It drops the connection.
     Cut,
     /// It says nothing.
@@ -41,13 +43,13 @@ pub(in crate::telemetry) enum Reply {
 }
 
 /// A request that came.
-pub(in crate::telemetry) struct Taken {
-    pub(in crate::telemetry) path: String,
-    pub(in crate::telemetry) headers: HeaderMap,
-    pub(in crate::telemetry) message: Bytes,
+pub(crate) struct Taken {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) message: Bytes,
 }
 
-pub(in crate::telemetry) struct Collector {
+pub(crate) struct Collector {
     endpoint: Option<Target>,
     shared: Arc<Shared>,
     taken: mpsc::UnboundedReceiver<Taken>,
@@ -57,6 +59,8 @@ pub(in crate::telemetry) struct Collector {
 struct Shared {
     protocol: OtlpProtocol,
     replies: Mutex<VecDeque<Reply>>,
+    /// What every message that has this in it gets.
+    always: Mutex<Option<(&'static str, Reply)>>,
     connections: AtomicUsize,
     taken: mpsc::UnboundedSender<Taken>,
     ended: mpsc::UnboundedSender<()>,
@@ -71,6 +75,7 @@ impl Collector {
             shared: Arc::new(Shared {
                 protocol,
                 replies: Mutex::default(),
+                always: Mutex::default(),
                 connections: AtomicUsize::new(0),
                 taken: sender,
                 ended: end,
@@ -80,7 +85,7 @@ impl Collector {
         }
     }
 
-    pub(in crate::telemetry) async fn start(protocol: OtlpProtocol) -> Self {
+    pub(crate) async fn start(protocol: OtlpProtocol) -> Self {
         let mut collector = Self::new(protocol);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         collector.endpoint = Some(Target::Ip(listener.local_addr().unwrap()));
@@ -93,7 +98,7 @@ impl Collector {
         collector
     }
 
-    pub(in crate::telemetry) async fn start_unix(protocol: OtlpProtocol, path: &Path) -> Self {
+    pub(crate) async fn start_unix(protocol: OtlpProtocol, path: &Path) -> Self {
         let collector = Self::new(protocol);
         let listener = UnixListener::bind(path).unwrap();
         let shared = collector.shared.clone();
@@ -105,26 +110,31 @@ impl Collector {
         collector
     }
 
-    pub(in crate::telemetry) fn endpoint(&self) -> Target {
+    pub(crate) fn endpoint(&self) -> Target {
         self.endpoint.clone().unwrap()
     }
 
-    pub(in crate::telemetry) fn will(&mut self, reply: Reply) {
+    pub(crate) fn will(&mut self, reply: Reply) {
         self.shared.replies.lock().unwrap().push_back(reply);
     }
 
-    pub(in crate::telemetry) fn connections(&self) -> usize {
+    /// Until it is told otherwise it answers so to whatever has this text in it.
+    pub(crate) fn always(&self, to: Option<(&'static str, Reply)>) {
+        *self.shared.always.lock().unwrap() = to;
+    }
+
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    pub(in crate::telemetry) async fn next(&mut self) -> Taken {
+    pub(crate) async fn next(&mut self) -> Taken {
         self.taken.recv().await.unwrap()
     }
 }
 
 impl Collector {
     /// Waits until one more connection has ended.
-    pub(in crate::telemetry) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         self.ended.recv().await.unwrap();
     }
 }
@@ -176,12 +186,16 @@ impl Shared {
             }
             OtlpProtocol::Http => body,
         };
+        let content = message.clone();
         let _ = self.taken.send(Taken {
             path: head.uri.path().to_owned(),
             headers: head.headers,
             message,
         });
+        let always = *self.always.lock().unwrap();
+        let always = always.filter(|(text, _)| String::from_utf8_lossy(&content).contains(text));
         let reply = self.replies.lock().unwrap().pop_front();
+        let reply = reply.or(always.map(|(_, reply)| reply));
         match (reply, self.protocol) {
             (Some(Reply::Cut), _) => {
                 let _ = cut.send(()).await;
@@ -211,6 +225,7 @@ fn http(reply: Option<Reply>) -> Response<BoxBody<Bytes, Infallible>> {
         Some(Reply::Later(None)) => builder.status(503),
         Some(Reply::Later(Some(seconds))) => builder.status(429).header("retry-after", seconds),
         Some(Reply::Refuse) => builder.status(400),
+        Some(Reply::NotFromYou) => builder.status(401),
         _ => builder.header("content-type", "application/x-protobuf"),
     };
     builder.body(Full::from(body(reply)).boxed()).unwrap()
@@ -222,6 +237,7 @@ fn grpc(reply: Option<Reply>) -> Response<BoxBody<Bytes, Infallible>> {
         Some(Reply::Later(None)) => (tonic::Code::Unavailable, None),
         Some(Reply::Later(Some(seconds))) => (tonic::Code::ResourceExhausted, Some(retry_info(seconds))),
         Some(Reply::Refuse) => (tonic::Code::InvalidArgument, None),
+        Some(Reply::NotFromYou) => (tonic::Code::Unauthenticated, None),
         _ => (tonic::Code::Ok, None),
     };
     tonic::Status::with_details(code, "as told", details.unwrap_or_default())
