@@ -349,6 +349,31 @@ fn profiles_leave_no_address_and_no_path_of_an_id() {
     );
 }
 
+/// The file of verdicts is redacted as the audit log is, and fits its schema likewise.
+#[test]
+fn what_is_left_of_a_verdict_fits_its_schema() {
+    use crate::record::decision::{FIELDS, tests::denial};
+
+    let schema = include_str!("../../config/schema/decision.schema.json");
+    let validator = jsonschema::draft202012::new(&serde_json::from_str(schema).unwrap()).unwrap();
+    let whole = |action| vec![rule(&[], RedactionFind::Value, action)];
+    let mut all = vec![
+        whole(Redact::Mask),
+        whole(Redact::Hash),
+        whole(Redact::Drop),
+        whole(keep(1)),
+    ];
+    all.extend(RedactionProfile::ALL.iter().map(|named| profile::rules(*named)));
+    for rules in all {
+        let mut line = Vec::new();
+        let redactor = Redactor::new(&rules, Some(KEY)).unwrap();
+        redactor.write_json(&denial(), &FIELDS, &mut line).unwrap();
+        let told: Value = serde_json::from_slice(&line).unwrap();
+        let problems: Vec<_> = validator.iter_errors(&told).map(|e| e.to_string()).collect();
+        assert_eq!(problems, Vec::<String>::new(), "{rules:?} {told:#}");
+    }
+}
+
 #[test]
 fn what_cannot_be_applied_is_refused() {
     let hashing = [rule(&[], RedactionFind::Ip, Redact::Hash)];

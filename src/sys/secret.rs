@@ -25,7 +25,7 @@ pub enum SecretError {
     #[error("this is no regular file")]
     NoFile,
     /// It is everybody's on this machine.
-    #[error("others on this machine have rights to it (mode {mode:04o})")]
+    #[error("everybody on this machine may read, write or execute it (mode {mode:04o})")]
     Open {
         /// Its permission bits.
         mode: u32,
