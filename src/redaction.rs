@@ -3,9 +3,11 @@
 //! A [`Redactor`] is made of rules, in order: each names fields, what to look for in them, and what becomes of it. A named
 //! profile is a list of such rules for what a law calls personal data ([`profile`]). It is asked by whoever turns a record
 //! into text: the audit log, the log's lines of connections and verdicts, the verdicts' file, the access log, the traces.
-//! What a person looks at on the machine itself (the admin endpoint) is not redacted. Pure.
+//! The admin endpoint shows records as they are, also where a listener serves it to peers (`serve: admin`): who may see them is
+//! said by policy. Events that make no record are not redacted either, and name no peer. Pure.
 //!
-//! Some fields make a record what it is, and are never touched: [`UNTOUCHED`].
+//! Some fields make a record what it is, and are never touched: [`UNTOUCHED`], and words of closed sets within others. What has
+//! several names is redacted under all of them.
 
 mod find;
 pub mod profile;
@@ -20,7 +22,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::config::settings::{Redact, RedactionFind, RedactionRule};
-use crate::record::audit::UNTOUCHED;
+use crate::record::audit::{Actor, UNTOUCHED};
 use find::Part;
 
 /// What stands in place of what was masked.
@@ -29,6 +31,19 @@ const MASK: &str = "***";
 const HASHED: &str = "hmac:";
 /// Bytes of a keyed hash that are shown: enough to tell values apart.
 const SHOWN: usize = 12;
+
+/// Names of one thing. Who acts is the peer (inbound) or we (outbound), so a rule about either is one about `actor`.
+const NAMES: &[(&str, &[&str])] = &[
+    ("peer", &["peer_id", "actor"]),
+    ("peer_id", &["peer", "actor"]),
+    ("own_id", &["actor"]),
+];
+/// Within the values of these fields, what holds words of closed sets.
+const WORDS_WITHIN: &[(&str, &[&str])] = &[
+    ("nearest", &["condition"]),
+    ("check", &["certificate"]),
+    ("candidate", &["verdict"]),
+];
 
 /// Takes out of records what must not leave.
 pub struct Redactor {
@@ -78,7 +93,7 @@ impl Redactor {
         }
         let rules = rules.iter().map(|rule| {
             Ok(Compiled {
-                fields: rule.fields.clone(),
+                fields: rule.fields.as_deref().map(all_names),
                 find: find::Finder::new(&rule.find)?,
                 action: rule.action,
             })
@@ -121,25 +136,40 @@ impl Redactor {
 
     /// Redacts the value of a field.
     pub fn apply(&self, field: &str, value: &mut Value) {
-        if UNTOUCHED.contains(&field) {
+        if UNTOUCHED.contains(&field) || is_no_peer(field, value) {
             return;
         }
+        let words = WORDS_WITHIN.iter().find(|(name, _)| *name == field);
+        let words = words.map_or(&[][..], |(_, words)| *words);
         for rule in &self.rules {
             let concerns = |fields: &Vec<String>| fields.iter().any(|name| name == field);
             if rule.fields.as_ref().is_none_or(concerns) {
-                self.apply_rule(rule, value);
+                self.apply_rule(rule, value, words);
             }
         }
     }
 
-    fn apply_rule(&self, rule: &Compiled, value: &mut Value) {
+    fn apply_rule(&self, rule: &Compiled, value: &mut Value, words: &[&str]) {
         match value {
             // Of a whole value that is dropped nothing is left, whatever it was.
             value if rule.action == Redact::Drop && rule.find.is_whole() => *value = Value::Null,
             Value::String(text) => *text = self.redacted(rule, text),
-            Value::Array(list) => list.iter_mut().for_each(|value| self.apply_rule(rule, value)),
-            Value::Object(fields) => fields.values_mut().for_each(|value| self.apply_rule(rule, value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            Value::Array(list) => list
+                .iter_mut()
+                .for_each(|value| self.apply_rule(rule, value, words)),
+            Value::Object(fields) => fields
+                .iter_mut()
+                .filter(|(name, _)| !words.contains(&name.as_str()))
+                .for_each(|(_, value)| self.apply_rule(rule, value, words)),
+            // As it is written. What is changed in it is a number no more.
+            Value::Bool(_) | Value::Number(_) => {
+                let text = value.to_string();
+                let left = self.redacted(rule, &text);
+                if left != text {
+                    *value = Value::String(left);
+                }
+            }
+            Value::Null => {}
         }
     }
 
@@ -170,17 +200,19 @@ impl Redactor {
                 }
             }
             (Redact::Hash, Part::Address { ip, .. }) => self.hashed(&ip.to_string()),
-            (Redact::Hash, Part::Text { .. }) => self.hashed(found),
-            (Redact::KeepPrefix { ipv4, ipv6, .. }, Part::Address { ip, .. }) => {
-                let length = match ip {
+            (Redact::Hash, Part::Text { .. } | Part::Name { .. }) => self.hashed(found),
+            (Redact::KeepPrefix { ipv4, ipv6, .. }, Part::Address { ip, length, .. }) => {
+                let most = match ip {
                     IpAddr::V4(_) => ipv4,
                     IpAddr::V6(_) => ipv6,
                 };
-                match IpNet::new(*ip, length) {
+                match IpNet::new(*ip, length.map_or(most, |length| length.min(most))) {
                     Ok(network) => network.trunc().to_string(),
                     Err(_) => MASK.to_owned(),
                 }
             }
+            // It has no trust domain and no path.
+            (Redact::KeepPrefix { .. }, Part::Name { .. }) => MASK.to_owned(),
             (Redact::KeepPrefix { keep, .. }, Part::SpiffeId { path, .. }) => {
                 let (trust_domain, path) = found.split_at_checked(*path).unwrap_or((found, ""));
                 let segments: Vec<_> = path.split('/').skip(1).collect();
@@ -211,6 +243,28 @@ impl Redactor {
     }
 }
 
+/// These fields, and with each the other names of what it holds. `peer_id` of a verdict is `peer` in the audit log, and there
+/// `actor`, too.
+#[must_use]
+fn all_names(fields: &[String]) -> Vec<String> {
+    let mut all = fields.to_vec();
+    for field in fields {
+        let named = NAMES.iter().find(|(name, _)| name == field);
+        for other in named.map_or(&[][..], |(_, others)| *others) {
+            if !all.iter().any(|name| name == other) {
+                all.push((*other).to_owned());
+            }
+        }
+    }
+    all
+}
+
+/// Whether this is an actor that is no peer: a word of a closed set.
+fn is_no_peer(field: &str, value: &Value) -> bool {
+    let is_word = |text| Actor::ALL.iter().any(|actor| actor.as_str() == text);
+    field == "actor" && value.as_str().is_some_and(is_word)
+}
+
 /// What rules do, for a person: a line for each.
 #[must_use]
 pub fn in_words(rules: &[RedactionRule]) -> Vec<String> {
@@ -225,6 +279,7 @@ pub fn in_words(rules: &[RedactionRule]) -> Vec<String> {
             };
             let place = match &rule.fields {
                 Some(fields) => {
+                    let fields = all_names(fields);
                     let fields: Vec<_> = fields.iter().map(|field| format!("`{field}`")).collect();
                     fields.join(", ")
                 }

@@ -1,19 +1,20 @@
 //! The token that lets changes in over TCP. It lies in a file, which is read anew at each use, and is compared in
 //! constant time: what a wrong one has in common with it can't be measured.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
+use crate::sys::secret::{self, SecretError};
+
 /// The fewest bytes of a token.
 pub const MIN: usize = 16;
 /// The most.
 pub const MAX: usize = 4096;
+/// The most bytes of its file: some blanks more.
+const MAX_FILE: usize = MAX + 64;
 
 /// A file with a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,18 +23,9 @@ pub struct TokenFile(pub PathBuf);
 /// Why a token can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file can't be read.
-    #[error("cannot read the file: {0}")]
-    Unreadable(#[from] io::Error),
-    /// It is no file: to read a pipe or a device could wait for ever.
-    #[error("this is no regular file")]
-    NoFile,
-    /// Everybody on this machine could make changes.
-    #[error("everybody on this machine may read or write it (mode {mode:04o})")]
-    Open {
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The file can't be read, or is everybody's.
+    #[error(transparent)]
+    File(SecretError),
     /// It could be guessed, or is empty because it was not written yet.
     #[error("a token has {MIN} bytes or more; this one has {0}")]
     Short(usize),
@@ -53,7 +45,7 @@ impl TokenError {
     #[must_use]
     pub const fn advice(&self) -> &'static str {
         match self {
-            Self::Open { .. } => {
+            Self::File(SecretError::Open { .. }) => {
                 "take the rights of others away: `chmod o= FILE`; for a Kubernetes Secret `defaultMode: 0440`"
             }
             _ => "make one with `(umask 077; openssl rand -hex 32 > FILE)`",
@@ -82,21 +74,11 @@ impl TokenFile {
     }
 
     fn read(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        // Asked before opening: to open a pipe waits for its writer.
-        if !std::fs::metadata(&self.0)?.is_file() {
-            return Err(TokenError::NoFile);
-        }
-        let file = File::open(&self.0)?;
-        let found = file.metadata()?;
-        let mode = found.mode() & 0o7777;
-        if mode & 0o006 != 0 {
-            return Err(TokenError::Open { mode });
-        }
-        // One byte and some blanks more than a token can have, so that one too long is told.
-        let limit = MAX.saturating_add(64);
-        let mut bytes = Zeroizing::new(Vec::with_capacity(limit));
-        file.take(u64::try_from(limit).unwrap_or(u64::MAX))
-            .read_to_end(&mut bytes)?;
+        let bytes = secret::read(&self.0, MIN..=MAX_FILE).map_err(|error| match error {
+            SecretError::Short(length) => TokenError::Short(length),
+            SecretError::Long(_) => TokenError::Long,
+            error => TokenError::File(error),
+        })?;
         let token = bytes.trim_ascii();
         match token.len() {
             length if length < MIN => Err(TokenError::Short(length)),
@@ -120,7 +102,10 @@ mod tests {
     fn the_token_is_compared_whole_and_blanks_around_it_are_none_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = TokenFile(folder.path().join("token"));
-        assert!(matches!(file.check(), Err(TokenError::Unreadable(_))));
+        assert!(matches!(
+            file.check(),
+            Err(TokenError::File(SecretError::Unreadable(_)))
+        ));
         for text in [TOKEN.to_owned(), format!(" {TOKEN}\r\n\n")] {
             write(&file, &text, 0o440);
             file.check().unwrap();
@@ -155,6 +140,7 @@ mod tests {
             ("  fifteen bytes. \n", 0o600, "this one has 14"),
             (TOKEN, 0o644, "mode 0644"),
             (TOKEN, 0o602, "mode 0602"),
+            (TOKEN, 0o641, "mode 0641"),
             ("two\nlines-of-a-token-0123456789", 0o600, "one line"),
             ("töken-0123456789abcdef", 0o600, "ASCII"),
             (&"x".repeat(MAX + 1), 0o600, "4096 bytes at most"),
@@ -168,7 +154,7 @@ mod tests {
         }
         for path in [folder.path().to_owned(), PathBuf::from("/dev/null")] {
             let error = TokenFile(path).check().unwrap_err();
-            assert!(matches!(error, TokenError::NoFile), "{error}");
+            assert!(matches!(error, TokenError::File(SecretError::NoFile)), "{error}");
         }
     }
 }

@@ -1,46 +1,28 @@
 //! Makes of the settings what takes out of records what must not leave.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
 
 use crate::config::settings::{Redaction, RedactionRule};
 use crate::redaction::{Redactor, RedactorError, profile};
+use crate::sys::secret::{self, SecretError};
 
 /// The fewest bytes of a key: what cannot be guessed.
 const MIN_KEY: usize = 16;
-/// The most that is read.
-const MAX_KEY: u64 = 4096;
+/// The most: a file that is longer is another one.
+const MAX_KEY: usize = 4096;
 
 /// Why records cannot be redacted.
 #[derive(Debug, thiserror::Error)]
 pub enum RedactionError {
-    /// The key's file cannot be read.
-    #[error("redaction.key_file: cannot read `{}`: {error}", path.display())]
-    Unreadable {
+    /// There is no key in its file.
+    #[error("redaction.key_file: `{}`: {error}: {}", path.display(), advice(error))]
+    Key {
         /// The file.
         path: PathBuf,
-        /// What the system says.
-        error: io::Error,
+        /// What is wrong.
+        error: SecretError,
     },
-    /// The key is too short.
-    #[error(
-        "redaction.key_file: `{}` holds {found} bytes: a key has {MIN_KEY} or more, from chance: `openssl rand -out FILE 32`",
-        path.display()
-    )]
-    Short {
-        /// The file.
-        path: PathBuf,
-        /// Its bytes.
-        found: usize,
-    },
-    /// Others can read the key.
-    #[error("redaction.key_file: others can read `{}`: `chmod 600` it", .0.display())]
-    Open(PathBuf),
     /// The rules cannot be applied.
     #[error("redaction: {0}")]
     Rules(#[from] RedactorError),
@@ -62,39 +44,30 @@ pub fn redactor(settings: &Redaction) -> Result<Option<Arc<Redactor>>, Redaction
     if rules.is_empty() {
         return Ok(None);
     }
-    let key = settings.key_file.as_deref().map(read_key).transpose()?;
+    let read = |path: &PathBuf| {
+        secret::read(path, MIN_KEY..=MAX_KEY).map_err(|error| RedactionError::Key {
+            path: path.clone(),
+            error,
+        })
+    };
+    let key = settings.key_file.as_ref().map(read).transpose()?;
     let redactor = Redactor::new(&rules, key.as_ref().map(|key| key.as_slice()))?;
     Ok(Some(Arc::new(redactor)))
 }
 
-fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, RedactionError> {
-    let unreadable = |error| RedactionError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
-    let meta = fs::metadata(path).map_err(unreadable)?;
-    // Asked before opening: to open a pipe waits for its writer.
-    if !meta.is_file() {
-        return Err(unreadable(io::Error::other("it is no regular file")));
+/// What to do about a key that cannot be had.
+const fn advice(error: &SecretError) -> &'static str {
+    match error {
+        SecretError::Open { .. } => "take the rights of others away: `chmod o= FILE`",
+        _ => "make one of 16 bytes or more, from chance: `(umask 077; openssl rand -out FILE 32)`",
     }
-    // Kubernetes gives secrets to a group; everybody is too many.
-    if meta.permissions().mode() & 0o007 != 0 {
-        return Err(RedactionError::Open(path.to_owned()));
-    }
-    let mut key = Zeroizing::new(Vec::new());
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_KEY).read_to_end(&mut key).map_err(unreadable)?;
-    if key.len() < MIN_KEY {
-        return Err(RedactionError::Short {
-            path: path.to_owned(),
-            found: key.len(),
-        });
-    }
-    Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::config::settings::RedactionProfile;
 
@@ -107,21 +80,21 @@ mod tests {
             key_file: Some(path.clone()),
             rules: Vec::new(),
         };
-        assert!(matches!(
-            redactor(&settings),
-            Err(RedactionError::Unreadable { .. })
-        ));
+        let says = || redactor(&settings).unwrap_err().to_string();
+        assert!(says().contains("cannot read the file") && says().contains("openssl rand"));
         let write = |bytes: usize, mode| {
             fs::write(&path, vec![7; bytes]).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         };
-        write(32, 0o604);
-        assert!(matches!(redactor(&settings), Err(RedactionError::Open(_))));
-        write(15, 0o600);
-        assert!(matches!(
-            redactor(&settings),
-            Err(RedactionError::Short { found: 15, .. })
-        ));
+        for (bytes, mode, needle) in [
+            (32, 0o604, "`chmod o= FILE`"),
+            (32, 0o601, "mode 0601"),
+            (15, 0o600, "it has 15 bytes: make one of 16"),
+            (4097, 0o600, "more than 4096 bytes"),
+        ] {
+            write(bytes, mode);
+            assert!(says().contains(needle), "{}", says());
+        }
         write(16, 0o640);
         assert!(redactor(&settings).unwrap().is_some());
         assert!(redactor(&Redaction::default()).unwrap().is_none());

@@ -144,7 +144,7 @@ fn read(
     let admin = admin::read(&top, context, findings);
     listeners.check_addresses(admin.as_ref(), findings);
     let audit = audit::read(&top, context, findings);
-    let redaction = redaction::read(&top, context, findings);
+    let redaction = redaction::read(&top, context, &listeners.listeners, findings);
     general::refuse_later_sections(&top, findings);
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);

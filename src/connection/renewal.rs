@@ -68,6 +68,8 @@ pub(super) struct Found {
     pub(super) check: Option<Box<Check>>,
     /// Why it was not taken, without ending the connection.
     pub(super) kept: Option<String>,
+    /// The same in a word that names nobody, where it is to be said in the log.
+    said: Option<&'static str>,
 }
 
 impl Renewals {
@@ -93,12 +95,14 @@ impl Renewals {
         self.rare.get_or_insert_default()
     }
 
-    fn count(&self, result: RenewalResult, detail: Option<&str>) {
+    /// Counts and logs. Who the peer is stands in the connection's records alone, which redaction knows: its number leads
+    /// there.
+    fn count(&self, result: RenewalResult) {
         self.metrics.renewal(result);
         let basis = self.entry.basis();
         tracing::debug!(
-            id = self.entry.id, listener = %basis.listener.name, peer_id = %basis.peer.id,
-            %result, detail, expires = crate::clock::rfc3339(basis.expires()),
+            id = self.entry.id, listener = %basis.listener.name,
+            %result, expires = crate::clock::rfc3339(basis.expires()),
             "renewal of an open connection"
         );
     }
@@ -110,7 +114,7 @@ impl Renewals {
             return;
         };
         if verdict == Verdict::Kept {
-            self.count(RenewalResult::OwnKept, None);
+            self.count(RenewalResult::OwnKept);
             return;
         }
         let renewal = Renewal {
@@ -120,7 +124,7 @@ impl Renewals {
         // It was made of the same ID; were it not, the connection would end with what it rests on.
         if self.live.registry.renew(&self.entry, renewal).is_ok() {
             self.live.changed.notify_one();
-            self.count(RenewalResult::OwnAccepted, None);
+            self.count(RenewalResult::OwnAccepted);
         }
     }
 
@@ -144,14 +148,14 @@ impl Renewals {
         let policy = self.live.policy();
         let IdentityView::Held(context) = &*identity else {
             // Nothing to judge it by.
-            return Ok(self.kept("we hold no identity", found));
+            return Ok(self.kept(Reason::NoIdentity.as_str(), "we hold no identity", found));
         };
         let peer = match self.verified(renewal, context) {
             Ok(peer) => peer,
             Err(refusal) => {
                 found.check = refusal.check().map(Box::new);
                 if may_heal(&refusal) {
-                    return Ok(self.kept(&refusal.to_string(), found));
+                    return Ok(self.kept(refusal.reason().as_str(), &refusal.to_string(), found));
                 }
                 return Err(Refused::new(refusal.alert(), refusal.to_string()));
             }
@@ -163,7 +167,8 @@ impl Renewals {
             return Err(Refused::new(AlertDescription::AccessDenied, detail));
         }
         if peer.not_after < basis.trust().not_after {
-            return Ok(self.kept("its chain ends before that of the connection does", found));
+            let why = "its chain ends before that of the connection does";
+            return Ok(self.kept(why, why, found));
         }
         let own = context.material.svid.id.trust_domain();
         match admitted(&self.entry, &peer, &policy, own, self.live.clock.now()) {
@@ -192,6 +197,12 @@ impl Renewals {
     fn record(&self, judged: Result<Verdict, Refused>, found: &Found) -> Result<Verdict, Refused> {
         let detail = judged.as_ref().err().map(|refused| &*refused.detail);
         let decision = found.verdict(&self.entry, &self.live, detail);
+        if let Some(word) = found.said {
+            tracing::warn!(
+                id = self.entry.id, listener = %self.entry.basis().listener.name, decision_id = %decision.id,
+                "the peer's newer SVID is not taken, and its old one counts to its end: {word}"
+            );
+        }
         let decision = Arc::new(decision);
         // The connection is open already: what the audit log cannot keep, it counts.
         let _ = self.live.records.decision(&decision, LogLine::OfConnection);
@@ -213,16 +224,12 @@ impl Renewals {
         verify_chain(&context.store, &renewal.chain(), side, self.live.clock.now())
     }
 
-    /// The connection rests on what it rested on. It is said once, however often the peer tries.
-    fn kept(&mut self, why: &str, found: &mut Found) -> Verdict {
+    /// The connection rests on what it rested on. It is said once, however often the peer tries: in the log by `word`, which
+    /// names nobody; `why` may, and is the verdict's.
+    fn kept(&mut self, word: &'static str, why: &str, found: &mut Found) -> Verdict {
         found.kept = Some(why.to_owned());
-        if !std::mem::replace(&mut self.rare().kept, true) {
-            let basis = self.entry.basis();
-            tracing::warn!(
-                id = self.entry.id, listener = %basis.listener.name, peer_id = %basis.peer.id,
-                "the peer's newer SVID is not taken, and its old one counts to its end: {why}"
-            );
-        }
+        let said = std::mem::replace(&mut self.rare().kept, true);
+        found.said = (!said).then_some(word);
         Verdict::Kept
     }
 
@@ -234,7 +241,7 @@ impl Renewals {
         if closes || denial.reason == Reason::DenyList {
             return Err(Refused::new(AlertDescription::AccessDenied, detail));
         }
-        Ok(self.kept(detail, found))
+        Ok(self.kept(denial.reason.as_str(), detail, found))
     }
 }
 
@@ -271,7 +278,7 @@ impl Renewing for Renewals {
         match link.offer(&context.material.svid.chain, &context.key) {
             Ok(()) => {
                 self.rare().offered = Some(context.material.svid.clone());
-                self.count(RenewalResult::OwnSent, None);
+                self.count(RenewalResult::OwnSent);
             }
             // It is ordered anew.
             Err(NotOffered::NotNow) => {}
@@ -300,10 +307,7 @@ impl Renewing for Renewals {
                     Ok(Verdict::Kept) => RenewalResult::PeerKept,
                     Err(_) => RenewalResult::PeerRefused,
                 };
-                self.count(
-                    result,
-                    judged.as_ref().err().map(|refused| refused.detail.as_str()),
-                );
+                self.count(result);
                 let judged = self.record(judged, &found);
                 let verdict = judged?;
                 if let Some(link) = session.renewal() {

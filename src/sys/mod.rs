@@ -3,4 +3,5 @@
 
 pub mod bind;
 pub mod limits;
+pub mod secret;
 pub mod stream;

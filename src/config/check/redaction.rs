@@ -1,7 +1,12 @@
 //! What is taken out of records before they leave.
 
+use std::sync::Arc;
+
 use super::Context;
-use crate::config::settings::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
+use crate::config::settings::{
+    Listener, ListenerKind, OwnPages, Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule,
+    Upstream,
+};
 use crate::record::{audit, decision};
 use crate::yaml::{Fields, Findings, Node, Value, closest};
 
@@ -11,7 +16,12 @@ pub(super) const RULE: &[&str] = &["fields", "find", "action", "keep", "ipv4", "
 /// More rules than anybody reviews.
 const MAX_RULES: usize = 100;
 
-pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Redaction {
+pub(super) fn read(
+    top: &Fields<'_>,
+    context: &Context<'_>,
+    listeners: &[Arc<Listener>],
+    findings: &mut Findings,
+) -> Redaction {
     let Some(fields) = top
         .get("redaction")
         .and_then(|node| Fields::of(node, "redaction", REDACTION, findings))
@@ -40,11 +50,30 @@ pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findi
             help,
         );
     }
-    Redaction {
+    let redaction = Redaction {
         rules,
         profile,
         key_file,
+    };
+    for listener in listeners.iter().filter(|listener| shows_all(listener)) {
+        if redaction != Redaction::default() {
+            let message = format!(
+                "the listener `{}` shows records to peers as they are: `redaction` is not for the admin endpoint",
+                listener.name
+            );
+            let help = "let in those alone who may see them, or show them the metrics: `serve: metrics`";
+            findings.warn(fields.place, message, help);
+        }
     }
+    redaction
+}
+
+/// Whether peers are shown the admin endpoint there.
+fn shows_all(listener: &Listener) -> bool {
+    let ListenerKind::Inbound { upstream, .. } = &listener.kind else {
+        return false;
+    };
+    *upstream == Upstream::Own(OwnPages::Admin)
 }
 
 fn rule(node: &Node, path: &str, findings: &mut Findings) -> Option<RedactionRule> {
@@ -109,10 +138,9 @@ fn find(fields: &Fields<'_>, findings: &mut Findings) -> Option<RedactionFind> {
         return match regex_lite::Regex::new(pattern) {
             Ok(_) => Some(RedactionFind::Pattern(pattern.to_owned())),
             Err(error) => {
-                findings.error(
-                    place,
-                    format!("`{path}.pattern` is no regular expression: {error}"),
-                );
+                let message = format!("`{path}.pattern` is no regular expression: {error}");
+                let help = r"what is a sign in one and is meant as itself has a `\` before it: `\(`, `\.`";
+                findings.error_with_help(place, message, help);
                 None
             }
         };

@@ -70,6 +70,28 @@ fn redaction_takes_profiles_and_rules() {
 }
 
 #[test]
+fn redaction_with_a_listener_that_shows_all_is_wondered_at() {
+    let redaction = "redaction: { rules: [{ find: ip, action: mask }] }";
+    let listener = |serve: &str| {
+        format!(
+            "inbound: [{{ name: ops, listen: 0.0.0.0:8444, serve: {serve} }}]\nadmin: {{ listen: 127.0.0.1:1 }}\n"
+        )
+    };
+    let (settings, warnings) = checked(&with(&format!("{}{redaction}", listener("admin")))).unwrap();
+    assert_eq!(settings.redaction.rules.len(), 1);
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    let said = warning.to_string();
+    assert!(
+        !warning.is_error() && said.contains("the listener `ops`") && said.contains("serve: metrics"),
+        "{said}"
+    );
+    good(&with(&format!("{}{redaction}", listener("metrics"))));
+    good(&with(&listener("admin")));
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     for (section, needle) in [
         ("audit: {}", "`file` is missing in `audit`"),

@@ -82,6 +82,56 @@ fn every_entry_has_every_field_and_fits_the_schema() {
     }
 }
 
+/// Whatever becomes of a field: what is left of an entry still has every field, and fits.
+#[test]
+fn what_redaction_leaves_fits_the_schema() {
+    use crate::config::settings::{Redact, RedactionFind, RedactionProfile, RedactionRule};
+    use crate::redaction::{Redactor, profile};
+
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let keep = Redact::KeepPrefix {
+        keep: 1,
+        ipv4: 24,
+        ipv6: 48,
+    };
+    let mut all: Vec<_> = RedactionProfile::ALL
+        .iter()
+        .map(|named| profile::rules(*named))
+        .collect();
+    let touchable = || FIELDS.iter().filter(|field| !UNTOUCHED.contains(field));
+    let named = touchable().map(|field| Some(vec![(*field).to_owned()]));
+    for fields in named.chain([None]) {
+        for action in [Redact::Drop, Redact::Mask, Redact::Hash, keep] {
+            for find in [RedactionFind::Value, RedactionFind::Ip, RedactionFind::SpiffeId] {
+                all.push(vec![RedactionRule {
+                    fields: fields.clone(),
+                    find,
+                    action,
+                }]);
+            }
+        }
+    }
+    for rules in all {
+        let redactor = Redactor::new(&rules, Some(b"a key of thirty-two bytes or so")).unwrap();
+        for event in events() {
+            let prev = "0".repeat(64);
+            let mut line = Vec::new();
+            let entry = Entry::new(&event, (3, &prev), "pod-1", |_| Some("127.0.0.1:8080"));
+            redactor.write_json(&entry, &FIELDS, &mut line).unwrap();
+            let told: Value = serde_json::from_slice(&line).unwrap();
+            let problems: Vec<_> = validator.iter_errors(&told).map(|e| e.to_string()).collect();
+            assert_eq!(problems, Vec::<String>::new(), "{rules:?} {told:#}");
+            if let [rule] = &rules[..]
+                && (rule.action, &rule.find) == (Redact::Drop, &RedactionFind::Value)
+            {
+                let dropped = rule.fields.as_ref().is_none_or(|named| named[0] == "host");
+                assert_eq!(told["host"].is_null(), dropped, "{rules:?}");
+            }
+        }
+    }
+}
+
 /// In the order in which they are read: place, when, who did what, with what outcome.
 #[test]
 fn fields_are_written_in_their_order() {

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use crate::record::decision::bounded;
 use crate::record::{ConnectionRecord, Direction, Outcome, PeerAddr, Phase, TraceId};
 use crate::redaction::Redactor;
-use crate::telemetry::otlp::proto::any_value::Value::StringValue as Text;
+use crate::telemetry::otlp::proto::any_value::Value::{
+    ArrayValue as List, BoolValue as Truth, IntValue as Number, StringValue as Text,
+};
 use crate::telemetry::otlp::proto::span::SpanKind;
 use crate::telemetry::otlp::proto::status::StatusCode;
 use crate::telemetry::otlp::proto::{AnyValue, KeyValue, Span, Status};
@@ -18,6 +20,8 @@ use crate::telemetry::otlp::{integer, list, text, truth};
 
 /// W3C trace flags of each span: it is sampled, and the trace's ID is random.
 const FLAGS: u32 = 0b11;
+/// The attribute that the connection's span takes its name from.
+const LISTENER: &str = "svidecar.listener";
 
 /// How many spans a connection makes.
 pub(super) fn count(record: &ConnectionRecord) -> u64 {
@@ -74,34 +78,38 @@ pub(super) fn append(record: &ConnectionRecord, state: &str, spans: &mut Vec<Spa
     }
 }
 
-/// Takes out of a span what must not leave: each attribute by the name that the log line has for the same thing.
+/// Takes out of a span what must not leave: each attribute by the name that the log line has for the same thing, and out of the
+/// span's own name the listener.
 pub(super) fn redact(span: &mut Span, redactor: &Redactor) {
-    let redacted = |field: &str, text: &str| {
-        let mut value = serde_json::Value::from(text);
-        redactor.apply(field, &mut value);
-        value.as_str().map(str::to_owned)
-    };
     let mut hidden = false;
-    span.attributes.retain_mut(|attribute| {
+    let Span { attributes, name, .. } = &mut *span;
+    attributes.retain_mut(|attribute| {
         let field = match attribute.key.as_str() {
             "network.peer.address" => "peer_addr",
             "client.address" => "source",
             "server.address" => "upstream",
+            "error.type" => "reason",
+            // Words of closed sets.
+            "network.transport" | "network.type" => return true,
+            key if key.starts_with("tls.") => return true,
             key => key.strip_prefix("svidecar.").unwrap_or(key),
         };
-        let Some(AnyValue {
-            value: Some(Text(text)),
-        }) = &mut attribute.value
-        else {
+        let Some(value) = &mut attribute.value else {
             return true;
         };
-        let left = redacted(field, text);
-        hidden |= attribute.key.ends_with(".address") && left.as_ref() != Some(text);
-        match left {
-            Some(left) => *text = left,
-            None => return false,
+        let before = value.clone();
+        let is_left = redact_value(value, field, redactor);
+        hidden |= attribute.key.ends_with(".address") && (!is_left || *value != before);
+        if let (LISTENER, Some(Text(listener))) = (attribute.key.as_str(), &before.value) {
+            let left = match &value.value {
+                Some(Text(left)) if is_left => left,
+                _ => "",
+            };
+            if let Some(direction) = name.strip_suffix(listener.as_str()) {
+                *name = format!("{direction}{left}").trim_end().to_owned();
+            }
         }
-        true
+        is_left
     });
     if hidden {
         // With its port an address could be told from others of its network.
@@ -109,8 +117,43 @@ pub(super) fn redact(span: &mut Span, redactor: &Redactor) {
             .retain(|attribute| !attribute.key.ends_with(".port"));
     }
     if let Some(status) = &mut span.status {
-        status.message = redacted("detail", &status.message).unwrap_or_default();
+        let mut message = serde_json::Value::from(std::mem::take(&mut status.message));
+        redactor.apply("detail", &mut message);
+        status.message = message.as_str().unwrap_or_default().to_owned();
     }
+}
+
+/// Takes out of an attribute's value what must not leave, and says whether anything is left of it.
+fn redact_value(value: &mut AnyValue, field: &str, redactor: &Redactor) -> bool {
+    let mut plain = match &value.value {
+        Some(Text(text)) => serde_json::Value::from(text.as_str()),
+        Some(Number(number)) => (*number).into(),
+        Some(Truth(truth)) => (*truth).into(),
+        Some(List(list)) => {
+            let texts = list.values.iter().map(|value| match &value.value {
+                Some(Text(text)) => text.as_str(),
+                // A list is of texts.
+                _ => "",
+            });
+            texts.collect()
+        }
+        // There are no others here.
+        _ => return false,
+    };
+    let before = plain.clone();
+    redactor.apply(field, &mut plain);
+    if plain == before {
+        return true;
+    }
+    value.value = match plain {
+        serde_json::Value::String(text) => Some(Text(text)),
+        serde_json::Value::Array(left) => {
+            let texts = left.iter().filter_map(serde_json::Value::as_str);
+            list("", texts).value.and_then(|list| list.value)
+        }
+        _ => return false,
+    };
+    true
 }
 
 /// The connection itself among the spans of its trace.
@@ -149,7 +192,7 @@ fn status(record: &ConnectionRecord) -> Option<Status> {
 fn of_connection(record: &ConnectionRecord) -> Vec<KeyValue> {
     let mut attributes = vec![
         integer("svidecar.id", record.id),
-        text("svidecar.listener", &*record.listener),
+        text(LISTENER, &*record.listener),
         text("svidecar.direction", record.direction.as_str()),
         text("svidecar.result", record.outcome().as_str()),
         text("svidecar.reason", record.reason.as_str()),

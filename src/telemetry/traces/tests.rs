@@ -423,3 +423,56 @@ fn what_must_not_leave_is_in_no_span() {
         assert!(!text.contains("network.peer.port"), "{text}");
     }
 }
+
+/// Lists and the span's own name hold what is redacted, too; words of closed sets are never touched.
+#[test]
+fn names_and_lists_of_a_span_are_redacted() {
+    use crate::config::settings::{Redact, RedactionFind, RedactionRule};
+    use crate::redaction::Redactor;
+
+    let mut record = record(7, Reason::NoAllowRule);
+    met(&mut record, &[1, 2, 3]);
+    record.listener = "ada-orders".into();
+    record.resumed = Some(true);
+    record.decision = Some(Arc::new(crate::record::Decision {
+        audited: vec!["watch-ada".into(), "watch".into()],
+        ..denial()
+    }));
+    let redacted = |fields: Option<&str>, find: RedactionFind, action| {
+        let rules = [RedactionRule {
+            fields: fields.map(|field| vec![field.to_owned()]),
+            find,
+            action,
+        }];
+        let redactor = Redactor::new(&rules, None).unwrap();
+        let mut spans = spans_of(&record);
+        spans.iter_mut().for_each(|span| spans::redact(span, &redactor));
+        spans
+    };
+    let ada = || RedactionFind::Pattern("ada".to_owned());
+    let spans = redacted(None, ada(), Redact::Mask);
+    let text = format!("{spans:?}");
+    assert!(!text.contains("ada") && text.contains("watch-***"), "{text}");
+    assert_eq!(spans[0].name, "inbound ***-orders");
+
+    let spans = redacted(Some("listener"), RedactionFind::Value, Redact::Drop);
+    assert_eq!(spans[0].name, "inbound");
+    assert!(!attributes(&spans[0]).contains_key("svidecar.listener"));
+    assert_eq!(spans[1].name, "accept");
+
+    let spans = redacted(None, RedactionFind::Value, Redact::Mask);
+    let all = attributes(&spans[0]);
+    for (key, value) in [
+        ("error.type", "no_allow_rule"),
+        ("network.transport", "tcp"),
+        ("tls.protocol.version", "1.3"),
+        ("svidecar.direction", "inbound"),
+        ("svidecar.rule", "***"),
+    ] {
+        assert!(all[key].contains(value), "{key}: {}", all[key]);
+    }
+    assert!(all.contains_key("svidecar.id") && all.contains_key("svidecar.bytes_up"));
+    assert!(!all.contains_key("client.port"), "{all:?}");
+    let dropped = redacted(Some("audited"), RedactionFind::Value, Redact::Drop);
+    assert!(!attributes(&dropped[0]).contains_key("svidecar.audited"));
+}

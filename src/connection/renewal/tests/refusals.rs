@@ -1,5 +1,8 @@
 //! What ends the connection, and what leaves it as it was.
 
+use std::io::{self, Write};
+use std::sync::Mutex;
+
 use rustls::AlertDescription;
 
 use super::super::*;
@@ -7,6 +10,35 @@ use super::world::*;
 use crate::config::settings::OpenConnections;
 use crate::record::RenewalResult as R;
 use crate::workload_api::authority::Authority;
+
+/// What is logged meanwhile.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || log.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The client shows this, and the server judges it.
 fn judged(duo: &mut Duo, svid: &Shown) -> Result<usize, Refused> {
@@ -121,6 +153,8 @@ async fn renewals_have_their_distance() {
 
 #[tokio::test(start_paused = true)]
 async fn what_may_heal_leaves_the_connection_as_it_was() {
+    let log = Log::default();
+    let _guard = log.listen();
     type Make = fn(&Duo) -> Shown;
     let cases: &[(&str, Make)] = &[
         ("an authority that has not come yet", |duo| {
@@ -170,6 +204,14 @@ async fn what_may_heal_leaves_the_connection_as_it_was() {
             "{what}"
         );
     }
+    let log = log.text();
+    assert!(
+        log.contains("counts to its end: unknown_trust_domain")
+            && log.contains("renewal of an open connection"),
+        "{log}"
+    );
+    // Peers are named by records alone, out of which redaction takes them.
+    assert!(!log.contains("spiffe:"), "{log}");
 }
 
 #[tokio::test(start_paused = true)]
