@@ -24,6 +24,7 @@
 
 mod chain;
 mod checkpoint;
+mod look;
 mod queue;
 mod segment;
 mod sink;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 
 pub use chain::{Hash, NoHash};
 pub use checkpoint::Signer;
+pub use look::look;
 pub use queue::{AuditGuard, AuditLog, Status};
 pub use sink::{Sink, SinkHandle, SinkStatus};
 

@@ -82,6 +82,11 @@ fn caller(name: &str, api: &Api, id: &str, listen: SocketAddr, orders: SocketAdd
 
 impl Scene {
     pub(crate) fn start() -> Self {
+        Self::in_mode("enforce")
+    }
+
+    /// With the `policy.mode` of orders.
+    pub(crate) fn in_mode(mode: &str) -> Self {
         let api = Api::start(&[ORDERS, STOREFRONT, REPORTS, PAYMENTS]);
         let folder = TempDir::with_prefix("svidecar-page-").unwrap();
         let token = folder.path().join("token");
@@ -102,7 +107,8 @@ impl Scene {
             .policy("rules:\n  - { name: orders-pays, action: allow, from: [spiffe://example.org/ns/shop/sa/orders] }\n")
             .start();
         let config = format!(
-            "{identity}  svid: {ORDERS}\npolicy: {{ path: policy/, candidate: '{beside}/candidate.yaml', deny_list: '{beside}/deny.yaml' }}\ninbound:\n  - {{ name: orders, listen: '{orders_at}', upstream: \
+            "{identity}  svid: {ORDERS}\npolicy: {{ path: policy/, mode: {mode}, candidate: '{beside}/candidate.yaml', deny_list: '{beside}/deny.yaml' }}\n\
+             audit: {{ file: '{beside}/audit.jsonl' }}\ninbound:\n  - {{ name: orders, listen: '{orders_at}', upstream: \
              '{}' }}\noutbound:\n  - {{ name: payments, listen: '{to_payments}', connect: '{payments_at}', peer: ['{PAYMENTS}'] \
              }}\nadmin: {{ listen: '@admin', token_file: '{}' }}\n",
             applications[0].addr(),
@@ -133,6 +139,11 @@ impl Scene {
     /// The page of orders.
     pub(crate) fn page(&self) -> String {
         format!("http://{}/", self.orders.admin())
+    }
+
+    /// Reports calls, and is let in, as policy only reports.
+    pub(crate) fn reports_is_let_in(&self) {
+        ask_once(self.from_reports, "how many shirts?").unwrap();
     }
 
     /// Reports calls, and is denied.

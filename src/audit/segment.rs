@@ -328,11 +328,15 @@ impl Tail {
     /// Whether it looks like our own first write, cut short: the beginning of an entry, or blocks that the file system
     /// had promised and never filled.
     fn is_a_torn_beginning(&self) -> bool {
-        const BEGINNING: &[u8] = b"{\"version\":1,\"seq\":";
-        let known = self.bytes.len().min(BEGINNING.len());
-        let begins = self.bytes.get(..known) == BEGINNING.get(..known);
-        self.all && !self.bytes.contains(&b'\n') && (begins || self.bytes.iter().all(|b| *b == 0))
+        self.all && !self.bytes.contains(&b'\n') && is_a_beginning(&self.bytes)
     }
+}
+
+/// Whether it is what a crash can leave of an entry: its first bytes, or zeros in their place.
+pub(super) fn is_a_beginning(bytes: &[u8]) -> bool {
+    const BEGINNING: &[u8] = b"{\"version\":1,\"seq\":";
+    let known = bytes.len().min(BEGINNING.len());
+    bytes.get(..known) == BEGINNING.get(..known) || bytes.iter().all(|b| *b == 0)
 }
 
 /// The number and time of a segment's first entry.

@@ -6,13 +6,18 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use super::terminal::harmless;
 use crate::config::settings::Address;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody answers, or not in time.
-    #[error("no answer from `{address}`: {cause}: is svidecar running, and is this its `admin.listen`?")]
+    #[error(
+        "no answer from `{address}`: {cause}: is svidecar running, and is this its `admin.listen`? (`--admin` names another)"
+    )]
     NoAnswer {
         /// The address that was asked.
         address: Address,
@@ -27,6 +32,45 @@ pub enum AskError {
         /// The status, or what is wrong.
         what: String,
     },
+    /// svidecar answers, and says why it does not tell.
+    #[error("`{address}` does not tell ({status}): {why}")]
+    Refused {
+        /// The address that was asked.
+        address: Address,
+        /// The HTTP status.
+        status: u16,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+}
+
+/// Why an answer that is not 200 tells nothing: in svidecar's own words, where they are its own.
+pub(super) fn refusal(address: &Address, path: &str, answer: &Answer) -> AskError {
+    let (address, status) = (address.clone(), answer.status);
+    let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let Some(error) = said.get("error").and_then(Value::as_str).map(harmless) else {
+        let what = format!("status {status} at {path}");
+        return AskError::NotSvidecar { address, what };
+    };
+    let hint = match (status, said.get("hint").and_then(Value::as_str)) {
+        // Another door of the same process.
+        (404, _) => {
+            "is this `admin.probes`, or a listener with `serve: metrics`? Ask at `admin.listen`".to_owned()
+        }
+        (_, Some(hint)) if !hint.is_empty() => harmless(hint),
+        _ => {
+            return AskError::Refused {
+                address,
+                status,
+                why: error,
+            };
+        }
+    };
+    AskError::Refused {
+        address,
+        status,
+        why: format!("{error}: {hint}"),
+    }
 }
 
 /// An answer.
@@ -183,6 +227,37 @@ mod tests {
                     .unwrap_err()
                     .contains("expected `IP:port` or `unix:///path`"),
                 "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn why_it_does_not_tell_is_said_in_its_own_words() {
+        let address = parse_address("127.0.0.1:15000").unwrap();
+        let told = |status, body: &str| {
+            let body = body.to_owned();
+            refusal(&address, "/api/v1/status", &Answer { status, body }).to_string()
+        };
+        let begin = "`127.0.0.1:15000` does not tell";
+        assert_eq!(
+            told(403, r#"{ "error": "no", "hint": "ask by \u001b[2J loopback" }"#),
+            format!("{begin} (403): no: ask by {} loopback", harmless("\u{1b}[2J"))
+        );
+        assert_eq!(
+            told(503, r#"{ "error": "eight listen already", "hint": "" }"#),
+            format!("{begin} (503): eight listen already")
+        );
+        let probes = told(
+            404,
+            r#"{ "error": "there is no `/api/v1/status` here", "hint": "/livez" }"#,
+        );
+        assert!(probes.contains("is this `admin.probes`"), "{probes}");
+        for other in ["", "<html>", "{}", r#"{ "error": 4 }"#] {
+            let told = told(500, other);
+            assert!(
+                told.contains("does not answer like a svidecar")
+                    && told.contains("status 500 at /api/v1/status"),
+                "{told}"
             );
         }
     }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::output::{print, report};
 use super::{EXIT_GOOD, EXIT_USAGE};
 use crate::app;
+use crate::audit;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{Redaction, Settings};
 use crate::config::{self, Environment};
@@ -87,6 +88,15 @@ pub fn check(
             &config.display().to_string(),
             error.to_string(),
         ));
+        good = false;
+    }
+    let audit = examined
+        .settings
+        .as_ref()
+        .and_then(|settings| settings.audit.as_ref());
+    if let Some(Err(error)) = audit.map(|audit| audit::look(&audit.path)) {
+        let message = format!("`audit.file`: {error}");
+        found.push(Diagnostic::of_file(&config.display().to_string(), message));
         good = false;
     }
     if let Some(problem) = examined.settings.as_ref().and_then(app::check_token) {

@@ -4,6 +4,7 @@
 //! each second and draws over what it drew before, on the terminal's other screen, which it leaves as it found it.
 
 mod denials;
+mod foot;
 mod read;
 mod screen;
 mod sections;
@@ -97,7 +98,7 @@ fn ask(args: &StatusArgs) -> Result<Asked, AskError> {
         let answer = admin_client::ask(&args.admin, path, deadline, MAX_ANSWER)?;
         let answer = admin_client::read(&args.admin, &answer)?;
         if answer.status != 200 {
-            return Err(odd(format!("status {} at {path}", answer.status)));
+            return Err(admin_client::refusal(&args.admin, path, &answer));
         }
         serde_json::from_str(&answer.body).map_err(|_| odd(format!("no JSON at {path}")))
     };

@@ -51,6 +51,37 @@ fn check_sums_up_the_examples() {
 }
 
 #[test]
+fn check_looks_where_the_audit_log_will_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.yaml");
+    let with = |file: &str| {
+        let outbound =
+            "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: ['spiffe://td/a'] }]";
+        let text = format!("identity: {{ socket: unix:///a }}\n{outbound}\naudit: {{ file: {file} }}\n");
+        fs::write(&config, text).unwrap();
+        check::check(&config, &environment(), SystemTime::UNIX_EPOCH)
+    };
+    with("audit.jsonl").unwrap();
+    assert!(!folder.path().join("audit.jsonl").exists());
+    fs::write(folder.path().join("notes.txt"), "mine\n").unwrap();
+    for (file, needle) in [
+        ("none/audit.jsonl", "its folder must exist"),
+        ("notes.txt", "holds no audit log"),
+    ] {
+        let found = with(file).unwrap_err();
+        let said = found[0].to_string();
+        assert!(
+            found.len() == 1 && said.contains("`audit.file`") && said.contains(needle),
+            "{said}"
+        );
+    }
+    assert_eq!(
+        fs::read_to_string(folder.path().join("notes.txt")).unwrap(),
+        "mine\n"
+    );
+}
+
+#[test]
 fn check_tells_the_problems_of_config_and_policy_together() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("c.yaml");

@@ -150,7 +150,7 @@ fn read(
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
     let (resumption, renewal) = general::tls(&top, findings);
-    let telemetry = telemetry::read(&top, context, findings);
+    let telemetry = telemetry::read(&top, context, audit.as_ref(), findings);
     // Only now: a bad identity must not hide what is wrong after it.
     Some(Settings {
         content_hash: content_hash(text),

@@ -2,6 +2,7 @@
 //! every value here is valid by itself and beside the others.
 
 mod audit;
+mod level;
 mod otlp;
 mod redaction;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use audit::{Audit, AuditSink, AuditSync, OnAuditFailure};
+pub use level::{LEVELS, NoLevel, log_directives};
 pub use otlp::{Denials, Otlp, OtlpHeaders, OtlpProtocol, Traces};
 pub use redaction::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
 

@@ -529,6 +529,20 @@ fn refusals() {
             ),
             "`telemetry.decisions` writes to this file, too",
         ),
+        (
+            format!(
+                "{}audit: {{ file: a }}\ntelemetry: {{ decisions: {{ file: ./a }} }}\n",
+                with(IN)
+            ),
+            "`audit` writes to this file, too",
+        ),
+        (
+            format!(
+                "{}audit: {{ file: /a/b }}\ntelemetry: {{ access_log: {{ file: /a/./b }} }}\n",
+                with(IN)
+            ),
+            "`audit` writes to this file, too",
+        ),
         // Identity.
         (
             format!("identity: {{ socket: 'unix://a.sock' }}\npolicy: {{ path: p }}\n{IN}"),

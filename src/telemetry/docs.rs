@@ -1,4 +1,4 @@
-//! Holds `docs/observability.md` to the code: every word of a closed set, every field, every metric.
+//! Holds `docs/observability.md` and `docs/admin.md` to the code: every word of a closed set, every field, every metric.
 
 mod deploy;
 
@@ -10,6 +10,7 @@ use crate::record::{
 };
 
 const DOCS: &str = include_str!("../../docs/observability.md");
+const ADMIN: &str = include_str!("../../docs/admin.md");
 
 /// The rows of the first table under a heading, each as its cells without the back-ticks.
 fn table(heading: &str) -> Vec<Vec<String>> {
@@ -127,14 +128,15 @@ fn attributes_of_spans_are_documented_whole() {
     assert_eq!(super::traces::tests::all_attributes(), documented);
 }
 
-/// The bounds that the page tells.
+/// The bounds that the pages tell.
 #[test]
 fn bounds_are_documented_as_they_are() {
     use super::decisions::{MAX_KEPT, MAX_KEPT_BYTES, SUBSCRIBER_QUEUE};
+    let oldest = format!("the oldest beyond {SUBSCRIBER_QUEUE}");
+    assert!(ADMIN.contains(&oldest), "{oldest}");
     for bound in [
         format!("the last {MAX_KEPT}"),
         format!("larger than {} MiB together", MAX_KEPT_BYTES >> 20),
-        format!("the oldest beyond {SUBSCRIBER_QUEUE}"),
         format!("a queue\nof {} that", super::traces::QUEUE),
     ] {
         assert!(DOCS.contains(&bound), "{bound}");

@@ -18,6 +18,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use crate::config::settings::log_directives;
 use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, Verdict};
 use crate::redaction::Redactor;
 use control::Filter;
@@ -85,25 +86,18 @@ pub fn init(format: Option<Format>, level: &str) -> Result<(LogSink, LogGuard), 
     Ok((sink, guard))
 }
 
-/// Reads a level (`info`) or directives (`info,svidecar::identity=debug`).
+/// Reads a level (`info`) or directives (`info,svidecar::identity=debug`), as the config file does.
 ///
 /// # Errors
 /// A message that names the part that is wrong. A single word that is no level is an error here, though `tracing`
 /// would take it for the name of a module and log nothing else.
 pub fn parse_filter(level: &str) -> Result<EnvFilter, LogError> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let directives: Vec<&str> = level.split(',').map(str::trim).collect();
-    for directive in &directives {
-        let word = directive.rsplit_once('=').map_or(*directive, |(_, level)| level);
-        if !LEVELS.iter().any(|l| word.eq_ignore_ascii_case(l)) {
-            return Err(LogError::Filter(format!(
-                "`{directive}` is no log level: expected one of {}, or `module=level`, separated by commas",
-                LEVELS.join(", ")
-            )));
-        }
-    }
+    let directives = log_directives(level).map_err(|bad| {
+        let first = bad.first().map_or_else(String::new, ToString::to_string);
+        LogError::Filter(first)
+    })?;
     EnvFilter::builder()
-        .parse(directives.join(","))
+        .parse(directives)
         .map_err(|e| LogError::Filter(format!("`{level}`: {e}")))
 }
 

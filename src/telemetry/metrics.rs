@@ -32,7 +32,7 @@ use crate::record::{ConnectionRecord, Direction};
 use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
 use documents::{Documents, Reloads};
 use exports::ExportLabels;
-use labels::{Families, ReloadLabels};
+use labels::Families;
 
 pub use audit::{AuditMetrics, AuditSinkMetrics};
 pub use documents::{Document, InForce, ReloadResult};
@@ -112,12 +112,7 @@ impl Metrics {
             "Whether the identity source answers: 1 or 0",
             workload_api_connected.clone(),
         );
-        let reload = Family::<ReloadLabels, Counter>::default();
-        registry.register(
-            "policy_reload",
-            "Policies, deny lists and candidates read, at start and after",
-            reload.clone(),
-        );
+        let reloads = Reloads::register(registry);
         let documents = Arc::new(Documents::default());
         registry.register_collector(Box::new(Arc::clone(&documents)));
         registry.register(
@@ -140,7 +135,7 @@ impl Metrics {
             spans_dropped,
             exports,
             workload_api_connected,
-            reloads: Reloads::new(&reload),
+            reloads,
             documents,
             registry: root,
         }

@@ -38,6 +38,7 @@ export function confirm(change, changes) {
   show($("ask-token-row"), wantsToken && token === null);
   $("ask-token").value = "";
   say($("ask-problem"), "");
+  $("ask-yes").disabled = false;
   dialog().showModal();
   const first = change.label ? $("ask-value") : wantsToken && token === null ? $("ask-token") : $("ask-no");
   first.focus();
@@ -57,25 +58,40 @@ async function submit(event) {
   event.preventDefault();
   if (!pending || $("ask-yes").disabled) return;
   const { change, wantsToken } = pending;
-  if (wantsToken && token === null) token = $("ask-token").value.trim() || null;
+  if (wantsToken && token === null) {
+    const typed = $("ask-token").value.trim();
+    // What a header cannot hold is no token of ours.
+    if (!/^[!-~]*$/.test(typed)) {
+      say($("ask-problem"), "A token has visible ASCII characters alone.");
+      $("ask-token").focus();
+      return;
+    }
+    token = typed || null;
+  }
   const headers = wantsToken && token !== null ? { Authorization: `Bearer ${token}` } : {};
   const body = change.label ? $("ask-value").value : undefined;
+  // Somebody may have given up meanwhile, and asked for something else.
+  const current = () => pending?.change === change;
   $("ask-yes").disabled = true;
   try {
     const answer = await ask(change.path, { method: change.method, headers, body });
     announce(`Done: ${change.title}`);
-    finish(answer);
-    dialog().close();
-  } catch (error) {
-    if (error.status === 401 || error.status === 403) {
-      token = null;
-      show($("ask-token-row"), wantsToken);
-      $("ask-token").value = "";
+    if (current()) {
+      finish(answer);
+      dialog().close();
     }
-    say($("ask-problem"), `${error.message}${error.hint ? `: ${error.hint}` : ""}`);
-    if (error.status === 401) $("ask-token").focus();
+  } catch (error) {
+    if (error.status === 401 || error.status === 403) token = null;
+    if (current()) {
+      if (token === null) {
+        show($("ask-token-row"), wantsToken);
+        $("ask-token").value = "";
+      }
+      say($("ask-problem"), `${error.message}${error.hint ? `: ${error.hint}` : ""}`);
+      if (error.status === 401) $("ask-token").focus();
+    }
   } finally {
-    $("ask-yes").disabled = false;
+    if (current() || pending === null) $("ask-yes").disabled = false;
     show($("forget-token"), token !== null);
   }
 }

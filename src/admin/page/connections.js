@@ -15,9 +15,35 @@ let table = null;
 let app = null;
 let limit = STEP;
 
-/** Whether all words of a filter are in the texts, whatever their case; `#17` is the connection of that number. */
-export function matches(words, texts, number) {
-  return words.every((word) => word === `#${number}` || texts.some((one) => one !== null && one !== undefined && String(one).toLowerCase().includes(word)));
+/** What a term of a filter, such as `peer=`, is about: the one field, and all of it. */
+const EXACT = {
+  peer: (it) => it.peer_id,
+  source: (it) => it.source,
+  listener: (it) => it.listener,
+  rule: (it) => it.rule,
+  reason: (it) => it.reason,
+};
+
+/** A word that asks for a field as a whole, or `null`. */
+function exact(word) {
+  const at = word.indexOf("=");
+  return at > 0 && Object.hasOwn(EXACT, word.slice(0, at)) ? [EXACT[word.slice(0, at)], word.slice(at + 1)] : null;
+}
+
+/** A filter that finds exactly those whose field is this, for links. */
+export const only = (field, value) => `${field}=${value}`;
+
+/**
+ * Whether all words of a filter fit: in any of the texts, whatever their case; `peer=…`, `source=…`, `listener=…`, `rule=…` and
+ * `reason=…` are that field as a whole; `#17` is the connection of that number.
+ */
+export function matches(words, it, texts, number) {
+  const lower = (one) => String(one ?? "").toLowerCase();
+  return words.every((word) => {
+    const term = exact(word);
+    if (term) return lower(term[0](it)) === term[1];
+    return word === `#${number}` || texts.some((one) => one !== null && one !== undefined && lower(one).includes(word));
+  });
 }
 
 /** A filter's words. */
@@ -111,7 +137,7 @@ async function close(connection) {
 export function render({ state, changes }) {
   const { total, shown, in_handshake_or_closing: between } = state.status.connections;
   const wanted = words($("connections-filter").value);
-  const found = wanted.length ? shown.filter((c) => matches(wanted, [c.peer_id, c.peer_addr, c.source, c.listener, c.rule], c.id)) : shown;
+  const found = wanted.length ? shown.filter((c) => matches(wanted, c, [c.peer_id, c.peer_addr, c.source, c.listener, c.rule], c.id)) : shown;
   table.update(found, limit);
   attr($("connections-table"), "data-closing", changes !== "none");
   show($("connections-note"), changes === "none");

@@ -26,7 +26,7 @@ export function init(whole) {
   table = new Table($("decisions-table"), [
     {
       name: "verdict", title: "Verdict", kind: "verdict",
-      make: (cell, d) => cell.append(el("a", { href: link("decision", d.id), class: `verdict ${d.verdict}` }, d.verdict === "deny" ? "✕ deny" : "✓ allow")),
+      make: (cell, d) => cell.append(el("a", { href: link("decision", d.id), class: `verdict ${d.verdict === "deny" && !d.enforced ? "reported" : d.verdict}` }, d.verdict !== "deny" ? "✓ allow" : d.enforced ? "✕ deny" : "○ reported")),
       fill: () => {},
     },
     { name: "time", title: "Time", make: (cell, d) => attr(cell, "title", d.time), text: (d) => clock(d.time, app.state.now()) },
@@ -38,7 +38,7 @@ export function init(whole) {
         const marks = [];
         if (d.nearest) marks.push(`nearest: ${d.nearest.rule}`);
         if (d.check) marks.push(d.check.standard);
-        if (!d.enforced) marks.push("reported alone");
+        if (!d.enforced) marks.push("it had no effect");
         if (d.kind !== "admission") marks.push(d.kind.replace("_", " "));
         if (d.candidate) marks.push(`candidate: ${d.candidate.verdict}`);
         cell.append(el("code", {}, ...breakable(d.rule ?? d.reason)), d.rule && d.reason ? el("small", { class: "muted" }, d.reason) : "", marks.length ? el("small", { class: "muted" }, marks.join(" · ")) : "");
@@ -132,8 +132,8 @@ export function render({ state }) {
   // The newest first, and no further than is drawn.
   for (let at = source.length - 1; at >= 0; at -= 1) {
     const d = source[at];
-    if (which && d.verdict !== which) continue;
-    if (wanted.length && !matches(wanted, [d.peer_id, d.peer_addr, d.source, d.listener, d.rule, d.reason, d.nearest?.rule, d.id], d.connection)) continue;
+    if (which && (d.verdict === "deny" && !d.enforced ? "reported" : d.verdict) !== which) continue;
+    if (wanted.length && !matches(wanted, d, [d.peer_id, d.peer_addr, d.source, d.listener, d.rule, d.reason, d.nearest?.rule, d.id], d.connection)) continue;
     if (found.length === limit) {
       more = true;
       break;

@@ -1,6 +1,7 @@
 // How the process is: readiness, limits, latency, evidence, what was lost, and how much it says.
 
 import * as actions from "./actions.js";
+import { only } from "./connections.js";
 import { $, attr, cssVar, el, facts, keyed, say, show, text } from "./dom.js";
 import { ago, bytes, count, counted, duration, latency, millis, short } from "./format.js";
 import { link } from "./route.js";
@@ -24,7 +25,7 @@ export function init(whole) {
   const results = (l) => Object.values(l.results).reduce((sum, n) => sum + n, 0);
   const number = (name, title, value) => ({ name, title, kind: "number", value, first: "descending", text: (l) => count(value(l)) });
   listeners = new Table($("listeners"), [
-    { name: "name", title: "Listener", kind: "peer", value: (l) => l.name, make: (cell, l) => cell.append(el("a", { class: "strong", href: link("connections", l.name) }, l.name), el("small", { class: "muted mono break" }, `${l.direction} · ${l.listen} → ${l.upstream}`)), fill: () => {} },
+    { name: "name", title: "Listener", kind: "peer", value: (l) => l.name, make: (cell, l) => cell.append(el("a", { class: "strong", href: link("connections", only("listener", l.name)) }, l.name), el("small", { class: "muted mono break" }, `${l.direction} · ${l.listen} → ${l.upstream}`)), fill: () => {} },
     number("open", "Open", (l) => l.open),
     number("ended", "Ended", results),
     number("ok", "Ok", (l) => l.results.ok),
@@ -55,7 +56,7 @@ export function open() {
 function fillReasons(cell, listener) {
   const reasons = Object.entries(listener.reasons).filter(([reason]) => reason !== "finished");
   keyed(cell, reasons, ([reason]) => reason,
-    ([reason]) => el("a", { class: "chip", href: link("decisions", reason) }, el("code", {}, reason), " ", el("span")),
+    ([reason]) => el("a", { class: "chip", href: link("decisions", `${only("listener", listener.name)} ${only("reason", reason)}`) }, el("code", {}, reason), " ", el("span")),
     (node, [, number]) => text(node.lastChild, count(number)));
 }
 

@@ -1,6 +1,7 @@
 // The picture: who calls us on the left, whom we call on the right, we with our listeners between them. Every peer is a link
 // to its connections, or to its denials where it has none.
 
+import { only } from "./connections.js";
 import { $, attr, svg, text } from "./dom.js";
 import { count, counted, identity, rate } from "./format.js";
 import { link } from "./route.js";
@@ -27,6 +28,9 @@ export function init(whole) {
   new ResizeObserver(() => app.draw()).observe($("map"));
 }
 
+/** Whether a peer, or a node with the same counts, was let in nowhere. Who is only reported is let in. */
+const isRefused = (it) => it.open === 0 && it.allowed === 0 && it.reported === 0;
+
 const nodeKey = (peer) => peer.peer_id ?? `address ${peer.source ?? "unix"}`;
 
 /** The peers of one side, each with its edges to listeners, and how many are left out. */
@@ -35,28 +39,28 @@ function side(direction, status) {
   for (const peer of status.peers) {
     if (peer.direction !== direction) continue;
     const key = nodeKey(peer);
-    const node = nodes.get(key) ?? { key, peer, edges: [], open: 0, allowed: 0, denied: 0, moved: 0, last: "" };
+    const node = nodes.get(key) ?? { key, peer, edges: [], open: 0, allowed: 0, denied: 0, reported: 0, moved: 0, last: "" };
     const { up, down } = app.state.peers.of(peerKey(peer));
     node.edges.push({ listener: peer.listener, peer });
     node.open += peer.open;
     node.allowed += peer.allowed;
     node.denied += peer.denied;
+    node.reported += peer.reported;
     node.moved += up + down;
     if (peer.last && peer.last.time > node.last) node.last = peer.last.time;
     nodes.set(key, node);
   }
   const all = [...nodes.values()];
-  const refused = (node) => node.open === 0 && node.allowed === 0;
   const recent = (a, b) => (a.last < b.last ? 1 : -1);
   const busy = (a, b) => (b.open > 0) - (a.open > 0) || recent(a, b);
-  const denied = all.filter(refused).sort(recent);
-  const welcome = all.filter((node) => !refused(node)).sort(busy);
+  const denied = all.filter(isRefused).sort(recent);
+  const welcome = all.filter((node) => !isRefused(node)).sort(busy);
   const kept = welcome.slice(0, MOST - Math.min(DENIED_PLACES, denied.length));
   const chosen = [...kept, ...denied.slice(0, MOST - kept.length)];
   // An order that does not depend on what moves, so that nobody changes places.
   const listeners = status.listeners.map((l) => l.name);
   const place = (node) => listeners.indexOf(node.edges[0].listener);
-  chosen.sort((a, b) => place(a) - place(b) || refused(a) - refused(b) || (a.key < b.key ? -1 : 1));
+  chosen.sort((a, b) => place(a) - place(b) || isRefused(a) - isRefused(b) || (a.key < b.key ? -1 : 1));
   return { nodes: chosen, left: all.length - chosen.length };
 }
 
@@ -74,7 +78,7 @@ export function render({ state }) {
   if (width === 0) return;
   const inbound = side("inbound", status), outbound = side("outbound", status);
   const names = status.listeners.map((l) => [l.name, l.direction]);
-  const shape = (part) => part.nodes.map((n) => [n.key, n.open + n.allowed > 0, n.edges.map((e) => e.listener)]);
+  const shape = (part) => part.nodes.map((n) => [n.key, isRefused(n), n.edges.map((e) => e.listener)]);
   const key = JSON.stringify([width, names, shape(inbound), shape(outbound), status.identity.svid?.id]);
   if (key !== drawn) {
     drawn = key;
@@ -171,7 +175,7 @@ function door(listener, y, box) {
     text(sub, box.ownWidth < 120 ? moved : cut(`${count(now.open)} open · ${moved}`, box.ownWidth - 14, SMALL));
   });
   const where = `${listener.direction} listener ${listener.name}: ${listener.listen} to ${listener.upstream}`;
-  return svg("a", { href: link("connections", listener.name), "data-key": `listener ${listener.name}`, class: "node door", "aria-label": `${where}. Its connections` },
+  return svg("a", { href: link("connections", only("listener", listener.name)), "data-key": `listener ${listener.name}`, class: "node door", "aria-label": `${where}. Its connections` },
     svg("title", {}, where),
     svg("rect", { x: box.own, y: y - BOX / 2, width: box.ownWidth, height: BOX, rx: 7 }),
     svg("text", { x: box.own + 10, y: y - 2, class: "name" }, cut(listener.name, box.ownWidth - 20)),
@@ -179,7 +183,7 @@ function door(listener, y, box) {
 }
 
 function line(node, edge, from, to, backwards) {
-  const refused = edge.peer.open === 0 && edge.peer.allowed === 0;
+  const refused = isRefused(edge.peer);
   const middle = (from.x + to.x) / 2;
   // Drawn from who calls to who is called, so that what flows along it runs that way.
   const [a, b] = backwards ? [to, from] : [from, to];
@@ -206,7 +210,7 @@ function peer(node, y, box) {
   const who = first.peer_id ? id.name : `${first.source ?? "unix socket"}`;
   const own = identity(app.state.status.identity.svid?.id).domain;
   const foreign = id.domain && id.domain !== own ? ` @${id.domain}` : "";
-  const refused = node.open === 0 && node.allowed === 0;
+  const refused = isRefused(node);
   const sub = svg("text", { x: box.peers + 10, y: y + 13, class: "sub" });
   const flag = svg("tspan", { class: "deny" });
   const rest = svg("tspan", {});
@@ -220,11 +224,13 @@ function peer(node, y, box) {
     const now = fresh.get(first.direction + key);
     if (!now) return;
     const denied = now.denied > 0 ? `✕ ${count(now.denied)} denied` : "";
-    const welcome = now.open > 0 ? `${count(now.open)} open · ${rate(now.moved)}` : now.allowed > 0 ? `idle, ${count(now.allowed)} allowed` : "idle";
+    const reported = now.reported > 0 ? `, ${count(now.reported)} reported` : "";
+    const welcome = (now.open > 0 ? `${count(now.open)} open · ${rate(now.moved)}` : now.allowed > 0 ? `idle, ${count(now.allowed)} allowed` : "idle") + reported;
     text(flag, denied);
     const unknown = first.peer_id ? "" : " · no identity";
     text(rest, cut(refused ? unknown : denied ? ` · ${welcome}` : welcome, box.peerWidth - 14 - denied.length * 7, SMALL));
-    attr(anchor, "href", now.open > 0 ? link("connections", first.peer_id ?? first.source ?? "") : link("decisions", first.peer_id ?? first.source ?? ""));
+    const those = first.peer_id ? only("peer", first.peer_id) : first.source ? only("source", first.source) : "";
+    attr(anchor, "href", link(now.open > 0 ? "connections" : "decisions", those));
     const what = now.open > 0 ? "Its connections" : "Its decisions";
     attr(anchor, "aria-label", `${first.peer_id ?? who}: ${welcome}, ${count(now.allowed)} allowed, ${count(now.denied)} denied. ${what}`);
   });

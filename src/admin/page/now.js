@@ -5,6 +5,7 @@ import { ago, clock, count, counted, duration, identity, millis, short } from ".
 import { life } from "./overview.js";
 import * as map from "./map.js";
 import { link } from "./route.js";
+import { isDenied } from "./state.js";
 import { Table } from "./table.js";
 
 /** Denials that are shown here; all are among the decisions. */
@@ -94,7 +95,7 @@ function makeDenial(decision) {
   const way = decision.direction === "inbound" ? `to ${decision.listener}` : `behind ${decision.listener}`;
   return el("li", {},
     el("a", { href: link("decision", decision.id), title: decision.peer_id ?? "" },
-      el("span", { class: "verdict deny" }, "✕"), " ",
+      isDenied(decision) ? el("span", { class: "verdict deny" }, "✕") : el("span", { class: "verdict reported", title: "reported alone: it had no effect" }, "○ reported"), " ",
       el("strong", {}, who), ` ${way} `,
       el("code", {}, decision.reason ?? ""),
       decision.nearest ? el("span", { class: "muted" }, ` nearest: ${decision.nearest.rule}`) : null),

@@ -51,7 +51,9 @@ export function render({ state }) {
   text($("count-connections"), status.connections.total || "");
   const failed = (document_) => document_?.last_reload?.result === "failure";
   text($("count-policy"), failed(status.policy) || failed(status.policy.deny_list) || failed(status.policy.candidate) ? "!" : "");
-  const troubled = !ready || status.audit?.failing || Object.values(status.losses).some((lost) => lost > 0);
+  const { audit } = status;
+  const evidence = audit && (audit.failing || audit.lost > 0 || audit.sinks.some((sink) => sink.problem || sink.lost > 0));
+  const troubled = !ready || evidence || Object.values(status.losses).some((lost) => lost > 0);
   text($("count-health"), troubled ? "!" : "");
   const { version, pid, process } = status;
   const up = duration((now - millis(status.started)) / 1000);

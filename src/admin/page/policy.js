@@ -1,6 +1,7 @@
 // The policy in force: what its rules did, what is unused, what a candidate would change, and what is wrong with the files.
 
 import * as actions from "./actions.js";
+import { only } from "./connections.js";
 import { $, attr, breakable, el, facts, prose, show, text } from "./dom.js";
 import { ago, clock, count, counted, identity, millis, short } from "./format.js";
 import { link } from "./route.js";
@@ -31,7 +32,7 @@ export function init(whole) {
     } },
   ], { key: (r) => `${r.listener} ${r.name} ${r.verdict}`, sort: { name: "hits", order: "descending" }, row: (node, r) => attr(node, "class", r.hits === 0 ? "unused" : null), changed: () => app.draw() });
   divergences = new Table($("divergences"), [
-    { name: "peer", title: "Peer", kind: "peer", value: (d) => d.peer_id, make: (cell, d) => cell.append(el("a", { class: "mono break", href: link("decisions", d.peer_id) }, ...breakable(identity(d.peer_id).path || d.peer_id))), fill: () => {} },
+    { name: "peer", title: "Peer", kind: "peer", value: (d) => d.peer_id, make: (cell, d) => cell.append(el("a", { class: "mono break", href: link("decisions", only("peer", d.peer_id)) }, ...breakable(identity(d.peer_id).path || d.peer_id))), fill: () => {} },
     { name: "change", title: "Change", value: (d) => d.change, make: (cell, d) => cell.append(el("span", { class: `verdict ${d.change === "would_deny" ? "deny" : "allow"}` }, d.change === "would_deny" ? "✕ would deny" : "✓ would allow")), fill: () => {} },
     { name: "rule", title: "Now by", kind: "mono break", text: (d) => d.rule ?? "no rule" },
     { name: "candidate", title: "Then by", kind: "mono break", text: (d) => d.candidate_rule ?? "no rule" },
@@ -110,7 +111,8 @@ function renderRules(state, policy) {
   const all = [...policy.rules, ...marking.map((rule) => ({ name: rule.name, listener: rule.to?.join(", ") ?? null, verdict: "audit", hits: null, last_hit: null }))];
   const unused = policy.rules.filter((rule) => rule.hits === 0 && rule.name);
   rules.update($("rules-unused").checked ? unused : all);
-  const parts = [unused.length ? `${count(unused.length)} unused so far` : "all in use"];
+  // Of all: what never decided comes last in a list that has an end.
+  const parts = [policy.rules_unused_total > 0 ? `${count(policy.rules_unused_total)} unused so far` : "all in use"];
   if (policy.rules_total > policy.rules.length) parts.push(`the first ${count(policy.rules.length)} of ${count(policy.rules_total)} are shown`);
   text($("rules-count"), parts.join(" · "));
 }

@@ -44,6 +44,9 @@ function step(before, grown, seconds) {
   return mixed;
 }
 
+/** Whether a verdict keeps somebody out. A denial without an effect (`policy.mode: audit`, `open_connections: log`) is reported alone. */
+export const isDenied = (decision) => decision.verdict === "deny" && decision.enforced;
+
 export const peerKey = (peer) => `${peer.listener} ${peer.peer_id ?? `address ${peer.source ?? "unix"}`}`;
 
 export class State {
@@ -111,7 +114,7 @@ export class State {
     if (this.#byId.has(decision.id)) return false;
     this.#byId.set(decision.id, decision);
     this.decisions.push(decision);
-    if (decision.verdict === "deny") this.#tally(decision);
+    if (isDenied(decision)) this.#tally(decision);
     if (this.decisions.length > MAX_DECISIONS + SLACK) {
       for (const old of this.decisions.splice(0, this.decisions.length - MAX_DECISIONS)) this.#byId.delete(old.id);
     }

@@ -14,7 +14,8 @@ const KINDS = {
 
 export function title(decision) {
   const who = decision.peer_id ? identity(decision.peer_id).name : decision.source ?? decision.peer_addr ?? "somebody";
-  return `${decision.verdict === "deny" ? "✕ Denied" : "✓ Allowed"}: ${who} ${decision.direction === "inbound" ? "→" : "at"} ${decision.listener}`;
+  const said = decision.verdict !== "deny" ? "✓ Allowed" : decision.enforced ? "✕ Denied" : "○ Reported";
+  return `${said}: ${who} ${decision.direction === "inbound" ? "→" : "at"} ${decision.listener}`;
 }
 
 const ruleOf = (policy, name) => policy?.rules.find((rule) => rule.name === name) ?? null;
@@ -61,7 +62,7 @@ function candidate({ verdict, rule }) {
 /** Draws it. `ask` is called where somebody wants to ask the question again. */
 export function render(decision, policy, now, ask) {
   text($("decision-title"), title(decision));
-  $("decision-title").className = decision.verdict;
+  $("decision-title").className = decision.verdict === "deny" && !decision.enforced ? "reported" : decision.verdict;
   const list = el("dl", { class: "facts" });
   facts(list, [
     ["Peer", decision.peer_id ? el("span", { class: "mono break" }, ...breakable(decision.peer_id)) : "proved no identity"],

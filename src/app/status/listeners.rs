@@ -8,7 +8,9 @@ use super::View;
 use crate::clock::rfc3339;
 use crate::config::settings::{Listener, ListenerKind};
 use crate::record::Outcome;
-use crate::telemetry::metrics::{HistogramSnapshot, ListenerMetrics, ListenerSnapshot, OTHER_RULE};
+use crate::telemetry::metrics::{
+    DecisionCount, HistogramSnapshot, ListenerMetrics, ListenerSnapshot, OTHER_RULE,
+};
 
 /// The rules that are listed.
 const MAX_RULES: usize = 1000;
@@ -25,10 +27,11 @@ impl View {
 
     /// The policy as at `/api/v1/policy`, with counts in place of the rules' text.
     pub(super) fn policy_state(&self) -> Value {
-        let (rules, total) = self.rules();
+        let (rules, total, unused) = self.rules();
         let mut policy = self.policy_with(&self.live.policy(), rules);
         if let Value::Object(fields) = &mut policy {
             fields.insert("rules_total".to_owned(), total.into());
+            fields.insert("rules_unused_total".to_owned(), unused.into());
             if let Some(Value::Object(list)) = fields.get_mut("deny_list") {
                 bound_entries(list);
             }
@@ -36,33 +39,35 @@ impl View {
         policy
     }
 
-    /// What can decide, at each listener, and how often it did; what decided most comes first.
-    fn rules(&self) -> (Vec<Value>, usize) {
-        let mut rules: Vec<_> = self
-            .listeners
-            .iter()
-            .flat_map(|(listener, metrics)| {
-                let decisions = metrics.snapshot().decisions.into_iter();
-                decisions.map(move |decision| (listener, decision))
-            })
-            // Two names are of no rule: default deny, and what is not in force any more.
-            .filter(|(_, decision)| !decision.rule.is_empty() && *decision.rule != *OTHER_RULE)
-            .collect();
-        let total = rules.len();
-        // Stable: then as the listeners are in the file, and by name.
-        rules.sort_by_key(|(_, decision)| std::cmp::Reverse(decision.count));
-        rules.truncate(MAX_RULES);
-        let rules = rules.into_iter().map(|(listener, decision)| {
-            json!({
-                "name": decision.rule,
-                "listener": listener.name,
-                "verdict": decision.verdict,
-                "hits": decision.count,
-                "last_hit": decision.last_hit.map(rfc3339),
-            })
+    /// What can decide, at each listener, and how often it did; what decided most comes first. With how many there are, and how
+    /// many of these never decided: those are the ones that a bounded list leaves out.
+    fn rules(&self) -> (Vec<Value>, usize, usize) {
+        let rules = self.listeners.iter().flat_map(|(listener, metrics)| {
+            let decisions = metrics.snapshot().decisions.into_iter();
+            decisions.map(move |decision| (&*listener.name, decision))
         });
-        (rules.collect(), total)
+        bounded(rules.collect())
     }
+}
+
+fn bounded(mut rules: Vec<(&str, DecisionCount)>) -> (Vec<Value>, usize, usize) {
+    // Two names are of no rule: default deny, and what is not in force any more.
+    rules.retain(|(_, decision)| !decision.rule.is_empty() && *decision.rule != *OTHER_RULE);
+    let total = rules.len();
+    let unused = rules.iter().filter(|(_, decision)| decision.count == 0).count();
+    // Stable: then as the listeners are in the file, and by name.
+    rules.sort_by_key(|(_, decision)| std::cmp::Reverse(decision.count));
+    rules.truncate(MAX_RULES);
+    let rules = rules.into_iter().map(|(listener, decision)| {
+        json!({
+            "name": decision.rule,
+            "listener": listener,
+            "verdict": decision.verdict,
+            "hits": decision.count,
+            "last_hit": decision.last_hit.map(rfc3339),
+        })
+    });
+    (rules.collect(), total, unused)
 }
 
 /// A deny list may be long, and a status is sent each second.
@@ -132,6 +137,25 @@ mod tests {
             assert_eq!(list["entries"].as_array().map(Vec::len), Some(listed));
             assert_eq!(list["entries_total"], length);
         }
+    }
+
+    #[test]
+    fn rules_that_never_decided_are_counted_where_they_are_not_listed() {
+        let rule = |n: usize, count| DecisionCount {
+            rule: format!("rule-{n}").into(),
+            verdict: crate::record::Verdict::Allow,
+            count,
+            last_hit: None,
+        };
+        let default_deny = DecisionCount {
+            rule: "".into(),
+            ..rule(0, 0)
+        };
+        let rules = (0..1200).map(|n| rule(n, u64::from(n < 1100)));
+        let rules = rules.chain([default_deny]).map(|rule| ("orders", rule));
+        let (listed, total, unused) = bounded(rules.collect());
+        assert_eq!((listed.len(), total, unused), (MAX_RULES, 1200, 100));
+        assert!(listed.iter().all(|rule| rule["hits"] == 1));
     }
 
     #[test]

@@ -34,6 +34,8 @@ struct Peer {
     bytes_down: u64,
     allowed: usize,
     denied: usize,
+    /// Denials without an effect.
+    reported: usize,
     last: Option<Arc<Decision>>,
     /// When it was last heard of: a verdict, or a connection that came.
     seen: SystemTime,
@@ -99,7 +101,8 @@ fn join(open: impl Iterator<Item = Open>, verdicts: &[Arc<Decision>]) -> (Vec<Va
             .or_insert_with(|| Peer::new(verdict.direction, verdict.source, verdict.time));
         match verdict.verdict {
             Verdict::Allow => peer.allowed += 1,
-            Verdict::Deny => peer.denied += 1,
+            Verdict::Deny if verdict.enforced => peer.denied += 1,
+            Verdict::Deny => peer.reported += 1,
             Verdict::None => {}
         }
         if verdict.time > peer.seen {
@@ -132,6 +135,7 @@ impl Peer {
             bytes_down: 0,
             allowed: 0,
             denied: 0,
+            reported: 0,
             last: None,
             seen,
         }
@@ -148,9 +152,11 @@ impl Peer {
             "bytes_down": self.bytes_down,
             "allowed": self.allowed,
             "denied": self.denied,
+            "reported": self.reported,
             "last": self.last.as_ref().map(|last| json!({
                 "time": rfc3339(last.time),
                 "verdict": last.verdict,
+                "enforced": last.enforced,
                 "reason": last.reason,
                 "rule": last.rule,
                 "decision_id": last.id,
@@ -238,6 +244,19 @@ mod tests {
         assert_eq!(peers[1]["last"]["verdict"], "deny");
         assert_eq!(row(2), (None, "10.0.0.3", [0, 0, 0, 0, 2]));
         assert_eq!(row(3), (None, "10.0.0.4", [0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_denial_without_an_effect_is_no_denial() {
+        let reported = Arc::new(Decision {
+            enforced: false,
+            ..Decision::clone(&verdict(Some(WEB), [10, 0, 0, 1], Verdict::Deny, 9))
+        });
+        let denied = verdict(Some(WEB), [10, 0, 0, 1], Verdict::Deny, 8);
+        let (peers, _) = join(std::iter::empty(), &[reported, denied]);
+        let counts = ["allowed", "denied", "reported"].map(|field| peers[0][field].as_u64());
+        assert_eq!(counts, [Some(0), Some(1), Some(1)]);
+        assert_eq!(peers[0]["last"]["enforced"], false);
     }
 
     #[test]

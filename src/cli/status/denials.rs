@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::read::{ago, list, text, time, word};
+use super::read::{ago, at, list, text, time, word};
 use super::screen::{Look, Moment};
 use crate::cli::terminal::Tone;
 
@@ -14,10 +14,12 @@ pub(super) fn denials(denials: &[Value], moment: Moment<'_>, look: Look) -> Vec<
         let who = text(denial, "/peer_id")
             .or_else(|| text(denial, "/peer_addr"))
             .unwrap_or_default();
+        let alone = at(denial, "/enforced") == &Value::Bool(false);
         let what = format!(
-            "{who} → {}: {}",
+            "{who} → {}: {}{}",
             word(denial, "/listener"),
-            word(denial, "/reason")
+            word(denial, "/reason"),
+            if alone { ", reported alone" } else { "" }
         );
         let why = why(denial);
         match told

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Asked;
 use super::denials::denials;
+use super::foot::foot;
 use super::read::{at, real, time};
 use super::sections;
 use super::table::cut;
@@ -108,7 +109,7 @@ pub(super) fn render(asked: &Asked, before: Option<&Value>, look: Look) -> Strin
         sections::connections(moment, look),
         sections::rules(moment, look),
         denials(&asked.denials, moment, look),
-        sections::foot(moment, look),
+        foot(moment, look),
     ];
     let mut lines: Vec<String> = Vec::new();
     for part in parts.into_iter().filter(|part| !part.is_empty()) {

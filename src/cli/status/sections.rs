@@ -187,41 +187,53 @@ fn quantile(histogram: &Value, share: f64) -> String {
 /// Who talks to us and whom we call.
 pub(super) fn peers(moment: Moment<'_>, look: Look) -> Vec<String> {
     let now = time(moment.now, "/time");
-    let mut table = Table::new(vec![
-        "PEER",
-        "<LISTENER",
-        "OPEN",
-        "ALLOWED",
-        "DENIED",
-        "<LAST VERDICT",
-        "UP",
-        "DOWN",
-    ]);
     let peers = list(moment.now, "peers");
+    let reports = peers
+        .iter()
+        .any(|peer| number(peer, "/reported").is_some_and(|reported| reported > 0));
+    let mut titles = vec!["PEER", "<LISTENER", "OPEN", "ALLOWED", "DENIED"];
+    // Denials without an effect are rare, and most sidecars never have one.
+    titles.extend(reports.then_some("REPORTED"));
+    titles.extend(["<LAST VERDICT", "UP", "DOWN"]);
+    let mut table = Table::new(titles);
     for peer in peers.iter().take(look.listed()) {
         let who = text(peer, "/peer_id")
             .or_else(|| text(peer, "/source").map(|source| format!("{source}, unproven")))
             .unwrap_or_else(|| "unproven".to_owned());
         let denied = number(peer, "/denied").unwrap_or_default();
+        let alone = at(peer, "/last/enforced") == &Value::Bool(false);
         let last = match text(peer, "/last/verdict") {
-            Some(verdict) => format!("{verdict}, {}", ago(time(peer, "/last/time"), now)),
+            Some(verdict) => format!(
+                "{verdict}{}, {}",
+                if alone { " reported" } else { "" },
+                ago(time(peer, "/last/time"), now)
+            ),
             None => "-".to_owned(),
         };
+        let tone = if alone { Tone::Odd } else { Tone::Bad };
         let refused = last.starts_with("deny");
-        table.row(vec![
+        let mut row: Vec<Cell> = vec![
             who.into(),
             word(peer, "/listener").into(),
             count(peer, "/open").into(),
             count(peer, "/allowed").into(),
             Cell::from(denied.to_string()).tone(denied > 0, Tone::Bad),
-            Cell::from(last).tone(refused, Tone::Bad),
+        ];
+        row.extend(reports.then(|| count(peer, "/reported").into()));
+        row.extend([
+            Cell::from(last).tone(refused, tone),
             flow(moment, number(peer, "/bytes_up"), None).into(),
             flow(moment, number(peer, "/bytes_down"), None).into(),
         ]);
+        table.row(row);
     }
     let mut lines = table.lines(look.width, look.color);
     let all = number(moment.now, "/peers_total").unwrap_or_default();
     lines.extend(more(all, peers.len().min(look.listed()), "peers", look));
+    if !lines.is_empty() {
+        let note = "verdicts are of those kept in memory, hits and connections since the start";
+        lines.extend(look.wrapped(Tone::Dim, "", note));
+    }
     lines
 }
 
@@ -315,65 +327,14 @@ pub(super) fn rules(moment: Moment<'_>, look: Look) -> Vec<String> {
         }
     }
     lines.extend(table.lines(look.width, look.color));
+    let listed = u64::try_from(unused.len()).unwrap_or(u64::MAX);
+    let never = number(policy, "/rules_unused_total").unwrap_or(listed);
     if !unused.is_empty() {
-        let all = unused.len();
         let names = unused.join(", ");
-        lines.push(look.line(Some(Tone::Dim), &format!("{all} never decided: {names}")));
+        lines.push(look.line(Some(Tone::Dim), &format!("{never} never decided: {names}")));
+    } else if never > 0 {
+        // Their names are beyond what is listed.
+        lines.push(look.line(Some(Tone::Dim), &format!("{never} never decided")));
     }
-    lines
-}
-
-/// The audit log, what is lost, and what is used.
-pub(super) fn foot(moment: Moment<'_>, look: Look) -> Vec<String> {
-    let status = moment.now;
-    let mut lines = Vec::new();
-    let audit = at(status, "/audit");
-    if audit.is_object() {
-        let head: String = word(audit, "/head").chars().take(12).collect();
-        let records = count(audit, "/records");
-        let line = format!("AUDIT {}: {records} records, head {head}", word(audit, "/file"));
-        lines.push(look.line(Some(Tone::Bold), &line));
-        if let Some(why) = text(audit, "/failing") {
-            lines.push(look.line(Some(Tone::Bad), &format!("  it cannot be written: {why}")));
-        }
-        for sink in list(audit, "sinks") {
-            let (name, lag) = (word(sink, "/name"), count(sink, "/lag"));
-            let problem = text(sink, "/problem");
-            let tone = problem.as_ref().map(|_| Tone::Bad);
-            let problem = problem.map(|why| format!(": {why}")).unwrap_or_default();
-            lines.push(look.line(tone, &format!("  sink {name} lags by {lag}{problem}")));
-        }
-    }
-    let lost: Vec<String> = ["log_lines", "decisions", "access_log_lines", "spans"]
-        .into_iter()
-        .filter_map(|what| {
-            let lost = number(status, &format!("/losses/{what}")).filter(|lost| *lost > 0)?;
-            Some(format!("{lost} {}", what.replace('_', " ")))
-        })
-        .collect();
-    if !lost.is_empty() {
-        lines.push(look.line(Some(Tone::Odd), &format!("LOST {}", lost.join(", "))));
-    }
-    let used = |what: &str| {
-        format!(
-            "{} of {}",
-            count(status, &format!("/limits/{what}/used")),
-            count(status, &format!("/limits/{what}/limit"))
-        )
-    };
-    let cpu = match (moment.cpu(), at(status, "/process/cpu_seconds").as_f64()) {
-        (Some(share), _) => format!("{:.1} % CPU", share * 100.0),
-        (None, Some(seconds)) => format!("{seconds:.1} s of CPU"),
-        (None, None) => "CPU unknown".to_owned(),
-    };
-    let memory = number(status, "/process/resident_bytes").map_or_else(|| "-".to_owned(), |n| bytes(real(n)));
-    let line = format!(
-        "connections {}, handshakes {}, files {}; {memory}, {} threads, {cpu}",
-        used("max_connections"),
-        used("max_handshakes"),
-        used("open_files"),
-        count(status, "/process/threads"),
-    );
-    lines.push(look.line(Some(Tone::Dim), &line));
     lines
 }

@@ -48,6 +48,37 @@ fn the_screen_in_eighty_columns() {
 }
 
 #[test]
+fn what_is_only_reported_is_no_denial_and_losses_are_told() {
+    let mut asked = asked();
+    let peer = &mut asked.status["peers"][1];
+    (peer["reported"], peer["denied"]) = (json!(40), json!(1));
+    peer["last"]["enforced"] = json!(false);
+    asked.denials[2]["enforced"] = json!(false);
+    let audit = &mut asked.status["audit"];
+    (audit["lost"], audit["failing"]) = (json!(3), json!("no space left"));
+    asked.status["policy"]["rules_unused_total"] = json!(700);
+    let text = render(&asked, None, look(None));
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<_> = text.lines().map(words).collect();
+    for line in [
+        "PEER LISTENER OPEN ALLOWED DENIED REPORTED LAST VERDICT UP DOWN",
+        "spiffe://example.org/ns/shop/sa/reports orders 0 0 1 40 deny reported, 2 min ago 0 B 0 B",
+        "2 h ago 10.9.9.9:5 → orders: no_certificate, reported alone",
+        "it cannot be written, new connections are refused: no space left",
+        "3 records are lost",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {text}");
+    }
+    assert!(text.contains("700 never decided: batch-reads"), "{text}");
+    asked.status["audit"]["on_failure"] = json!("continue");
+    let text = render(&asked, None, look(None));
+    assert!(
+        text.contains("it cannot be written, what happens goes unrecorded"),
+        "{text}"
+    );
+}
+
+#[test]
 fn watching_shows_rates_in_place_of_totals() {
     let mut before = asked().status;
     before["time"] = json!("2026-11-27T12:00:28.000000Z");

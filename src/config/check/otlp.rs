@@ -188,7 +188,7 @@ fn service_name(fields: &Fields<'_>, findings: &mut Findings) -> Option<String> 
             "`{}` has {MAX_SERVICE_NAME} bytes at most",
             fields.name_of("service_name")
         );
-        findings.error(place, message);
+        findings.error_with_help(place, message, "write a short name, such as `orders`");
         return None;
     }
     Some(text.to_owned())

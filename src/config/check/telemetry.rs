@@ -1,9 +1,11 @@
 //! What is told of what happens, and where to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Context, otlp, size_field};
-use crate::config::settings::{AccessLog, Denials, LinesFile, Log, LogFormat, Traces};
+use crate::config::settings::{
+    AccessLog, Audit, Denials, LEVELS, LinesFile, Log, LogFormat, NoLevel, Traces, log_directives,
+};
 use crate::config::size;
 use crate::yaml::{Fields, Findings, Place, Value, closest};
 
@@ -24,15 +26,24 @@ pub(super) struct Telemetry {
     pub(super) traces: Option<Traces>,
 }
 
-pub(super) fn read(top: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Telemetry {
+pub(super) fn read(
+    top: &Fields<'_>,
+    context: &Context<'_>,
+    audit: Option<&Audit>,
+    findings: &mut Findings,
+) -> Telemetry {
     let node = top.get("telemetry");
     let Some(fields) = node.and_then(|node| Fields::of(node, "telemetry", TELEMETRY, findings)) else {
         return Telemetry::default();
     };
-    let decisions = decisions(&fields, context, findings);
+    let mut taken: Vec<Taken> = audit
+        .map(|audit| ("audit", audit.path.clone()))
+        .into_iter()
+        .collect();
+    let decisions = decisions(&fields, context, &mut taken, findings);
     Telemetry {
         log: log(&fields, findings),
-        access_log: access_log(&fields, context, decisions.as_ref(), findings),
+        access_log: access_log(&fields, context, &mut taken, findings),
         traces: traces(&fields, findings),
         decisions,
     }
@@ -83,24 +94,43 @@ fn log(telemetry: &Fields<'_>, findings: &mut Findings) -> Log {
     };
     log.format = fields.word("format", FORMATS, findings);
     if let Some((text, place)) = fields.text("level", findings)
-        && check_level(text, place, findings)
+        && let Some(level) = level(text, place, findings)
     {
-        text.clone_into(&mut log.level);
+        log.level = level;
     }
     log
 }
 
-fn decisions(telemetry: &Fields<'_>, context: &Context<'_>, findings: &mut Findings) -> Option<LinesFile> {
+/// A section, and the file that it writes to.
+type Taken = (&'static str, PathBuf);
+
+/// A file has one writer: two would take turns to rotate it, and of an audit log break the chain.
+fn take(section: &'static str, path: &Path, place: Place, taken: &mut Vec<Taken>, findings: &mut Findings) {
+    if let Some((other, _)) = taken.iter().find(|(_, file)| file == path) {
+        let help = "give each a file of its own: what reads one would find lines of the other in it";
+        findings.error_with_help(place, format!("`{other}` writes to this file, too"), help);
+    }
+    taken.push((section, path.to_owned()));
+}
+
+fn decisions(
+    telemetry: &Fields<'_>,
+    context: &Context<'_>,
+    taken: &mut Vec<Taken>,
+    findings: &mut Findings,
+) -> Option<LinesFile> {
     let node = telemetry.get("decisions")?;
     let fields = Fields::of(node, "telemetry.decisions", DECISIONS, findings)?;
-    let (file, _) = fields.required_text("file", "/var/log/svidecar/decisions.jsonl", findings)?;
-    Some(lines_file(context.path(file), &fields, findings))
+    let (file, place) = fields.required_text("file", "/var/log/svidecar/decisions.jsonl", findings)?;
+    let path = context.path(file);
+    take("telemetry.decisions", &path, place, taken, findings);
+    Some(lines_file(path, &fields, findings))
 }
 
 fn access_log(
     telemetry: &Fields<'_>,
     context: &Context<'_>,
-    decisions: Option<&LinesFile>,
+    taken: &mut Vec<Taken>,
     findings: &mut Findings,
 ) -> Option<AccessLog> {
     let node = telemetry.get("access_log")?;
@@ -120,9 +150,7 @@ fn access_log(
         None
     } else {
         let path = context.path(file);
-        if decisions.is_some_and(|decisions| decisions.path == path) {
-            findings.error(place, "`telemetry.decisions` writes to this file, too".to_owned());
-        }
+        take("telemetry.access_log", &path, place, taken, findings);
         Some(lines_file(path, &fields, findings))
     };
     Some(AccessLog {
@@ -144,30 +172,19 @@ fn lines_file(path: PathBuf, fields: &Fields<'_>, findings: &mut Findings) -> Li
     }
 }
 
-/// A level, or levels by module: `info,svidecar::identity=debug`. The part of `tracing`'s syntax that cannot be
-/// mistaken: there, a misspelt level alone is taken for the name of a module, and turns everything else off.
-fn check_level(text: &str, place: Place, findings: &mut Findings) -> bool {
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let mut good = true;
-    for directive in text.split(',') {
-        let (module, level) = directive.rsplit_once('=').unwrap_or(("svidecar", directive));
-        let module_ok = !module.is_empty()
-            && module.len() <= 128
-            && module
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'));
-        if !levels.contains(&level) || !module_ok {
-            good = false;
-            let help = match closest(level, &levels) {
-                Some(word) if word != level => format!("did you mean `{word}`?"),
-                _ => "write a level, or levels by module: `info,svidecar::identity=debug`".to_owned(),
-            };
-            findings.error_with_help(
-                place,
-                format!("`telemetry.log.level`: `{directive}` is no log level"),
-                help,
-            );
-        }
+/// A level, or levels by module: `info,svidecar::identity=debug`, in the form that is worked with.
+fn level(text: &str, place: Place, findings: &mut Findings) -> Option<String> {
+    let bad = match log_directives(text) {
+        Ok(directives) => return Some(directives),
+        Err(bad) => bad,
+    };
+    for NoLevel { directive, level } in bad {
+        let help = match closest(&level.to_ascii_lowercase(), &LEVELS) {
+            Some(word) if !word.eq_ignore_ascii_case(&level) => format!("did you mean `{word}`?"),
+            _ => "write a level, or levels by module: `info,svidecar::identity=debug`".to_owned(),
+        };
+        let message = format!("`telemetry.log.level`: `{directive}` is no log level");
+        findings.error_with_help(place, message, help);
     }
-    good
+    None
 }

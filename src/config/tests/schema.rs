@@ -107,10 +107,31 @@ fn typical_mistakes_are_found() {
         "telemetry: { traces: { otlp: { endpoint: 'http://a:1' }, sample: 2 } }",
         "telemetry: { traces: { otlp: { endpoint: 'https://a:1' } } }",
         "telemetry: { traces: { otlp: { endpoint: 'http://127.0.0.1:1', protocol: json } } }",
+        "telemetry: { decisions: { file: d, keep: 1001 } }",
+        "telemetry: { access_log: { file: stdout, keep: 1 } }",
+        "telemetry: { access_log: { file: stdout, max_size: 1MiB } }",
+        "audit: { file: a, sync: os, sync_interval: 1s }",
+        "redaction: { profile: gdpr }",
+        "redaction: { rules: [{ action: mask }, { action: hash }] }",
+        "redaction: { rules: [{ action: mask, ipv4: 16 }] }",
+        "redaction: { rules: [{ find: ip, action: drop, keep: 1 }] }",
     ] {
         assert!(!problems(&format!("{inbound}{mistake}")).is_empty(), "{mistake}");
     }
     assert_eq!(problems(inbound), Vec::<String>::new());
+    for right in [
+        "telemetry: { decisions: { file: d, keep: 1000 }, access_log: { file: a, max_size: 1MiB, keep: 1 } }",
+        "telemetry: { access_log: { file: stdout, format: text } }",
+        "audit: { file: a, sync_interval: 1s }",
+        "audit: { file: a, sync: os }",
+        "redaction: { profile: gdpr, key_file: k }",
+        "redaction: { key_file: k, rules: [{ action: hash }] }",
+        "redaction: { rules: [{ action: mask }, { find: ip, action: keep_prefix, ipv4: 16 }] }",
+    ] {
+        let text = format!("{inbound}{right}");
+        assert_eq!(problems(&text), Vec::<String>::new(), "{right}");
+        checked(&with(&format!("{inbound}{right}"))).unwrap();
+    }
     let served =
         "inbound: [{ name: o, listen: '0.0.0.0:1', serve: metrics, accept_proxy_from: [10.0.0.0/8] }]\n";
     assert_eq!(problems(served), Vec::<String>::new());

@@ -10,11 +10,11 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Unit;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
 
 use super::collect::unix_seconds;
-use super::labels::ReloadLabels;
+use super::labels::{DocumentLabels, ReloadLabels};
 
 /// Which document: the `document` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,29 +148,55 @@ impl Collector for Documents {
     }
 }
 
-/// One counter for each document and result, all there from the start.
-pub(super) struct Reloads(Vec<((Document, ReloadResult), Counter)>);
+/// How reading went: a counter for each document and result, and for each document whether the newest is refused. All are
+/// there from the start.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    counts: Vec<((Document, ReloadResult), Counter)>,
+    failing: Vec<(Document, Gauge)>,
+}
 
 impl Reloads {
-    pub(super) fn new(family: &Family<ReloadLabels, Counter>) -> Self {
-        let all = Document::ALL
-            .iter()
-            .flat_map(|document| ReloadResult::ALL.iter().map(|result| (*document, *result)));
-        Self(
-            all.map(|(document, result)| {
+    /// Registers both metrics.
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let count = Family::<ReloadLabels, Counter>::default();
+        let failing = Family::<DocumentLabels, Gauge>::default();
+        let mut reloads = Self::default();
+        for document in Document::ALL {
+            for result in ReloadResult::ALL {
                 let labels = ReloadLabels {
                     document: document.as_str(),
                     result: result.as_str(),
                 };
-                ((document, result), family.get_or_create_owned(&labels))
-            })
-            .collect(),
-        )
+                let counter = count.get_or_create_owned(&labels);
+                reloads.counts.push(((*document, *result), counter));
+            }
+            let labels = DocumentLabels {
+                document: document.as_str(),
+            };
+            reloads
+                .failing
+                .push((*document, failing.get_or_create_owned(&labels)));
+        }
+        registry.register(
+            "policy_reload",
+            "Policies, deny lists and candidates read, at start and after",
+            count,
+        );
+        registry.register(
+            "policy_reload_failing",
+            "1 while what was read last of a document could not be used",
+            failing,
+        );
+        reloads
     }
 
     pub(super) fn count(&self, document: Document, result: ReloadResult) {
-        if let Some((_, counter)) = self.0.iter().find(|(which, _)| *which == (document, result)) {
+        if let Some((_, counter)) = self.counts.iter().find(|(which, _)| *which == (document, result)) {
             counter.inc();
+        }
+        if let Some((_, failing)) = self.failing.iter().find(|(which, _)| *which == document) {
+            failing.set(i64::from(result == ReloadResult::Failure));
         }
     }
 }

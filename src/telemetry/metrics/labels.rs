@@ -171,6 +171,11 @@ pub(super) struct DecisionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DocumentLabels {
+    pub(super) document: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReloadLabels {
     pub(super) document: &'static str,
     pub(super) result: &'static str,

@@ -309,6 +309,8 @@ fn single_values_are_there_from_the_start() {
         "svidecar_policy_reload_total{document=\"policy\",result=\"failure\"} 1",
         "svidecar_policy_reload_total{document=\"deny_list\",result=\"failure\"} 0",
         "svidecar_policy_reload_total{document=\"candidate\",result=\"failure\"} 0",
+        "svidecar_policy_reload_failing{document=\"policy\"} 1",
+        "svidecar_policy_reload_failing{document=\"deny_list\"} 0",
         "svidecar_policy_generation 4",
         "svidecar_log_lines_dropped_total 0",
         "svidecar_decisions_dropped_total 0",
@@ -318,6 +320,12 @@ fn single_values_are_there_from_the_start() {
     ] {
         assert!(all.lines().any(|l| l == line), "{line} is not in\n{all}");
     }
+    // Not before the files are good again.
+    metrics.policy_reloaded(Document::DenyList, ReloadResult::Success);
+    let failing = "svidecar_policy_reload_failing{document=\"policy\"}";
+    assert_eq!(lines(&metrics, failing), [format!("{failing} 1")]);
+    metrics.policy_reloaded(Document::Policy, ReloadResult::Success);
+    assert_eq!(lines(&metrics, failing), [format!("{failing} 0")]);
     assert!(all.contains(&format!(
         "svidecar_build_info{{version=\"{}\"",
         env!("CARGO_PKG_VERSION")

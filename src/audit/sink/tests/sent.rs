@@ -1,5 +1,6 @@
 //! What is sent, whatever the collector says.
 
+use prometheus_client::metrics::counter::Counter;
 use prost::Message as _;
 use tokio::task::JoinHandle;
 
@@ -50,7 +51,7 @@ impl Scene {
             checkpoint_every: Duration::from_secs(3600),
             sinks: vec![sink.clone()],
         };
-        let (log, guard, shared) = queue::new(&audit);
+        let (log, guard, shared) = queue::new(&audit, Counter::default());
         let all = Metrics::new(None);
         let metrics = all.audit.sink(&sink.name);
         let exports = all.exports(Signal::Logs);
