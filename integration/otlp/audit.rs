@@ -2,8 +2,13 @@
 //! was away, and while the sidecar was.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -11,7 +16,7 @@ use crate::support::application::{Echo, ask_once};
 use crate::support::go::otlp_receiver;
 use crate::support::net::free_address;
 use crate::support::process::{Mark, Process};
-use crate::support::sidecar::SVIDECAR;
+use crate::support::sidecar::{SVIDECAR, Setup};
 use crate::support::workload_api::WorkloadApi;
 use crate::support::{SOON, eventually};
 use crate::{ORDERS, Receiver, STOREFRONT};
@@ -140,4 +145,122 @@ fn every_entry_comes_also_after_the_collector_or_the_sidecar_was_away() {
     // What was taken before need not come again; the last batch may, if the kill met it.
     let again: Vec<_> = lines(&second).iter().map(|line| number(line)).collect();
     assert!(!again.contains(&0), "{again:?} after {before:?}");
+}
+
+/// Who answers every request with the same status, as a collector does whose token is another one, or whose port speaks TLS.
+struct Refusing {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Refusing {
+    fn start(address: SocketAddr, status: &'static str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let (asked, end) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (count, over) = (asked.clone(), end.clone());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                refuse(stream.unwrap(), status);
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self {
+            address,
+            asked,
+            end,
+            thread: Some(thread),
+        }
+    }
+
+    fn wait_asked(&self, times: usize) {
+        eventually("it was asked so often", SOON, || {
+            (self.asked.load(Ordering::SeqCst) >= times).then_some(())
+        });
+    }
+}
+
+impl Drop for Refusing {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads one request, answers it, and closes.
+fn refuse(mut stream: TcpStream, status: &str) {
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let (mut request, mut some) = (Vec::new(), [0; 65536]);
+    loop {
+        match stream.read(&mut some) {
+            Ok(read) if read > 0 => request.extend_from_slice(&some[..read]),
+            _ => return,
+        }
+        let Some(head) = request.windows(4).position(|four| four == b"\r\n\r\n") else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&request[..head]).to_lowercase();
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        if request.len() >= head + 4 + length.unwrap_or(0) {
+            break;
+        }
+    }
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 3\r\nconnection: close\r\n\r\nno\n");
+    let _ = stream.write_all(answer.as_bytes());
+}
+
+#[test]
+fn nothing_is_lost_to_a_collector_that_refuses_us() {
+    let Some(program) = otlp_receiver() else { return };
+    let collector = free_address();
+    let api = WorkloadApi::start("example.org", "1h", &[ORDERS]);
+    let config = format!(
+        "identity: {{ socket: '{}' }}\noutbound: [{{ name: out, listen: '{}', connect: '{}', peer: ['{STOREFRONT}'] }}]\n\
+         audit: {{ file: audit.jsonl, sinks: [{{ name: collector, otlp: {{ endpoint: 'http://{collector}', protocol: http }} }}] }}\n",
+        api.address(),
+        free_address(),
+        free_address(),
+    );
+    let refusing = Refusing::start(collector, "401 Unauthorized");
+    let sidecar = Setup::new("orders", config).start();
+    sidecar.wait_ready();
+    let sink = || -> Value {
+        let status = sidecar.get("/api/v1/status").unwrap();
+        let status: Value = serde_json::from_str(&status.body).unwrap();
+        status["audit"]["sinks"][0].clone()
+    };
+    let lost = || sidecar.metric("svidecar_audit_sink_lost_total{sink=\"collector\"}");
+    let refused_with = |word: &str| {
+        eventually("the status says why", SOON, || {
+            let sink = sink();
+            let says = sink["problem"].as_str().is_some_and(|why| why.contains(word));
+            (says && sink["lag"].as_u64() > Some(0)).then_some(())
+        });
+    };
+    refusing.wait_asked(2);
+    refused_with("401");
+    drop(refusing);
+    // What a port for TLS says to whom speaks none: that is no verdict on an entry.
+    let refusing = Refusing::start(collector, "400 Bad Request");
+    refusing.wait_asked(2);
+    refused_with("400");
+    drop(refusing);
+    assert_eq!(lost(), Some(0.0));
+
+    let receiver = Receiver::start(program, &["-http", &collector.to_string()]);
+    let log = sidecar.folder().join("audit.jsonl");
+    all_of(&log, &[&receiver]);
+    eventually("nothing is left", SOON, || {
+        (sink()["problem"].is_null() && sink()["lag"] == 0).then_some(())
+    });
+    assert_eq!(lost(), Some(0.0));
 }

@@ -131,7 +131,7 @@ impl Sink {
             path: audit.path.clone(),
             cursor,
             sync: audit.sync,
-            confirmed_every: audit.sync_interval,
+            confirmed_every: audit.sync_interval / 4,
             metrics,
         }
     }

@@ -76,8 +76,8 @@ impl ToCollector {
     }
 
     /// Sends the first of these lines, as often as it takes. An entry is given up only if the collector says that it is bad,
-    /// in a request of its own, and takes a request without any: whoever refuses that, too, has other reasons. `None` when
-    /// the process ends before.
+    /// in a request of its own, before and after it took a request without any: whoever refuses that, too, has other
+    /// reasons. `None` when the process ends before.
     pub(super) async fn send(
         &mut self,
         lines: &[Line],
@@ -85,38 +85,30 @@ impl ToCollector {
         ending: impl Future<Output = ()>,
     ) -> Option<Sent> {
         tokio::pin!(ending);
+        // Whether it does, seen after it refused the one line that is sent again now.
+        let mut takes_any = false;
         loop {
             let count = lines.len().min(self.most);
             let some = lines.get(..count).unwrap_or_default();
             let request = self.request(some, process);
-            let why = match self.delivery.deliver(&request, None, ending.as_mut()).await {
+            let sent = |lost| Some(Sent { lines: count, lost });
+            match self.delivery.deliver(&request, None, ending.as_mut()).await {
                 Ok(accepted) => {
                     self.most = self.most.saturating_mul(2);
-                    let lost = accepted.rejected.min(u64::try_from(count).unwrap_or(u64::MAX));
-                    return Some(Sent { lines: count, lost });
+                    return sent(accepted.rejected.min(u64::try_from(count).unwrap_or(u64::MAX)));
                 }
-                Err(why) => why,
-            };
-            match why {
-                Undelivered::Ending => return None,
-                Undelivered::Invalid if count <= 1 => {
+                Err(Undelivered::Ending) => return None,
+                Err(Undelivered::Invalid) if takes_any => return sent(1),
+                Err(Undelivered::Invalid) if count <= 1 => {
                     let any = self
                         .delivery
                         .takes_any::<ExportLogsServiceRequest>(ending.as_mut());
-                    match any.await {
-                        Ok(true) => {
-                            return Some(Sent {
-                                lines: count,
-                                lost: 1,
-                            });
-                        }
-                        Ok(false) => {}
-                        Err(_) => return None,
-                    }
+                    takes_any = any.await.ok()?;
                 }
                 // Perhaps it is too large; a request of one is tried as it is.
-                Undelivered::Invalid | Undelivered::Refused | Undelivered::TooLate => {
+                Err(Undelivered::Invalid | Undelivered::Refused | Undelivered::TooLate) => {
                     self.most = (count / 2).max(1);
+                    takes_any = false;
                 }
             }
         }
