@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use crate::driver::Browser;
 use crate::expect_clean;
 use crate::scene::{POLICY, REPORTS, STOREFRONT, Scene, TOKEN, Talk, unwelcome};
+use crate::support::net::free_address;
 use crate::support::process::Mark;
 use crate::support::{SOON, eventually};
 
@@ -192,7 +193,12 @@ fn every_panel_shows_the_running_pair_live() {
 #[test]
 fn what_is_only_reported_is_no_denial() {
     let Some(browser) = Browser::start() else { return };
-    let scene = Scene::in_mode("audit");
+    // Whom the audit log is sent on to is away, which is to be seen, too.
+    let away = format!(
+        ", sinks: [{{ name: away, otlp: {{ endpoint: 'http://{}' }} }}]",
+        free_address()
+    );
+    let scene = Scene::with("audit", &away);
     browser.open(&scene.page());
     browser.wait_text("#live-text", "live");
     scene.reports_is_let_in();
@@ -209,6 +215,12 @@ fn what_is_only_reported_is_no_denial() {
     browser.click("#decisions-table tbody a.verdict");
     browser.wait_text("#decision-title", "○ Reported: shop/reports");
     browser.wait_text("#decision-body", "it has no effect");
+    browser.click("#tab-health");
+    browser.wait(
+        "the sink's lag and why",
+        "/Sink away[1-9][0-9]* records? behind; ./.test(document.getElementById('audit').textContent)",
+    );
+    browser.wait_text("#count-health", "!");
     // A certificate that does not pass is refused whatever the mode says.
     scene.stranger_calls();
     browser.click("#tab-now");
