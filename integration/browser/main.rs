@@ -28,6 +28,7 @@ mod world;
 
 mod driver;
 mod everybody;
+mod exact;
 mod live;
 mod scene;
 

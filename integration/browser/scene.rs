@@ -82,11 +82,11 @@ fn caller(name: &str, api: &Api, id: &str, listen: SocketAddr, orders: SocketAdd
 
 impl Scene {
     pub(crate) fn start() -> Self {
-        Self::in_mode("enforce")
+        Self::with("enforce", "")
     }
 
-    /// With the `policy.mode` of orders.
-    pub(crate) fn in_mode(mode: &str) -> Self {
+    /// With the `policy.mode` of orders, and further fields of its audit log, each behind a comma.
+    pub(crate) fn with(mode: &str, audit: &str) -> Self {
         let api = Api::start(&[ORDERS, STOREFRONT, REPORTS, PAYMENTS]);
         let folder = TempDir::with_prefix("svidecar-page-").unwrap();
         let token = folder.path().join("token");
@@ -108,7 +108,7 @@ impl Scene {
             .start();
         let config = format!(
             "{identity}  svid: {ORDERS}\npolicy: {{ path: policy/, mode: {mode}, candidate: '{beside}/candidate.yaml', deny_list: '{beside}/deny.yaml' }}\n\
-             audit: {{ file: '{beside}/audit.jsonl' }}\ninbound:\n  - {{ name: orders, listen: '{orders_at}', upstream: \
+             audit: {{ file: '{beside}/audit.jsonl'{audit} }}\ninbound:\n  - {{ name: orders, listen: '{orders_at}', upstream: \
              '{}' }}\noutbound:\n  - {{ name: payments, listen: '{to_payments}', connect: '{payments_at}', peer: ['{PAYMENTS}'] \
              }}\nadmin: {{ listen: '@admin', token_file: '{}' }}\n",
             applications[0].addr(),

@@ -219,3 +219,53 @@ fn the_command_fails_where_nobody_answers() {
     command.arg("--loud");
     assert_eq!(command.output().unwrap().status.code(), Some(2));
 }
+
+/// Another door of the same process says what it is, and the one of the unix socket shows what the audit log's sinks lack.
+#[test]
+fn the_command_tells_one_door_from_another() {
+    let folder = tempfile::TempDir::with_prefix("svidecar-status-").unwrap();
+    let (socket, log) = (
+        folder.path().join("admin.sock"),
+        folder.path().join("audit.jsonl"),
+    );
+    let settings = format!(
+        "admin: {{ listen: 'unix://{}', probes: '@admin' }}\naudit: {{ file: '{}', sinks: [{{ name: away, otlp: {{ endpoint: \
+         'http://{}' }} }}] }}\n",
+        socket.display(),
+        log.display(),
+        free_address()
+    );
+    let scene = InboundSetup {
+        settings: &settings,
+        ..InboundSetup::default()
+    }
+    .start();
+    let status = |admin: &str| {
+        let output = Command::new(SVIDECAR)
+            .args(["status", "--admin", admin])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = status(&scene.sidecar.admin().to_string());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("does not tell (404)") && said.contains("is this `admin.probes`"),
+        "{said}"
+    );
+    let unix = format!("unix://{}", socket.display());
+    let (code, said) = status(&unix);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("AUDIT {}: ", log.display())), "{said}");
+    assert!(
+        said.contains("  sink away lags by ") && !said.contains("will never get"),
+        "{said}"
+    );
+    let json = Command::new(SVIDECAR)
+        .args(["status", "--json", "--admin", &unix])
+        .output()
+        .unwrap();
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["audit"]["sinks"][0]["lost"], 0, "{json}");
+}

@@ -105,7 +105,7 @@ impl View {
                 "resident_bytes": process.resident_bytes.map(whole),
                 "threads": process.threads.map(whole),
             },
-            "audit": self.auditor.show(),
+            "audit": self.audit_state(),
             "losses": {
                 "log_lines": self.log_lines_dropped.count(),
                 "decisions": self.decisions.dropped(),
@@ -122,6 +122,19 @@ impl View {
             in_handshake_or_closing: self.live.capacity.connections().saturating_sub(total),
             shown: entries.iter().map(|entry| connection(entry)).collect(),
         }
+    }
+
+    /// The audit log, with what each sink will never send.
+    fn audit_state(&self) -> Option<Value> {
+        let mut audit = self.auditor.show()?;
+        let sinks = audit.get_mut("sinks").and_then(Value::as_array_mut);
+        for sink in sinks.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if let Some(name) = sink.get("name").and_then(Value::as_str) {
+                let lost = self.metrics.audit.sink(&name.into()).lost.get();
+                sink.insert("lost".to_owned(), lost.into());
+            }
+        }
+        Some(audit)
     }
 
     fn limits(&self, process: &ProcessUse) -> Value {

@@ -128,7 +128,11 @@ function renderAudit(audit, now) {
     ["Checkpoint", audit.last_checkpoint ? ago(audit.last_checkpoint, now) : "none yet"],
     ["When it fails", audit.on_failure === "deny" ? "new connections are refused" : "it goes on, and counts"],
     ["Lost", audit.lost > 0 ? el("span", { class: "bad" }, count(audit.lost)) : null],
-    ...audit.sinks.map((sink) => [`Sink ${sink.name}`, sink.problem ? el("span", { class: "bad" }, `${counted(sink.lag, "record")} behind: ${sink.problem}`) : sink.lag > 0 ? `${counted(sink.lag, "record")} behind` : "up to date"]),
+    ...audit.sinks.map((sink) => {
+      const words = sink.lag > 0 || sink.problem ? `${counted(sink.lag, "record")} behind` : "up to date";
+      const parts = [words, sink.lost > 0 && `${counted(sink.lost, "record")} it will never get`, sink.problem].filter(Boolean).join("; ");
+      return [`Sink ${sink.name}`, sink.problem || sink.lost > 0 ? el("span", { class: "bad" }, parts) : parts];
+    }),
   ]);
 }
 

@@ -28,9 +28,13 @@ pub(super) fn foot(moment: Moment<'_>, look: Look) -> Vec<String> {
         for sink in list(audit, "sinks") {
             let (name, lag) = (word(sink, "/name"), count(sink, "/lag"));
             let problem = text(sink, "/problem");
-            let tone = problem.as_ref().map(|_| Tone::Bad);
+            let lost = number(sink, "/lost").filter(|lost| *lost > 0);
+            let tone = (problem.is_some() || lost.is_some()).then_some(Tone::Bad);
+            let lost = lost
+                .map(|lost| format!(", will never get {lost}"))
+                .unwrap_or_default();
             let problem = problem.map(|why| format!(": {why}")).unwrap_or_default();
-            lines.push(look.line(tone, &format!("  sink {name} lags by {lag}{problem}")));
+            lines.push(look.line(tone, &format!("  sink {name} lags by {lag}{lost}{problem}")));
         }
     }
     let lost: Vec<String> = ["log_lines", "decisions", "access_log_lines", "spans"]

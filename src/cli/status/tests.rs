@@ -56,6 +56,7 @@ fn what_is_only_reported_is_no_denial_and_losses_are_told() {
     asked.denials[2]["enforced"] = json!(false);
     let audit = &mut asked.status["audit"];
     (audit["lost"], audit["failing"]) = (json!(3), json!("no space left"));
+    audit["sinks"][0]["lost"] = json!(2);
     asked.status["policy"]["rules_unused_total"] = json!(700);
     let text = render(&asked, None, look(None));
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -66,6 +67,7 @@ fn what_is_only_reported_is_no_denial_and_losses_are_told() {
         "2 h ago 10.9.9.9:5 → orders: no_certificate, reported alone",
         "it cannot be written, new connections are refused: no space left",
         "3 records are lost",
+        "sink otlp lags by 12, will never get 2: connection refused",
     ] {
         assert!(lines.iter().any(|found| found == line), "{line}: {text}");
     }
