@@ -74,8 +74,8 @@ impl TokenFile {
     }
 
     fn read(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        let bytes = secret::read(&self.0, MIN..=MAX_FILE).map_err(|error| match error {
-            SecretError::Short(length) => TokenError::Short(length),
+        // The blanks around a token are none of it: how short it is can be said without them alone.
+        let bytes = secret::read(&self.0, 0..=MAX_FILE).map_err(|error| match error {
             SecretError::Long(_) => TokenError::Long,
             error => TokenError::File(error),
         })?;
