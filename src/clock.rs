@@ -54,16 +54,24 @@ impl Clock for ManualClock {
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     let t = time::OffsetDateTime::from(time);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-        t.year(),
-        u8::from(t.month()),
-        t.day(),
-        t.hour(),
-        t.minute(),
-        t.second(),
-        t.microsecond()
-    )
+    // Each record has one: digits are put in their places, which takes a fraction of what formatting does.
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let parts = [
+        (0..4, u32::try_from(t.year()).unwrap_or(0)),
+        (5..7, u8::from(t.month()).into()),
+        (8..10, t.day().into()),
+        (11..13, t.hour().into()),
+        (14..16, t.minute().into()),
+        (17..19, t.second().into()),
+        (20..26, t.microsecond()),
+    ];
+    for (place, mut number) in parts {
+        for digit in text.get_mut(place).unwrap_or_default().iter_mut().rev() {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The time of day that a text in RFC 3339 form says; it must have a zone.

@@ -17,7 +17,7 @@ use crate::record::{Reason, Receipt};
 /// Entries that wait for the disk before more are lost: some megabytes.
 pub(super) const QUEUE: usize = 8192;
 /// How long the writer lets entries gather, where nobody waits for an answer: one write for what comes in bursts.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 /// So many do not wait for more.
 const MANY: usize = 512;
 /// Refusals without a verdict that have an entry each, in [`REFUSALS_WITHIN`].

@@ -23,7 +23,7 @@ const QUEUE: usize = 8192;
 /// What is written at once.
 const BATCH: usize = 64 * 1024;
 /// How long the first of several waits for the others: to be woken costs more than to write a line.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
 /// For what still waits when the process ends.
 const END: Duration = Duration::from_secs(1);
 
