@@ -46,6 +46,20 @@ impl Scheme {
     }
 }
 
+/// A running driver, and its port. It takes a free one for one family of addresses, and then the same for the other, where
+/// somebody may have come first.
+fn chromedriver() -> Option<(Process, u16)> {
+    let process = Process::start("chromedriver", Command::new("chromedriver").arg("--port=0"));
+    let port = process.wait_line("its port", Mark::default(), SOON, |line| {
+        if line.contains("Address already in use") {
+            return Some(None);
+        }
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse::<u16>().ok().map(Some)
+    });
+    port.map(|port| (process, port))
+}
+
 impl Browser {
     /// Starts one; none, said loudly, where there is no Chromium or nothing to drive it with.
     pub(crate) fn start() -> Option<Self> {
@@ -57,11 +71,9 @@ impl Browser {
             return None;
         }
         let profile = TempDir::with_prefix("svidecar-browser-").unwrap();
-        let chromedriver = Process::start("chromedriver", Command::new("chromedriver").arg("--port=0"));
-        let port: u16 = chromedriver.wait_line("its port", Mark::default(), SOON, |line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse().ok()
-        });
+        let (chromedriver, port) = (0..5)
+            .find_map(|_| chromedriver())
+            .expect("chromedriver finds a port in five tries");
         let driver = SocketAddr::from(([127, 0, 0, 1], port));
         let arguments = [
             "--headless=new",

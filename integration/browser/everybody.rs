@@ -154,11 +154,15 @@ fn by_the_keyboard_alone_each_panel_and_an_explanation_are_reached() {
     let tab_to = |what: &str, holds: &str| {
         for _ in 0..60 {
             browser.press(&[TAB]);
-            let seen = browser.eval(
-                "const e = document.activeElement, s = getComputedStyle(e), r = e.querySelector('rect');
-                 return e === document.body || s.outlineStyle !== 'none' || (r && parseFloat(getComputedStyle(r).strokeWidth) > 2)",
+            // What is drawn anew under the focus may take a moment to show it again.
+            browser.wait(
+                &format!("the focus is seen on its way to {what}"),
+                "(() => {
+                    const e = document.activeElement, s = getComputedStyle(e), r = e.querySelector('rect');
+                    return e === document.body || s.outlineStyle !== 'none'
+                        || (r !== null && parseFloat(getComputedStyle(r).strokeWidth) > 2);
+                })()",
             );
-            assert_eq!(seen, true, "the focus is not seen on its way to {what}");
             if browser.eval(&format!("const e = document.activeElement; return {holds}")) == true {
                 return;
             }

@@ -61,7 +61,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// That a text is no [`Hash`].
+/// That a text is no hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a hash is 64 of `0-9a-f`")]
 pub struct NoHash;

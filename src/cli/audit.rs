@@ -30,15 +30,16 @@ pub enum AuditCommand {
 #[command(after_help = "\
 Exit code: 0 when everything fits, 1 when something does not or cannot be read, 2 for bad usage.
 
-The chain shows every line that was changed, put in, taken out or moved. Signatures show that a holder of the SVID's key
-wrote it, and only --bundle asks for them; that the end was not cut off shows only against a hash that was kept elsewhere.
+The chain shows every line that was changed, put in, taken out or moved. Signatures show that a \
+holder of the SVID's key wrote it, and only --bundle asks for them; that the end was not cut off \
+shows only against a hash that was kept elsewhere.
 
 Examples:
   svidecar audit verify /var/log/svidecar/audit.jsonl
-  svidecar audit verify audit.jsonl --bundle example.org=bundle.pem --signer spiffe://example.org/orders
-                            it must be signed, with SVIDs of that bundle, and by nobody else
+  svidecar audit verify audit.jsonl --bundle example.org=ca.pem --signer spiffe://example.org/orders
+      it must be signed, with SVIDs of that bundle, and by nobody else
   svidecar audit verify audit.jsonl --head $(printf %012x 187723572702975)
-                            the value that svidecar_audit_head_hash had: the log must still have that line")]
+      the value that svidecar_audit_head_hash had: the log must still have that line")]
 pub struct VerifyArgs {
     /// The log's file, or files of it in their order
     #[arg(required = true, value_name = "FILE")]

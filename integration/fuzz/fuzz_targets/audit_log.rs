@@ -23,7 +23,16 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(entries) = fits(bytes) else { return };
     let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
     if entries >= 3 {
-        let without: Vec<u8> = lines.iter().enumerate().filter(|(place, _)| *place != 1).flat_map(|(_, line)| line.iter().copied()).collect();
-        assert_eq!(fits(&without), None, "a line was taken out, and the log still fits");
+        let without: Vec<u8> = lines
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| *place != 1)
+            .flat_map(|(_, line)| line.iter().copied())
+            .collect();
+        assert_eq!(
+            fits(&without),
+            None,
+            "a line was taken out, and the log still fits"
+        );
     }
 });

@@ -21,7 +21,12 @@ fuzz_target!(|text: &str| {
     };
     let left = redacted(text.to_owned());
     // In a word of its own, whatever stands around it.
-    let around = redacted(format!("{text} spiffe://example.test/secret-name 192.0.2.77 {text}"));
-    assert!(!around.contains("secret-name") && !around.contains("192.0.2.77"), "{around:?}");
+    let around = redacted(format!(
+        "{text} spiffe://example.test/secret-name 192.0.2.77 {text}"
+    ));
+    assert!(
+        !around.contains("secret-name") && !around.contains("192.0.2.77"),
+        "{around:?}"
+    );
     assert_eq!(redacted(left.clone()), left, "what is left is changed once more");
 });
