@@ -67,19 +67,9 @@ where
         Err(refusal) => return *refusal,
     };
     let made = match read(body).await {
-        Ok(body) => match perform(change, &body, door, &**state).await {
-            Ok((operation, data)) => {
-                let answer = good(&data);
-                let actor = door.actor();
-                state.changed(Changed {
-                    actor,
-                    operation,
-                    data,
-                });
-                Ok(answer)
-            }
-            Err(problem) => Err(problem),
-        },
+        Ok(body) => perform(change, &body, door, &**state)
+            .await
+            .map(|made| good(&made)),
         Err(problem) => Err(problem),
     };
     made.unwrap_or_else(|problem| problem.answer())
@@ -90,13 +80,23 @@ async fn perform(
     body: &[u8],
     door: Door,
     state: &dyn AdminState,
-) -> Result<(Operation, Value), Problem> {
+) -> Result<Value, Problem> {
+    let record = |operation, data| {
+        let actor = door.actor();
+        state.changed(Changed {
+            actor,
+            operation,
+            data,
+        });
+    };
     let door = door.as_str();
     match change {
         Change::Reload => {
             tracing::info!(target: "svidecar::admin", door, "asked to read policy, deny list and candidate again");
+            // Before it is done: the files are read even if whoever asked does not wait for it.
+            record(Operation::Load, Value::Null);
             let result = state.reload().await;
-            result.map(|result| (Operation::Load, result)).ok_or_else(|| {
+            result.ok_or_else(|| {
                 Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the files are not read yet: somebody is writing them, or their file system does not answer",
@@ -107,7 +107,9 @@ async fn perform(
         Change::Drain => {
             let open = state.drain();
             tracing::info!(target: "svidecar::admin", door, open, "asked to accept no more connections; open ones may finish");
-            Ok((Operation::Drain, json!({ "open": open })))
+            let made = json!({ "open": open });
+            record(Operation::Drain, made.clone());
+            Ok(made)
         }
         Change::Close(number) => {
             let id: u64 = number.parse().map_err(|_| {
@@ -120,7 +122,9 @@ async fn perform(
                 return Err(Problem::new(StatusCode::NOT_FOUND, error, hint));
             }
             tracing::info!(target: "svidecar::admin", door, connection = id, "asked to close a connection");
-            Ok((Operation::Close, json!({ "closed": id })))
+            let made = json!({ "closed": id });
+            record(Operation::Close, made.clone());
+            Ok(made)
         }
         Change::Log => {
             let hint =
@@ -131,8 +135,9 @@ async fn perform(
             tracing::info!(target: "svidecar::admin", door, to = level, "asked to change the log's filter");
             match state.log().set(level) {
                 Ok(previous) => {
-                    let changed = json!({ "level": level, "previous": previous });
-                    Ok((Operation::SetLogLevel, changed))
+                    let made = json!({ "level": level, "previous": previous });
+                    record(Operation::SetLogLevel, made.clone());
+                    Ok(made)
                 }
                 Err(LogError::Filter(why)) => Err(Problem::bad(&why, hint)),
                 Err(error) => Err(Problem::new(
