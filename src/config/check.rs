@@ -191,66 +191,63 @@ fn duration_field(
 fn duration_node(
     node: &Node,
     path: &str,
-    (least, most): (Duration, Duration),
+    bounds: (Duration, Duration),
     findings: &mut Findings,
 ) -> Option<Duration> {
-    let typed = match &node.value {
-        Value::Text(text) => duration::parse(text),
-        _ => None,
+    let unit = Unit {
+        what: "duration",
+        parse: duration::parse,
+        show: duration::show,
+        examples: ["s", "ms"],
+        help: "write a whole number and `ms`, `s`, `m` or `h`, such as `30s`",
     };
-    match typed {
-        Some(value) if (least..=most).contains(&value) => Some(value),
-        Some(_) => {
-            let message = format!(
-                "`{path}` must be from {} to {}",
-                duration::show(least),
-                duration::show(most)
-            );
-            findings.error(node.place, message);
-            None
-        }
-        None => {
-            let help = match node.value {
-                Value::Integer(number) => format!("write the unit: `{number}s` or `{number}ms`"),
-                _ => "write a whole number and `ms`, `s`, `m` or `h`, such as `30s`".to_owned(),
-            };
-            findings.error_with_help(node.place, format!("`{path}` is no duration"), help);
-            None
-        }
-    }
+    unit.read(node, path, bounds, findings)
 }
 
 /// A size within bounds.
-fn size_field(
-    fields: &Fields<'_>,
-    name: &str,
-    (least, most): (u64, u64),
-    findings: &mut Findings,
-) -> Option<u64> {
-    let node = fields.get(name)?;
-    let path = fields.name_of(name);
-    let typed = match &node.value {
-        Value::Text(text) => size::parse(text),
-        _ => None,
+fn size_field(fields: &Fields<'_>, name: &str, bounds: (u64, u64), findings: &mut Findings) -> Option<u64> {
+    let unit = Unit {
+        what: "size",
+        parse: size::parse,
+        show: size::show,
+        examples: ["MiB", "KiB"],
+        help: "write a whole number and `KiB`, `MiB` or `GiB`, such as `64MiB`",
     };
-    match typed {
-        Some(value) if (least..=most).contains(&value) => Some(value),
-        Some(_) => {
-            let message = format!(
-                "`{path}` must be from {} to {}",
-                size::show(least),
-                size::show(most)
-            );
-            findings.error(node.place, message);
-            None
-        }
-        None => {
-            let help = match node.value {
-                Value::Integer(number) => format!("write the unit: `{number}MiB` or `{number}KiB`"),
-                _ => "write a whole number and `KiB`, `MiB` or `GiB`, such as `64MiB`".to_owned(),
-            };
-            findings.error_with_help(node.place, format!("`{path}` is no size"), help);
-            None
+    unit.read(fields.get(name)?, &fields.name_of(name), bounds, findings)
+}
+
+/// How a number with a unit is written.
+struct Unit<T> {
+    what: &'static str,
+    parse: fn(&str) -> Option<T>,
+    show: fn(T) -> String,
+    /// What a number may have been meant to end with.
+    examples: [&'static str; 2],
+    help: &'static str,
+}
+
+impl<T: Copy + PartialOrd> Unit<T> {
+    fn read(&self, node: &Node, path: &str, (least, most): (T, T), findings: &mut Findings) -> Option<T> {
+        let typed = match &node.value {
+            Value::Text(text) => (self.parse)(text),
+            _ => None,
+        };
+        match typed {
+            Some(value) if (least..=most).contains(&value) => Some(value),
+            Some(_) => {
+                let (least, most) = ((self.show)(least), (self.show)(most));
+                findings.error(node.place, format!("`{path}` must be from {least} to {most}"));
+                None
+            }
+            None => {
+                let [one, other] = self.examples;
+                let help = match node.value {
+                    Value::Integer(number) => format!("write the unit: `{number}{one}` or `{number}{other}`"),
+                    _ => self.help.to_owned(),
+                };
+                findings.error_with_help(node.place, format!("`{path}` is no {}", self.what), help);
+                None
+            }
         }
     }
 }
