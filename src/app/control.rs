@@ -122,6 +122,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     let source = source::spawn(&settings.identity, started.clock.clone());
     let readiness = Readiness::new();
     let bound: Vec<_> = started
+        .sockets
         .listeners
         .into_iter()
         .map(|(listener, socket)| {
@@ -207,8 +208,8 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
     for (socket, kind) in [
-        (started.admin, admin::Kind::Full),
-        (started.probes, admin::Kind::Probes),
+        (started.sockets.admin, admin::Kind::Full),
+        (started.sockets.probes, admin::Kind::Probes),
     ] {
         if let Some(socket) = socket {
             let mut stopped = admin_stopped.clone();

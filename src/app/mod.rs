@@ -14,6 +14,7 @@ mod policy;
 pub mod redaction;
 mod shared;
 mod sinks;
+mod sockets;
 mod state;
 mod status;
 mod tasks;
@@ -24,22 +25,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use self::sockets::OpenSockets;
+use self::sockets::Sockets;
 use crate::admin::token::TokenFile;
 use crate::audit::OpenedAudit;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::settings::{Address, LinesFile, Listener, Settings};
+use crate::config::settings::{LinesFile, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{Policy, Surroundings};
 use crate::redaction::Redactor;
-use crate::sys::bind::{self, BindError, Listening};
+use crate::sys::bind::BindError;
 use crate::telemetry::lines::{self, Destination, FileOptions, OpenError, Opened};
 use crate::yaml::Diagnostic;
-
-/// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
-/// containers often run as different users.
-const APPLICATION_SOCKET_MODE: u32 = 0o666;
-/// Who may connect to the admin socket: our own user.
-const ADMIN_SOCKET_MODE: u32 = 0o600;
 
 /// Why the sidecar did not start or did not keep running.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +83,7 @@ pub struct Started {
     /// The policy, the deny list and the candidate, as far as the config names them.
     documents: Vec<policy::Found>,
     warnings: Vec<Diagnostic>,
-    listeners: Vec<(Arc<Listener>, Listening)>,
-    admin: Option<Listening>,
-    probes: Option<Listening>,
+    sockets: Sockets,
     decisions: Option<Opened>,
     access_log: Option<Opened>,
     audit: Option<OpenedAudit>,
@@ -98,11 +93,11 @@ pub struct Started {
     clock: SharedClock,
 }
 
-/// Reads the config and the policy it names, and binds the sockets.
+/// Reads the config and the policy it names, and binds the sockets, but for those that are `open` already.
 ///
 /// # Errors
 /// All problems of the files, or the first socket that cannot be bound.
-pub fn start(config: &Path) -> Result<Started, AppError> {
+pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> {
     let clock: SharedClock = Arc::new(SystemClock);
     let (settings, mut warnings) =
         config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
@@ -112,25 +107,7 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         return Err(AppError::Configuration(vec![problem]));
     }
 
-    let mut listeners = Vec::with_capacity(settings.listeners.len());
-    for listener in &settings.listeners {
-        let socket = bind_address(&listener.listen, APPLICATION_SOCKET_MODE)
-            .map_err(|e| AppError::Listener(listener.name.clone(), e))?;
-        listeners.push((listener.clone(), socket));
-    }
-    let admin = settings
-        .admin
-        .as_ref()
-        .map(|admin| bind_address(&admin.listen, ADMIN_SOCKET_MODE))
-        .transpose()
-        .map_err(AppError::Admin)?;
-    let probes = settings
-        .admin
-        .as_ref()
-        .and_then(|admin| admin.probes)
-        .map(bind::tcp)
-        .transpose()
-        .map_err(AppError::Admin)?;
+    let sockets = sockets::all(&settings, &mut open)?;
     let file = |file: &LinesFile| {
         Destination::File(FileOptions {
             path: file.path.clone(),
@@ -149,9 +126,7 @@ pub fn start(config: &Path) -> Result<Started, AppError> {
         settings,
         documents,
         warnings,
-        listeners,
-        admin,
-        probes,
+        sockets,
         decisions: decisions.transpose().map_err(AppError::Decisions)?,
         access_log: access_log.transpose().map_err(AppError::AccessLog)?,
         audit,
@@ -185,13 +160,6 @@ fn load_policy(
         own_trust_domain: settings.identity.trust_domain.as_ref(),
     };
     crate::policy::load(path, surroundings, now)
-}
-
-fn bind_address(address: &Address, mode: u32) -> Result<Listening, BindError> {
-    match address {
-        Address::Tcp(address) => bind::tcp(*address),
-        Address::Unix(path) => bind::unix(path, mode),
-    }
 }
 
 impl Started {

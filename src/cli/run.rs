@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::output::report;
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
-use crate::app::{self, AppError};
+use crate::app::{self, AppError, OpenSockets};
 
 /// Run the sidecar
 ///
@@ -24,7 +24,7 @@ pub struct RunArgs {
 /// Runs it.
 #[must_use]
 pub fn run(args: &RunArgs) -> u8 {
-    match app::start(&args.config).and_then(app::Started::run) {
+    match app::start(&args.config, OpenSockets::default()).and_then(app::Started::run) {
         Ok(()) => EXIT_GOOD,
         Err(AppError::Configuration(diagnostics)) => {
             for diagnostic in &diagnostics {
