@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Each module with those it may use. What a row does not name, the module must not know.
 const MAY_USE: &[(&str, &str)] = &[
     ("clock", ""),
+    ("build_info", ""),
     ("sys", ""),
     ("spiffe", ""),
     ("lifecycle", ""),
@@ -17,7 +18,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock config record redaction spiffe"),
+    ("telemetry", "build_info clock config record redaction spiffe"),
     ("redaction", "config record"),
     ("config", "record spiffe yaml"),
     ("policy", "clock config record spiffe yaml"),
@@ -40,12 +41,12 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
+        "admin audit authorize build_info clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app audit clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
+        "app audit build_info clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
     ),
 ];
 

@@ -21,6 +21,7 @@ mod world;
 
 mod access_log;
 mod admin;
+mod approved;
 mod audit;
 mod audit_kill;
 mod budgets;

@@ -18,6 +18,7 @@ use super::tasks::{named, one_ended};
 use super::visitors::visitors;
 use super::{AppError, Started, audit, identity, policy};
 use crate::admin::{self, Feed, token::TokenFile};
+use crate::build_info;
 use crate::config::settings::{Address, Limits, OnAuditFailure};
 use crate::connection::live::{Live, decision_ids};
 use crate::connection::{ListenerContext, authority, renewal};
@@ -31,6 +32,7 @@ use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{configs, fips};
 use crate::worker::{BoundListener, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
@@ -200,8 +202,15 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         .collect();
     workers.publish(bound.into());
     control.readiness.set(Condition::Listeners, true, names.join(" "));
+    if build_info::FIPS {
+        tracing::info!(
+            module = build_info::tls_provider(),
+            key_exchanges = fips::key_exchanges(&configs::provider()),
+            "FIPS build: only what is approved is offered and taken; post-quantum key exchange stays first, X25519 alone is refused"
+        );
+    }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), workers = control.settings.workers, listeners = %names.join(" "),
+        version = build_info::VERSION, workers = control.settings.workers, listeners = %names.join(" "),
         "listening"
     );
 

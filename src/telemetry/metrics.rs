@@ -28,8 +28,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::log::DroppedLines;
+use crate::build_info;
 use crate::record::{ConnectionRecord, Direction};
-use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
+use collect::{Expiries, LogLinesDropped, unix_seconds};
 use documents::{Documents, Reloads};
 use exports::ExportLabels;
 use labels::Families;
@@ -118,7 +119,7 @@ impl Metrics {
         registry.register(
             "build",
             "What this binary was built from",
-            Info::new(build_labels()),
+            Info::new(build_info::labels()),
         );
         registry.register_collector(Box::new(LogLinesDropped(dropped)));
         let expiries = Arc::new(Expiries::default());

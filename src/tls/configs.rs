@@ -93,6 +93,9 @@ impl fmt::Debug for Context {
 
 /// rustls' provider on aws-lc-rs, with the suites that [`super::record`] knows. X25519MLKEM768 is offered first
 /// (crate feature `prefer-post-quantum`).
+///
+/// In a FIPS build rustls leaves out what is not approved (X25519 alone), and the hybrid with P-256 is added: both of its
+/// parts are approved, so that it also serves peers who want that of the first one's classical part.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
@@ -100,6 +103,12 @@ pub fn provider() -> Arc<CryptoProvider> {
         aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
         aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
     ];
+    if cfg!(feature = "fips") {
+        let at = provider.kx_groups.len().min(1);
+        provider
+            .kx_groups
+            .insert(at, aws_lc_rs::kx_group::SECP256R1MLKEM768);
+    }
     Arc::new(provider)
 }
 
