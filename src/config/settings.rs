@@ -61,7 +61,7 @@ pub struct Settings {
 }
 
 /// Where our identity comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The source.
     pub source: IdentitySource,
@@ -138,7 +138,7 @@ pub enum PolicyMode {
 }
 
 /// One listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Unique among all listeners.
     pub name: Arc<str>,
@@ -151,7 +151,7 @@ pub struct Listener {
 }
 
 /// What a listener does with a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     /// Mutual TLS in, plaintext to `upstream`.
     Inbound {
