@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("telemetry", "build_info clock config record redaction spiffe"),
     ("redaction", "config record"),
     ("config", "record spiffe yaml"),
+    ("sandbox", "config sys"),
     ("policy", "clock config record spiffe yaml"),
     ("workload_api", "clock spiffe sys"),
     ("identity", "clock config spiffe workload_api"),
@@ -41,7 +42,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize build_info clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
+        "admin audit authorize build_info clock config connection identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (
@@ -60,6 +61,7 @@ const SETTINGS_ONLY: &[&str] = &[
     "audit",
     "redaction",
     "telemetry",
+    "sandbox",
 ];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
@@ -83,6 +85,7 @@ const PURE: &[&str] = &[
     "tls/renewal.rs",
     "audit/chain.rs",
     "audit/checkpoint.rs",
+    "sandbox/plan.rs",
 ];
 /// Files inside pure modules whose work it is to read files or to ask for the surroundings.
 const IMPURE: &[&str] = &["policy/load.rs", "config/file.rs", "config/mod.rs"];

@@ -7,11 +7,14 @@
 mod audit;
 mod changes;
 mod control;
+mod doors;
 mod explain;
 mod exporters;
 mod identity;
 mod policy;
 pub mod redaction;
+mod reload;
+mod running;
 mod shared;
 mod sinks;
 mod sockets;
@@ -25,15 +28,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 pub use self::sockets::OpenSockets;
 use self::sockets::Sockets;
 use crate::admin::token::TokenFile;
-use crate::audit::OpenedAudit;
+use crate::audit::{OpenedAudit, Upstreams};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{LinesFile, Settings};
 use crate::config::{self, Environment};
 use crate::policy::{Policy, Surroundings};
 use crate::redaction::Redactor;
+use crate::reload::Fingerprint;
 use crate::sys::bind::BindError;
 use crate::telemetry::lines::{self, Destination, FileOptions, OpenError, Opened};
 use crate::yaml::Diagnostic;
@@ -90,6 +96,12 @@ pub struct Started {
     redactor: Option<Arc<Redactor>>,
     /// The config file.
     config: PathBuf,
+    /// What it looked like before it was read.
+    fingerprint: Fingerprint,
+    /// The surroundings that it was read in.
+    environment: Environment,
+    /// Where each listener's connections go, for the audit log.
+    upstreams: Upstreams,
     clock: SharedClock,
 }
 
@@ -99,8 +111,8 @@ pub struct Started {
 /// All problems of the files, or the first socket that cannot be bound.
 pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let (settings, mut warnings) =
-        config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
+    let (fingerprint, environment) = (crate::reload::fingerprint(config), Environment::of_process());
+    let (settings, mut warnings) = config::load(config, &environment).map_err(AppError::Configuration)?;
     let (documents, found) = policy::read_all(&settings, clock.now()).map_err(AppError::Configuration)?;
     warnings.extend(found);
     if let Some(problem) = check_token(&settings) {
@@ -127,6 +139,7 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         .map(|settings| crate::audit::open(settings, None))
         .transpose()?;
     Ok(Started {
+        upstreams: Arc::new(ArcSwap::from_pointee(shared::upstreams(&settings.listeners))),
         settings,
         documents,
         warnings,
@@ -136,6 +149,8 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         audit,
         redactor,
         config: config.to_owned(),
+        fingerprint,
+        environment,
         clock,
     })
 }
