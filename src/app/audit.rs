@@ -207,7 +207,10 @@ impl Control {
                 let mut errors = problems.iter().filter(|problem| problem.is_error());
                 done.outcome = EntryOutcome::Failure;
                 detail = errors.next().map(Diagnostic::summary);
-                data.insert("problems".to_owned(), json!(errors.count() + usize::from(detail.is_some())));
+                data.insert(
+                    "problems".to_owned(),
+                    json!(errors.count() + usize::from(detail.is_some())),
+                );
             }
             _ => {}
         }

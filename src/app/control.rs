@@ -244,6 +244,7 @@ async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<
         doors: doors.clone(),
         environment: started.environment,
         fitting,
+        granted: None,
     }));
     tasks.spawn(named("the watch over the config", following));
 
@@ -281,11 +282,7 @@ async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<
 }
 
 /// Handles signals, and a drain that the admin endpoint asks for, up to the first signal that asks for the end.
-async fn until_terminated(
-    control: &Control,
-    signals: &mut Signals,
-    doors: &Doors,
-) {
+async fn until_terminated(control: &Control, signals: &mut Signals, doors: &Doors) {
     let mut drain_asked = control.view.drain_asked.subscribe();
     let mut draining = false;
     loop {

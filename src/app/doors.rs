@@ -38,10 +38,12 @@ impl Doors {
         if state.closed {
             return;
         }
-        let paths = set.iter().filter_map(|listener| match &listener.context.settings.listen {
-            Address::Unix(path) => Some(path),
-            Address::Tcp(_) => None,
-        });
+        let paths = set
+            .iter()
+            .filter_map(|listener| match &listener.context.settings.listen {
+                Address::Unix(path) => Some(path),
+                Address::Tcp(_) => None,
+            });
         let mut files = HashMap::new();
         for path in paths {
             let file = state.files.remove(path);

@@ -7,6 +7,7 @@
 
 mod apply;
 mod leaving;
+mod restart;
 
 pub(super) use apply::by_name;
 
@@ -21,6 +22,7 @@ use crate::config::settings::{Limits, Settings};
 use crate::config::{self, Difference, Environment};
 use crate::lifecycle::readiness::Condition;
 use crate::reload::{self, Fingerprint};
+use crate::sandbox::plan::Plan;
 use crate::telemetry::metrics::{Document, InForce, ReloadResult};
 use crate::yaml::Diagnostic;
 
@@ -32,6 +34,8 @@ pub(super) struct Reloader {
     pub(super) environment: Environment,
     /// The most connections that the limit of open files allows.
     pub(super) fitting: usize,
+    /// What the process is confined to; `None` where it is not.
+    pub(super) granted: Option<Arc<Plan>>,
 }
 
 /// A config that was read, with all that it names.
@@ -91,9 +95,14 @@ pub(super) async fn follow(reloader: Reloader) {
             continue;
         }
         let (running, environment) = (control.running(), reloader.environment.clone());
-        let (read_from, time) = (path.clone(), control.clock.now());
+        let (read_from, time, granted) = (path.clone(), control.clock.now(), reloader.granted.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            let reading = read(&read_from, &environment, &running.settings, time);
+            let reading = read(
+                &read_from,
+                &environment,
+                (&running.settings, granted.as_deref()),
+                time,
+            );
             (reading, reload::fingerprint(&read_from))
         });
         let reading = match reading.await {
@@ -154,7 +163,12 @@ async fn look_at(paths: Vec<PathBuf>) -> Vec<(PathBuf, Fingerprint)> {
 
 /// Reads the config and, where it is another than the one in force, all that it names; `None` while somebody writes one of
 /// these. Blocking.
-fn read(path: &Path, environment: &Environment, in_force: &Settings, now: SystemTime) -> Option<Reading> {
+fn read(
+    path: &Path,
+    environment: &Environment,
+    (in_force, granted): (&Settings, Option<&Plan>),
+    now: SystemTime,
+) -> Option<Reading> {
     let examination = config::examine(path, environment);
     let policy = examination.policy.clone();
     let (settings, mut warnings) = match examination.into_result() {
@@ -168,6 +182,9 @@ fn read(path: &Path, environment: &Environment, in_force: &Settings, now: System
         return Some(Reading::Same);
     }
     let paths = named(&settings);
+    if let Some(problem) = restart::needed(path, in_force, &settings, granted) {
+        return Some(Reading::Bad(vec![problem], paths));
+    }
     if paths.iter().any(|path| reload::settled(path, None).is_none()) {
         return None;
     }
@@ -213,7 +230,9 @@ impl Control {
             ReloadResult::Success
         };
         self.metrics.policy_reloaded(Document::Config, result);
-        self.view.reloads.note(Document::Config, self.clock.now(), problems);
+        self.view
+            .reloads
+            .note(Document::Config, self.clock.now(), problems);
         let running = self.running();
         let in_force = InForce {
             generation: running.generation,
@@ -230,7 +249,9 @@ impl Control {
         let mut detail = running.names();
         if let Some(problem) = self.view.reloads.problem(Document::Config) {
             let generation = running.generation;
-            detail.push_str(&format!("; config generation {generation} stays in force: {problem}"));
+            detail.push_str(&format!(
+                "; config generation {generation} stays in force: {problem}"
+            ));
         }
         self.readiness.set(Condition::Listeners, true, detail);
     }

@@ -44,6 +44,7 @@ impl Difference {
             traces,
             audit,
             redaction,
+            sandbox,
         } = new;
         let mut difference = Self::of_listeners(&old.listeners, listeners);
         difference.sections = named(&[
@@ -60,6 +61,7 @@ impl Difference {
             ("admin", *admin != old.admin),
             ("audit", *audit != old.audit),
             ("redaction", *redaction != old.redaction),
+            ("sandbox", *sandbox != old.sandbox),
             ("telemetry.log.format", *format != old.log.format),
             ("telemetry.decisions", *decisions != old.decisions),
             ("telemetry.access_log", *access_log != old.access_log),
@@ -136,7 +138,10 @@ outbound:
 
     #[test]
     fn the_same_settings_are_no_difference_however_they_are_written() {
-        assert_eq!(after("workers: 2\n", "# two\nworkers: 2\n"), Difference::default());
+        assert_eq!(
+            after("workers: 2\n", "# two\nworkers: 2\n"),
+            Difference::default()
+        );
         assert_eq!(
             after("workers: 2\n", "workers: 2\nlimits: { idle_timeout: 1h }\n"),
             Difference::default()
@@ -152,7 +157,11 @@ outbound:
             ("name: orders", "name: shop", [&["shop"], &["orders"], &[]]),
             (":1, up", ":9, up", [&[], &[], &["orders"]]),
             ("127.0.0.1:2", "127.0.0.1:9", [&[], &[], &["orders"]]),
-            ("127.0.0.1:2 }", "127.0.0.1:2, alpn: [h2] }", [&[], &[], &["orders"]]),
+            (
+                "127.0.0.1:2 }",
+                "127.0.0.1:2, alpn: [h2] }",
+                [&[], &[], &["orders"]],
+            ),
             (
                 "127.0.0.1:2 }",
                 "127.0.0.1:2, trust: [partner.example] }",
@@ -201,7 +210,11 @@ outbound:
                 "workers: 2\nopen_connections: { on_expiry: log }",
                 "open_connections",
             ),
-            ("workers: 2", "workers: 2\ntls: { resumption: false }", "tls.resumption"),
+            (
+                "workers: 2",
+                "workers: 2\ntls: { resumption: false }",
+                "tls.resumption",
+            ),
             ("workers: 2", "workers: 2\ntls: { renewal: false }", "tls.renewal"),
             (
                 "workers: 2",
@@ -226,7 +239,12 @@ outbound:
                 "admin",
             ),
             ("workers: 2", "workers: 2\naudit: { file: a.jsonl }", "audit"),
-            ("workers: 2", "workers: 2\nredaction: { profile: gdpr, key_file: k }", "redaction"),
+            (
+                "workers: 2",
+                "workers: 2\nredaction: { profile: gdpr, key_file: k }",
+                "redaction",
+            ),
+            ("workers: 2", "workers: 2\nsandbox: off", "sandbox"),
             (
                 "workers: 2",
                 "workers: 2\ntelemetry: { log: { format: json } }",

@@ -18,8 +18,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use self::difference::Difference;
 pub use self::check::{Examination, is_listener_name};
+pub use self::difference::Difference;
 pub(crate) use self::file::read as read_file;
 use self::settings::Settings;
 pub use self::settings::{ListenerName, listener_names};

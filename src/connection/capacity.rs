@@ -100,8 +100,12 @@ impl Capacity {
 
     /// With other caps from now on. Who is above a lower one stays; a cap by source counts those that come from here on.
     pub fn set(&self, limits: &Limits) {
-        self.connections.cap.store(limits.max_connections, Ordering::Relaxed);
-        self.handshakes.cap.store(limits.max_handshakes, Ordering::Relaxed);
+        self.connections
+            .cap
+            .store(limits.max_connections, Ordering::Relaxed);
+        self.handshakes
+            .cap
+            .store(limits.max_handshakes, Ordering::Relaxed);
         let by_source = limits.max_handshakes_per_source.unwrap_or(NO_CAP);
         self.by_source.cap.store(by_source, Ordering::Relaxed);
     }
@@ -200,7 +204,10 @@ mod tests {
             drop(held.0);
             drop(from(three).unwrap());
         }
-        assert!(lock(&capacity.by_source.taken).is_empty(), "nothing is kept of who has gone");
+        assert!(
+            lock(&capacity.by_source.taken).is_empty(),
+            "nothing is kept of who has gone"
+        );
     }
 
     #[test]

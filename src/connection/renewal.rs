@@ -171,7 +171,13 @@ impl Renewals {
             return Ok(self.kept(why, why, found));
         }
         let own = context.material.svid.id.trust_domain();
-        match admitted(&self.entry, &peer, (&policy, &self.live.terms()), own, self.live.clock.now()) {
+        match admitted(
+            &self.entry,
+            &peer,
+            (&policy, &self.live.terms()),
+            own,
+            self.live.clock.now(),
+        ) {
             Ok(permit) => found.terms = Some(permit.decision().clone()),
             Err(denial) => {
                 found.terms = Some(denial.decision.clone());

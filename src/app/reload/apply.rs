@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::leaving::see_out;
-use super::{Read, Reloader, fit};
+use super::{Read, Reloader, fit, restart};
 use crate::app::running::{Running, features};
 use crate::app::sockets;
 use crate::config::Difference;
@@ -24,9 +24,6 @@ use crate::yaml::Diagnostic;
 
 /// For the workers to leave the listeners that are gone.
 const LEFT: Duration = Duration::from_secs(2);
-/// What to do where only a new process can help.
-const RESTART: &str = "restart it; under `svidecar supervise`, SIGUSR2 starts a new process beside this one, and no \
-                       connection is dropped";
 
 /// The socket of a listener.
 enum Door {
@@ -64,8 +61,13 @@ impl Reloader {
         let (control, running) = (&self.control, self.control.running());
         fit(&mut settings.limits, self.fitting);
         let difference = Difference::between(&running.settings, &settings);
-        self.check_runtime(&difference).map_err(|problem| vec![problem])?;
-        let prepared = self.prepare(&running, &mut settings).map_err(|problem| vec![problem])?;
+        if self.doors.are_closed() {
+            let why = "this process accepts no more connections and takes no other config";
+            return Err(vec![self.problem(why)]);
+        }
+        let prepared = self
+            .prepare(&running, &mut settings)
+            .map_err(|problem| vec![problem])?;
         let context = self
             .context(&running, &settings)
             .map_err(|problem| vec![problem])?;
@@ -77,12 +79,18 @@ impl Reloader {
         let is_gone = |listener: &&Arc<BoundListener>| {
             let settings = &listener.context.settings;
             let key = (&settings.name, settings.direction());
-            !set.iter().any(|new| (&new.context.settings.name, new.context.direction) == key)
+            !set.iter()
+                .any(|new| (&new.context.settings.name, new.context.direction) == key)
         };
         let gone: Vec<_> = running.listeners.iter().filter(is_gone).collect();
         let gone: Vec<_> = gone
             .into_iter()
-            .map(|listener| (Arc::downgrade(&listener.context.settings), listener.context.settings.name.clone()))
+            .map(|listener| {
+                (
+                    Arc::downgrade(&listener.context.settings),
+                    listener.context.settings.name.clone(),
+                )
+            })
             .collect();
         let replaced: Vec<_> = running
             .listeners
@@ -129,26 +137,6 @@ impl Reloader {
             control.view.reloads.answer(*document, asked);
         }
         Ok(())
-    }
-
-    /// Refuses what this process cannot do any more.
-    fn check_runtime(&self, difference: &Difference) -> Result<(), Diagnostic> {
-        if self.doors.are_closed() {
-            return Err(self.problem("this process accepts no more connections and takes no other config"));
-        }
-        if difference.at_start_alone.is_empty() {
-            return Ok(());
-        }
-        let fields: Vec<_> = difference
-            .at_start_alone
-            .iter()
-            .map(|field| format!("`{field}`"))
-            .collect();
-        let message = format!(
-            "restart needed: {} cannot be changed while the process runs",
-            fields.join(", ")
-        );
-        Err(self.problem(&message).with_help(RESTART))
     }
 
     fn problem(&self, message: &str) -> Diagnostic {
@@ -198,10 +186,8 @@ impl Reloader {
         match (error, running.listeners.iter().find(ours)) {
             (BindError::InUse(_), Some(old)) => {
                 let (other, address) = (&old.context.settings.name, &old.context.settings.listen);
-                let message = format!(
-                    "restart needed: listener `{name}` cannot be bound while `{other}` still has `{address}`"
-                );
-                self.problem(&message).with_help(RESTART)
+                let why = format!("listener `{name}` cannot be bound while `{other}` still has `{address}`");
+                restart::because(&self.control.view.config, &why)
             }
             _ => self.problem(&format!("listener `{name}`: {error}")),
         }
@@ -219,7 +205,11 @@ impl Reloader {
         listeners.extend(settings.listeners.iter().cloned());
         let is_kept = |listener: &Arc<Listener>| {
             features == running.features()
-                && running.settings.listeners.iter().any(|old| Arc::ptr_eq(old, listener))
+                && running
+                    .settings
+                    .listeners
+                    .iter()
+                    .any(|old| Arc::ptr_eq(old, listener))
         };
         let clock = &self.control.clock;
         context
@@ -234,7 +224,10 @@ impl Reloader {
         prepared.made.clear();
         let bound = |(listener, door): (Arc<Listener>, Door)| {
             let context = |listener: Arc<Listener>| {
-                let metrics = self.control.metrics.listener(&listener.name, listener.direction());
+                let metrics = self
+                    .control
+                    .metrics
+                    .listener(&listener.name, listener.direction());
                 ListenerContext::new(listener, metrics)
             };
             match door {
@@ -245,7 +238,10 @@ impl Reloader {
                 Door::New(socket) => Arc::new(BoundListener::new(context(listener), socket)),
             }
         };
-        std::mem::take(&mut prepared.doors).into_iter().map(bound).collect()
+        std::mem::take(&mut prepared.doors)
+            .into_iter()
+            .map(bound)
+            .collect()
     }
 
     fn terms(&self, settings: &Settings, gone: &[(Weak<Listener>, Arc<str>)]) -> Terms {

@@ -64,7 +64,11 @@ impl Control {
         let mut terms = crate::connection::live::Terms::clone(&self.live.terms());
         terms.leaving.retain(|leaving| !leaving.ptr_eq(listener));
         let is_back = terms.listeners.contains_key(name)
-            || terms.leaving.iter().filter_map(Weak::upgrade).any(|other| other.name == *name);
+            || terms
+                .leaving
+                .iter()
+                .filter_map(Weak::upgrade)
+                .any(|other| other.name == *name);
         self.live.set_terms(terms);
         if !is_back {
             self.metrics.remove_listener(name);

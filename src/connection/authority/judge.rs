@@ -221,7 +221,10 @@ fn judge_server(basis: &Basis, policy: &PolicyView, terms: &Terms) -> Option<Fin
         Reason::DenyList => Reason::DenyListChange,
         _ => Reason::PolicyChange,
     };
-    Some(Finding::by_terms(reason, authorize::Decision::clone(&denial.decision)))
+    Some(Finding::by_terms(
+        reason,
+        authorize::Decision::clone(&denial.decision),
+    ))
 }
 
 fn judge_client(

@@ -131,7 +131,7 @@ impl Game {
                 &basis,
                 &live.registry,
                 &identity,
-                (&policy, &world.live.terms()),
+                (&policy, &live.terms()),
                 self.world.now(),
                 &mut verified,
             );
