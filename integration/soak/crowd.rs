@@ -14,7 +14,7 @@ use crate::clients::{Ledger, PATIENCE, connect_async};
 use crate::frame::{HEAD, Question};
 use crate::support::eventually;
 use crate::weather::{Mishap, Weather};
-use crate::world::World;
+use crate::world::{TTL, World};
 
 /// Requests at once; the others wait for their turn, which is no part of what they wait for an answer.
 const AT_ONCE: usize = 40;
@@ -25,6 +25,10 @@ const QUIET: Duration = Duration::from_secs(40);
 /// The crowd's first number as clients.
 const FIRST: u32 = 1_000_000;
 
+/// The life of SVIDs meanwhile: what a machine can renew in time for thousands of connections at once. The program of a debug
+/// build is some ten times as slow, and the machine busy with other tests.
+pub(crate) const CROWD_TTL: Duration = Duration::from_secs(if cfg!(debug_assertions) { 600 } else { 60 });
+
 /// A crowd; ends, in order, when [`Crowd::leave`] says so.
 pub(crate) struct Crowd {
     stop: Arc<AtomicBool>,
@@ -34,6 +38,7 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// Opens so many connections, each of which has got its first answer when this returns.
     pub(crate) fn open(world: &World, how_many: usize) -> Self {
+        world.agent.set_ttl(CROWD_TTL);
         let (stop, there) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let crowd = Members {
             addr: world.plain,
@@ -70,9 +75,10 @@ impl Crowd {
     }
 
     /// Each asks once more and ends.
-    pub(crate) fn leave(mut self) {
+    pub(crate) fn leave(mut self, world: &World) {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap();
+        world.agent.set_ttl(TTL);
     }
 }
 

@@ -60,7 +60,7 @@ fn it_stays_up() {
 
     // Whatever is made once is made now: by each kind of client, and by as many as there will be.
     let clients = Clients::start(world.plain, 1, &world.ledger, &world.weather);
-    Crowd::open(&world, world.options.crowd.min(WARM_UP)).leave();
+    Crowd::open(&world, world.options.crowd.min(WARM_UP)).leave(&world);
     clients.all_answered();
     clients.stop();
     let start = quiet::at_rest(&world);
@@ -126,6 +126,20 @@ fn raise_descriptors() {
 
 fn possible(world: &World) -> Vec<Trouble> {
     let mut possible = troubles::all();
+    let only = &world.options.only;
+    for name in only {
+        let names: Vec<_> = possible.iter().map(|trouble| trouble.name).collect();
+        assert!(
+            names.contains(&name.as_str()),
+            "no trouble is called `{name}`: {names:?}"
+        );
+    }
+    if only.is_empty() {
+        let short = world.options.mixed.is_none();
+        possible.retain(|trouble| trouble.short || !short);
+    } else {
+        possible.retain(|trouble| only.iter().any(|name| name == trouble.name));
+    }
     possible.retain(|trouble| match (trouble.missing)(world) {
         None => true,
         Some(why) => {
@@ -149,7 +163,7 @@ fn end(world: &World, trouble: &Trouble, (opened, running): (Opened, Running)) {
 }
 
 fn one_by_one(world: &Arc<World>, clients: &Clients, possible: &[Trouble]) {
-    for trouble in possible.iter().filter(|trouble| trouble.short) {
+    for trouble in possible {
         let running = begin(world, trouble);
         world.pause(SHORT);
         end(world, trouble, running);

@@ -10,6 +10,8 @@ pub(crate) struct Options {
     pub(crate) mixed: Option<Duration>,
     /// What the mixture and all payloads are drawn from.
     pub(crate) seed: u64,
+    /// These troubles alone; none named: all.
+    pub(crate) only: Vec<String>,
     /// The connections of the crowd.
     pub(crate) crowd: usize,
     /// Where the report goes.
@@ -22,7 +24,8 @@ const MANY: usize = 9000;
 const SOME: usize = 200;
 
 impl Options {
-    /// `SVIDECAR_SOAK=10m`, `SVIDECAR_SOAK_SEED=7`, `SVIDECAR_SOAK_CROWD=9000`, `SVIDECAR_SOAK_REPORT=FILE`.
+    /// `SVIDECAR_SOAK=10m`, `SVIDECAR_SOAK_SEED=7`, `SVIDECAR_SOAK_TROUBLES="crowd,disk full"`, `SVIDECAR_SOAK_CROWD=9000`,
+    /// `SVIDECAR_SOAK_REPORT=FILE`.
     pub(crate) fn from_environment() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let mixed = text("SVIDECAR_SOAK").map(|text| duration(&text));
@@ -31,6 +34,9 @@ impl Options {
                 .map_or_else(|| fastrand::u64(..1_000_000), |text| text.parse().unwrap()),
             crowd: text("SVIDECAR_SOAK_CROWD").map_or(if mixed.is_some() { MANY } else { SOME }, |text| {
                 text.parse().unwrap()
+            }),
+            only: text("SVIDECAR_SOAK_TROUBLES").map_or_else(Vec::new, |text| {
+                text.split(',').map(|name| name.trim().to_owned()).collect()
             }),
             report: text("SVIDECAR_SOAK_REPORT").map(PathBuf::from),
             mixed,

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clients::{PATIENCE, kinds};
+use crate::crowd::CROWD_TTL;
 use crate::quiet::{HELPERS, MARGIN};
 use crate::support::SOON;
 use crate::support::process::try_output_of;
@@ -64,12 +65,14 @@ impl Run<'_> {
         let options = &self.world.options;
         let _ = writeln!(
             text,
-            "## The run\n\n`{}`, {profile} build, {cores} cores, seed {}: {} s of trouble, a crowd of {}, SVIDs of {} s.\n",
+            "## The run\n\n`{}`, {profile} build, {cores} cores, seed {}: {} s of trouble, a crowd of {}, SVIDs of {} s (of {} s while the crowd \
+             is there).\n",
             version.lines().next().unwrap_or_default(),
             options.seed,
             self.took.as_secs(),
             options.crowd,
             TTL.as_secs(),
+            CROWD_TTL.as_secs(),
         );
     }
 
@@ -84,6 +87,7 @@ impl Run<'_> {
             let (times, seconds) = self.world.weather.totals(trouble.name);
             let held = match (trouble.missing)(self.world) {
                 Some(why) => format!("NOT RUN: {why}"),
+                None if times == 0 => format!("NOT RUN; {}", trouble.holds),
                 None => trouble.holds.to_owned(),
             };
             let _ = writeln!(

@@ -41,6 +41,9 @@ pub(super) const AGENT_AWAY: Trouble = Trouble {
     short: false,
     missing: always,
     begin: |world| {
+        // They last as long as they can: so the time in which nobody is served is short enough for the clients.
+        world.agent.rotate();
+        world.pause(Duration::from_millis(300));
         world.agent.kill();
         Running::until(|world| {
             world.agent.revive();

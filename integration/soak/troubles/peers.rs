@@ -9,7 +9,7 @@ use crate::clients::connect;
 use crate::crowd::Crowd;
 use crate::frame::Question;
 use crate::weather::{Effect, Mishap};
-use crate::world::{TTL, World};
+use crate::world::World;
 
 /// Of each sort.
 const SLOW: u32 = 25;
@@ -115,7 +115,7 @@ fn half(number: u32) -> Vec<u8> {
 /// Thousands, in the long run.
 pub(super) const CROWD: Trouble = Trouble {
     name: "crowd",
-    what: "thousands of connections are opened, held mostly idle, and ended; meanwhile SVIDs live for two minutes",
+    what: "thousands of connections are opened, held mostly idle, and ended; meanwhile SVIDs live for longer",
     holds: "nobody is refused or cut; every member of the crowd is answered",
     effect: Effect::NONE,
     lasts: (5.0, 20.0),
@@ -130,11 +130,7 @@ pub(super) const CROWD: Trouble = Trouble {
             .then(|| format!("{needed} descriptors are needed, and the hard limit is {limit:?}"))
     },
     begin: |world| {
-        world.agent.set_ttl(Duration::from_secs(120));
         let crowd = Crowd::open(world, world.options.crowd);
-        Running::until(|world| {
-            crowd.leave();
-            world.agent.set_ttl(TTL);
-        })
+        Running::until(|world| crowd.leave(world))
     },
 };
