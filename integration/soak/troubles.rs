@@ -36,11 +36,17 @@ pub(crate) struct Trouble {
 }
 
 /// A trouble that has begun: what ends and heals it.
-pub(crate) struct Running(Box<dyn FnOnce(&World)>);
+pub(crate) struct Running {
+    repeating: Option<Repeating>,
+    heal: Box<dyn FnOnce(&World)>,
+}
 
 impl Running {
-    fn until(end: impl FnOnce(&World) + 'static) -> Self {
-        Self(Box::new(end))
+    fn until(heal: impl FnOnce(&World) + 'static) -> Self {
+        Self {
+            repeating: None,
+            heal: Box::new(heal),
+        }
     }
 
     /// Does a thing over and over until the end comes. The thing is told how often it was done before.
@@ -48,11 +54,11 @@ impl Running {
         world: &Arc<World>,
         pause: Duration,
         mut thing: impl FnMut(&World, u32) + Send + 'static,
-        end: impl FnOnce(&World) + 'static,
+        heal: impl FnOnce(&World) + 'static,
     ) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let (stopped, shared) = (Arc::clone(&stop), Arc::clone(world));
-        let thread: JoinHandle<()> = std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let mut times = 0;
             while !stopped.load(Ordering::SeqCst) {
                 thing(&shared, times);
@@ -60,16 +66,36 @@ impl Running {
                 std::thread::sleep(pause);
             }
         });
-        Self::until(move |world| {
-            stop.store(true, Ordering::SeqCst);
-            thread.join().unwrap();
-            end(world);
-        })
+        Self {
+            repeating: Some(Repeating {
+                stop,
+                thread: Some(thread),
+            }),
+            heal: Box::new(heal),
+        }
     }
 
     /// Ends it, and waits until it is healed.
     pub(crate) fn end(self, world: &World) {
-        (self.0)(world);
+        drop(self.repeating);
+        (self.heal)(world);
+    }
+}
+
+/// A thread that does its thing until this is dropped, so that it keeps no world alive after the test has failed.
+struct Repeating {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Repeating {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            panic!("a trouble's own thread fell over");
+        }
     }
 }
 
@@ -82,6 +108,7 @@ pub(crate) fn all() -> Vec<Trouble> {
     vec![
         parts::AGENT_KILLED,
         parts::POLICY_REWRITTEN,
+        parts::TOLD_TO_RELOAD,
         parts::APPLICATION_FLAPPING,
         peers::SLOW_CLIENTS,
         machine::DESCRIPTORS_EXHAUSTED,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::{Running, Trouble, always};
 use crate::weather::Effect;
 use crate::world::{TTL, policy};
@@ -85,6 +87,31 @@ pub(super) const POLICY_REWRITTEN: Trouble = Trouble {
                     || (world.orders.metric(failing) == Some(0.0)).then_some(()),
                 );
             },
+        )
+    },
+};
+
+/// Far more often than anybody would.
+pub(super) const TOLD_TO_RELOAD: Trouble = Trouble {
+    name: "told to reload",
+    what: "both sidecars get SIGHUP ten times a second",
+    holds: "nobody is refused or cut",
+    effect: Effect::NONE,
+    lasts: (2.0, 8.0),
+    uses: "reload",
+    depth: 0,
+    short: true,
+    missing: always,
+    begin: |world| {
+        Running::over_and_over(
+            world,
+            Duration::from_millis(100),
+            |world, _| {
+                for (_, sidecar) in world.sidecars() {
+                    sidecar.process().signal(Signal::HUP);
+                }
+            },
+            |_| {},
         )
     },
 };
