@@ -112,6 +112,7 @@ fn it_stays_up() {
     );
     assert!(knocks > 0);
     quiet::counts_fit(&world, &seen);
+    quiet::said_sparingly(&world, &seen);
 }
 
 /// Clients and application together have two for each connection of the crowd.

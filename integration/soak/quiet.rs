@@ -19,6 +19,8 @@ pub(crate) const MARGIN: u64 = 12 << 20;
 /// is looked at twice a second by whichever has been idle for longest, so that all of them stay that were ever busy at once:
 /// with the policy, the deny list, the status and a log.
 pub(crate) const HELPERS: u64 = 3;
+/// The workers that a sidecar has at most, where its settings do not say.
+const MOST_WORKERS: u64 = 4;
 /// For jemalloc to give back (200 ms after the last use), for the runtime's helper threads to end (10 s), and for sockets to
 /// be closed lingering (1 s).
 const SETTLES_WITHIN: Duration = Duration::from_secs(60);
@@ -136,6 +138,25 @@ pub(crate) fn counts_fit(world: &World, seen: &[Seen; 2]) {
             told + dropped,
             "{name} counted {counted} connections, and told of {told} ({dropped} lines were dropped)"
         );
+    }
+}
+
+/// A shortage of descriptors is said by each worker, once in ten seconds, however many connections it costs.
+pub(crate) fn said_sparingly(world: &World, seen: &[Seen; 2]) {
+    let (times, seconds) = world.weather.totals("descriptors exhausted");
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a time that is no longer than the run"
+    )]
+    let at_most = MOST_WORKERS * (2 * times as u64 + (seconds / 10.0) as u64);
+    for (complaint, said) in seen.iter().flat_map(|seen| &seen.complaints) {
+        if complaint.contains("cannot accept connections") {
+            assert!(
+                *said <= at_most,
+                "said {said} times in {seconds:.0} s: {complaint}"
+            );
+        }
     }
 }
 

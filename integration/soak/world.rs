@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -33,25 +32,19 @@ const PROBE: u32 = 900_000;
 
 /// Says that the run is lost.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm {
-    raised: AtomicBool,
-    why: Mutex<String>,
-}
+pub(crate) struct Alarm(OnceLock<String>);
 
 impl Alarm {
-    /// Ends the run.
+    /// Ends the run. The first reason stays.
     pub(crate) fn raise(&self, why: String) {
-        *self.why.lock().unwrap() = why;
-        self.raised.store(true, Ordering::SeqCst);
+        let _ = self.0.set(why);
     }
 
     /// Panics where it was raised.
     pub(crate) fn check(&self) {
-        assert!(
-            !self.raised.load(Ordering::SeqCst),
-            "the run ends here: {}",
-            self.why.lock().unwrap()
-        );
+        if let Some(why) = self.0.get() {
+            panic!("the run ends here: {why}");
+        }
     }
 }
 
