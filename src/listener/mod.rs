@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::Instant;
 
 use crate::record::PeerAddr;
 use crate::sys::bind::Listening;
@@ -13,6 +14,8 @@ use crate::sys::stream::Stream;
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// A shortage that was said is not said again for so long: now and then a connection comes through one, which does not end it.
+const SAID_FOR: Duration = Duration::from_secs(10);
 /// Connections that still wait in the queue when a listener ends are accepted up to this number: closing the socket
 /// would reset them, though their peers were told that they are connected.
 const MAX_LEFTOVER: usize = 4096;
@@ -64,7 +67,7 @@ impl Acceptor {
     /// connection to `serve`.
     ///
     /// A failing accept never ends it: errors of a single connection are passed over, and a shortage (of descriptors,
-    /// of memory) is waited out in growing pauses, said once.
+    /// of memory) is waited out in growing pauses, and said once in [`SAID_FOR`].
     pub async fn run(
         self,
         name: &str,
@@ -73,6 +76,7 @@ impl Acceptor {
     ) {
         tokio::pin!(stop);
         let mut pause = MIN_PAUSE;
+        let mut said: Option<Instant> = None;
         let waiting = loop {
             let accepted = tokio::select! {
                 biased;
@@ -86,7 +90,8 @@ impl Acceptor {
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    if pause == MIN_PAUSE {
+                    if said.is_none_or(|at| at.elapsed() >= SAID_FOR) {
+                        said = Some(Instant::now());
                         tracing::error!(
                             listener = name, %error,
                             "cannot accept connections; trying again. If descriptors ran out, raise the limit of open files"
