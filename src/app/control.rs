@@ -16,7 +16,7 @@ use super::state::View;
 use super::status::Rotations;
 use super::tasks::{named, one_ended};
 use super::visitors::visitors;
-use super::{AppError, Started, audit, identity, policy};
+use super::{AppError, Started, audit, confine, identity, policy};
 use crate::admin::{self, Feed, token::TokenFile};
 use crate::config::settings::{Address, Limits, OnAuditFailure};
 use crate::connection::live::{Live, decision_ids};
@@ -27,8 +27,9 @@ use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::audit::{Actor, EntryKind, Operation};
 use crate::record::{Ending, Reason};
+use crate::sandbox::Confined;
 use crate::sys::bind::SocketFile;
-use crate::sys::limits;
+use crate::sys::{limits, memory};
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{BoundListener, Workers};
@@ -41,18 +42,21 @@ const LAST_ENTRIES: Duration = Duration::from_secs(2);
 const OWN_DESCRIPTORS: u64 = 256;
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
+    // Before any thread is started.
+    let confined = confine::apply(&started)?;
     let format = started.settings.log.format.map(sinks::form);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
-    if let Err(error) = limits::forbid_core_dumps() {
-        tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
+    confine::tell(&confined);
+    if let Err(error) = memory::give_back_in_the_background() {
+        tracing::warn!(%error, "the allocator gives memory back late: its thread does not start");
     }
     log_panics();
     fit_open_files(&mut started.settings.limits);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(control(started, sink));
+    let result = runtime.block_on(control(started, sink, confined));
     // Dropping it would wait for ever for a read from a file system that does not answer.
     runtime.shutdown_background();
     result
@@ -91,11 +95,12 @@ fn fit_open_files(settings: &mut Limits) {
     }
 }
 
-async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
+async fn control(mut started: Started, sink: LogSink, confined: Confined) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let (log_lines_dropped, log) = (sink.dropped(), sink.control());
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let ids = decision_ids();
+    confine::count(&confined, &metrics);
     let (records, mut outputs) = sinks::start(&mut started, sink, &metrics, &ids)?;
     let audit = records.audit.clone();
     let decisions = records.decisions.clone();
@@ -155,6 +160,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
             .and_then(|admin| admin.token_file.clone())
             .map(TokenFile),
         drain_asked: watch::Sender::new(false),
+        confined,
         auditor: Auditor {
             live: live.clone(),
             log: audit,
