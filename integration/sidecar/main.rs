@@ -42,5 +42,6 @@ mod policy_walk;
 mod proxy_protocol;
 mod renewal;
 mod resumption;
+mod sandbox;
 mod served;
 mod status;

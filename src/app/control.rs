@@ -20,7 +20,7 @@ use super::state::View;
 use super::status::Rotations;
 use super::tasks::{named, one_ended};
 use super::visitors::visitors;
-use super::{AppError, Started, audit, identity, policy};
+use super::{AppError, Started, audit, confine, identity, policy};
 use crate::admin::{self, Feed, token::TokenFile};
 use crate::build_info;
 use crate::config::settings::{Limits, OnAuditFailure};
@@ -32,7 +32,8 @@ use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::audit::{Actor, EntryKind, Operation};
 use crate::record::{Ending, Reason};
-use crate::sys::limits;
+use crate::sandbox::Confined;
+use crate::sys::{limits, memory};
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::{Document, Metrics};
 use crate::tls::{configs, fips};
@@ -46,18 +47,21 @@ const LAST_ENTRIES: Duration = Duration::from_secs(2);
 const OWN_DESCRIPTORS: u64 = 256;
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
+    // Before any thread is started.
+    let confined = confine::apply(&started)?;
     let format = started.settings.log.format.map(sinks::form);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
-    if let Err(error) = limits::forbid_core_dumps() {
-        tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
+    confine::tell(&confined);
+    if let Err(error) = memory::give_back_in_the_background() {
+        tracing::warn!(%error, "the allocator gives memory back late: its thread does not start");
     }
     log_panics();
     let fitting = fit_open_files(&mut started.settings.limits);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(control(started, sink, fitting));
+    let result = runtime.block_on(control(started, sink, confined, fitting));
     // Dropping it would wait for ever for a read from a file system that does not answer.
     runtime.shutdown_background();
     result
@@ -96,11 +100,17 @@ fn fit_open_files(settings: &mut Limits) -> usize {
     fitting
 }
 
-async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<(), AppError> {
+async fn control(
+    mut started: Started,
+    sink: LogSink,
+    confined: Confined,
+    fitting: usize,
+) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let (log_lines_dropped, log) = (sink.dropped(), sink.control());
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let ids = decision_ids();
+    confine::count(&confined, &metrics);
     let (records, mut outputs) = sinks::start(&mut started, sink, &metrics, &ids)?;
     let audit = records.audit.clone();
     let decisions = records.decisions.clone();
@@ -152,6 +162,7 @@ async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<
             .and_then(|admin| admin.token_file.clone())
             .map(TokenFile),
         drain_asked: watch::Sender::new(false),
+        confined,
         auditor: Auditor {
             live: live.clone(),
             log: audit,
@@ -244,7 +255,7 @@ async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<
         doors: doors.clone(),
         environment: started.environment,
         fitting,
-        granted: None,
+        granted: Arc::new(control.view.confined.plan.clone()),
     }));
     tasks.spawn(named("the watch over the config", following));
 

@@ -1,11 +1,13 @@
 //! Builds every part in order, runs them, and ends them in order.
 //!
-//! [`start`] reads, checks and binds everything that can fail, and starts no thread (the allocator has
-//! one of its own from the first): between it and [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
-//! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
+//! [`start`] reads, checks and binds everything that can fail, and starts no thread. [`Started::run`] then first confines
+//! the process (`sandbox`), before any thread runs but the calling one; then it starts the allocator's thread, the log's
+//! writer, the workers, and on the calling thread the control runtime: identity, policy, the authority over open
+//! connections, admin, signals.
 
 mod audit;
 mod changes;
+mod confine;
 mod control;
 mod doors;
 mod explain;
@@ -68,6 +70,9 @@ pub enum AppError {
     /// Records cannot be redacted as the settings say.
     #[error("{0}")]
     Redaction(#[from] redaction::RedactionError),
+    /// The settings are strict about the sandbox, and this system lacks a part of it.
+    #[error("{0}")]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -188,10 +193,10 @@ impl Started {
         &self.warnings
     }
 
-    /// Runs until a signal ends it.
+    /// Confines the process, for good, and runs until a signal ends it.
     ///
     /// # Errors
-    /// When a part cannot be started, or the identity source refuses us for good.
+    /// When the settings are strict about the sandbox and it cannot be had in full, when a part cannot be started, or the identity source refuses us for good.
     pub fn run(self) -> Result<(), AppError> {
         control::run(self)
     }

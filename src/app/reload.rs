@@ -34,8 +34,8 @@ pub(super) struct Reloader {
     pub(super) environment: Environment,
     /// The most connections that the limit of open files allows.
     pub(super) fitting: usize,
-    /// What the process is confined to; `None` where it is not.
-    pub(super) granted: Option<Arc<Plan>>,
+    /// What the process is confined to.
+    pub(super) granted: Arc<Plan>,
 }
 
 /// A config that was read, with all that it names.
@@ -97,12 +97,7 @@ pub(super) async fn follow(reloader: Reloader) {
         let (running, environment) = (control.running(), reloader.environment.clone());
         let (read_from, time, granted) = (path.clone(), control.clock.now(), reloader.granted.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            let reading = read(
-                &read_from,
-                &environment,
-                (&running.settings, granted.as_deref()),
-                time,
-            );
+            let reading = read(&read_from, &environment, (&running.settings, &granted), time);
             (reading, reload::fingerprint(&read_from))
         });
         let reading = match reading.await {
@@ -166,7 +161,7 @@ async fn look_at(paths: Vec<PathBuf>) -> Vec<(PathBuf, Fingerprint)> {
 fn read(
     path: &Path,
     environment: &Environment,
-    (in_force, granted): (&Settings, Option<&Plan>),
+    (in_force, granted): (&Settings, &Plan),
     now: SystemTime,
 ) -> Option<Reading> {
     let examination = config::examine(path, environment);

@@ -26,6 +26,7 @@ use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
 use crate::record::audit::EntryKind;
+use crate::sandbox::Confined;
 use crate::spiffe::TrustDomain;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::{DroppedLines, LogControl};
@@ -53,6 +54,8 @@ pub(super) struct View {
     pub(super) token: Option<TokenFile>,
     /// Becomes true when no more connections are to be accepted.
     pub(super) drain_asked: watch::Sender<bool>,
+    /// What the process can no longer do.
+    pub(super) confined: Confined,
     pub(super) auditor: Auditor,
 }
 

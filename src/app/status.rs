@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use super::confine;
 use super::policy::last_reload;
 use super::state::{View, connection};
 use crate::admin::{AdminState as _, Status};
@@ -107,6 +108,7 @@ impl View {
                 "resident_bytes": process.resident_bytes.map(whole),
                 "threads": process.threads.map(whole),
             },
+            "sandbox": confine::show(&self.confined),
             "audit": self.audit_state(),
             "losses": {
                 "log_lines": self.log_lines_dropped.count(),

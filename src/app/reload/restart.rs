@@ -17,22 +17,20 @@ pub(super) fn needed(
     path: &Path,
     in_force: &Settings,
     settings: &Settings,
-    granted: Option<&Plan>,
+    granted: &Plan,
 ) -> Option<Diagnostic> {
     let fields = Difference::between(in_force, settings).at_start_alone;
     let mut why: Vec<String> = fields
         .iter()
         .map(|field| format!("`{field}` cannot be changed while the process runs"))
         .collect();
-    if let Some(granted) = granted {
-        let wanted = Plan::of(settings, path, &Surroundings::of_process());
-        let lacking = granted.lacking(&wanted);
-        why.extend(
-            lacking
-                .iter()
-                .map(|lack| format!("{lack}, which the sandbox does not allow")),
-        );
-    }
+    let wanted = Plan::of(settings, path, &Surroundings::of_process());
+    let lacking = granted.lacking(&wanted);
+    why.extend(
+        lacking
+            .iter()
+            .map(|lack| format!("{lack}, which the sandbox does not allow")),
+    );
     (!why.is_empty()).then(|| because(path, &why.join("; ")))
 }
 
@@ -68,11 +66,12 @@ mod tests {
             network: true,
             ..Held::default()
         };
-        let granted = Plan::of(&old, path, &Surroundings::of_process()).held(held);
+        let free = Plan::of(&old, path, &Surroundings::of_process());
+        let granted = free.clone().held(held);
         let found = |new: &Settings, granted| needed(path, &old, new, granted).map(|one| one.summary());
-        assert_eq!(found(&settings(2, 9001), Some(&granted)), None);
-        assert_eq!(found(&settings(2, 9002), None), None, "nothing holds it");
-        let both = found(&settings(3, 9002), Some(&granted)).unwrap();
+        assert_eq!(found(&settings(2, 9001), &granted), None);
+        assert_eq!(found(&settings(2, 9002), &free), None, "nothing holds it");
+        let both = found(&settings(3, 9002), &granted).unwrap();
         for part in [
             "/etc/svidecar.yaml: restart needed: `workers` cannot be changed",
             "listener `payments`: binding TCP port 9002, which the sandbox",
