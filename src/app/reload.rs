@@ -147,6 +147,14 @@ fn named(settings: &Settings) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether nobody writes any of these. Blocking.
+fn are_settled(paths: &[PathBuf]) -> bool {
+    let look = || -> Vec<Fingerprint> { paths.iter().map(|path| reload::fingerprint(path)).collect() };
+    let first = look();
+    std::thread::sleep(reload::SETTLE);
+    look() == first
+}
+
 async fn look_at(paths: Vec<PathBuf>) -> Vec<(PathBuf, Fingerprint)> {
     let look = move || {
         let paths = paths.into_iter();
@@ -185,7 +193,7 @@ fn read(
     if let Some(problem) = restart::needed(path, in_force, &settings, granted) {
         return Some(Reading::Bad(vec![problem], paths));
     }
-    if paths.iter().any(|path| reload::settled(path, None).is_none()) {
+    if !are_settled(&paths) {
         return None;
     }
     Some(match policy::read_all(&settings, now) {
