@@ -3,9 +3,9 @@
 
 mod many;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -211,6 +211,7 @@ fn a_signal_a_request_and_a_swapped_link_have_it_read() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     fs::write(&token, "a-token-of-enough-bytes\n").unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
     let scene = scene(&format!(
         "admin: {{ listen: '@admin', token_file: '{}' }}\n",
         token.display()

@@ -159,6 +159,7 @@ async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<
         running: ArcSwap::from_pointee(Running {
             settings,
             listeners: bound.clone(),
+            past: Vec::new(),
             generation: 1,
             since: started.clock.now(),
         }),

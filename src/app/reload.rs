@@ -69,15 +69,13 @@ pub(super) async fn follow(reloader: Reloader) {
     let control = &reloader.control;
     let (path, reloads) = (control.view.config.clone(), &control.view.reloads);
     let mut reload_asked = reloads.asked();
-    // The documents that a refused config names, as they looked then.
-    let mut suspects: Vec<(PathBuf, Fingerprint)> = Vec::new();
     loop {
         // Either somebody asks, or it is time to look.
         let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
         let asked = *reload_asked.borrow_and_update();
         let answered = reloads.answered_up_to(Document::Config);
         let seen = reloads.seen(Document::Config, &path);
-        let (looked_at, suspected) = (path.clone(), suspects.clone());
+        let (looked_at, suspected) = (path.clone(), reloads.suspects());
         let look = move || {
             let now = reload::settled(&looked_at, seen)?;
             let moved = suspected
@@ -117,7 +115,7 @@ pub(super) async fn follow(reloader: Reloader) {
             }
         };
         reloads.saw(Document::Config, &path, now);
-        suspects.clear();
+        let mut suspects = Vec::new();
         match reading {
             Reading::Same => reloader.unchanged(),
             Reading::Good(read) => {
@@ -135,6 +133,7 @@ pub(super) async fn follow(reloader: Reloader) {
                 suspects = look_at(named).await;
             }
         }
+        reloads.suspect(suspects);
         reloads.answer(Document::Config, asked);
     }
 }

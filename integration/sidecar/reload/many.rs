@@ -1,7 +1,9 @@
 //! Two hundred configs in a row: nothing leaks, and nobody who calls is turned away.
 
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -30,7 +32,8 @@ fn ask(address: SocketAddr, identity: &Identity) {
 fn two_hundred_reloads_leak_no_descriptor_and_lose_no_connection() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
-    std::fs::write(&token, TOKEN).unwrap();
+    fs::write(&token, TOKEN).unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
     let scene = InboundSetup {
         policy: Some(ALL),
         settings: &format!(
@@ -65,7 +68,7 @@ fn two_hundred_reloads_leak_no_descriptor_and_lose_no_connection() {
         assert_eq!(answer.json()["config"]["result"], "success", "{}", answer.body);
     };
     let descriptors = || {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", sidecar.process().pid()));
+        let open = fs::read_dir(format!("/proc/{}/fd", sidecar.process().pid()));
         open.unwrap().count()
     };
     // The threads that read files, and whatever is made once, are there after this.
