@@ -40,6 +40,7 @@ mod open_connections;
 mod policy;
 mod policy_walk;
 mod proxy_protocol;
+mod reload;
 mod renewal;
 mod resumption;
 mod sandbox;

@@ -510,7 +510,7 @@ impl OpenOut {
         open
     }
 
-    fn must_flow(&mut self) {
+    pub(crate) fn must_flow(&mut self) {
         exchange(&mut self.app, &mut self.server, "still here");
     }
 }

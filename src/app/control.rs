@@ -172,6 +172,7 @@ async fn control(
         running: ArcSwap::from_pointee(Running {
             settings,
             listeners: bound.clone(),
+            past: Vec::new(),
             generation: 1,
             since: started.clock.now(),
         }),

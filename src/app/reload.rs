@@ -69,15 +69,13 @@ pub(super) async fn follow(reloader: Reloader) {
     let control = &reloader.control;
     let (path, reloads) = (control.view.config.clone(), &control.view.reloads);
     let mut reload_asked = reloads.asked();
-    // The documents that a refused config names, as they looked then.
-    let mut suspects: Vec<(PathBuf, Fingerprint)> = Vec::new();
     loop {
         // Either somebody asks, or it is time to look.
         let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
         let asked = *reload_asked.borrow_and_update();
         let answered = reloads.answered_up_to(Document::Config);
         let seen = reloads.seen(Document::Config, &path);
-        let (looked_at, suspected) = (path.clone(), suspects.clone());
+        let (looked_at, suspected) = (path.clone(), reloads.suspects());
         let look = move || {
             let now = reload::settled(&looked_at, seen)?;
             let moved = suspected
@@ -112,7 +110,7 @@ pub(super) async fn follow(reloader: Reloader) {
             }
         };
         reloads.saw(Document::Config, &path, now);
-        suspects.clear();
+        let mut suspects = Vec::new();
         match reading {
             Reading::Same => reloader.unchanged(),
             Reading::Good(read) => {
@@ -130,6 +128,7 @@ pub(super) async fn follow(reloader: Reloader) {
                 suspects = look_at(named).await;
             }
         }
+        reloads.suspect(suspects);
         reloads.answer(Document::Config, asked);
     }
 }
@@ -140,6 +139,14 @@ fn named(settings: &Settings) -> Vec<PathBuf> {
     documents
         .filter_map(|document| path_of(settings, *document).map(Path::to_path_buf))
         .collect()
+}
+
+/// Whether nobody writes any of these. Blocking.
+fn are_settled(paths: &[PathBuf]) -> bool {
+    let look = || -> Vec<Fingerprint> { paths.iter().map(|path| reload::fingerprint(path)).collect() };
+    let first = look();
+    std::thread::sleep(reload::SETTLE);
+    look() == first
 }
 
 async fn look_at(paths: Vec<PathBuf>) -> Vec<(PathBuf, Fingerprint)> {
@@ -180,7 +187,7 @@ fn read(
     if let Some(problem) = restart::needed(path, in_force, &settings, granted) {
         return Some(Reading::Bad(vec![problem], paths));
     }
-    if paths.iter().any(|path| reload::settled(path, None).is_none()) {
+    if !are_settled(&paths) {
         return None;
     }
     Some(match policy::read_all(&settings, now) {

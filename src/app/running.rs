@@ -1,6 +1,6 @@
 //! What is in force of the config file: one snapshot, replaced as a whole when the file is read again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use crate::config::settings::{Listener, Settings};
@@ -13,6 +13,8 @@ pub(super) struct Running {
     pub(super) settings: Settings,
     /// In the order of the settings.
     pub(super) listeners: ListenerSet,
+    /// What these listeners were before, as long as connections are open that came then.
+    pub(super) past: Vec<Weak<Listener>>,
     /// Counts configs from 1 up in this process.
     pub(super) generation: u64,
     /// Since when.

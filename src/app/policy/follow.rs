@@ -1,16 +1,16 @@
 //! Reads a document again when its files change or a signal asks for it.
 //!
 //! The config goes first: what it says of listeners is what a policy is read for, and it may name other files. It reads
-//! all of them together with itself where it is another one ([`crate::app::reload`]).
+//! all of them together with itself where it is another one ([`crate::app::reload`]). The deny list alone waits for nobody.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Loaded, in_force, load, name, path_of};
 use crate::app::shared::Control;
 use crate::connection::authority;
-use crate::reload;
+use crate::reload::{self, Fingerprint};
 use crate::telemetry::metrics::{Document, ReloadResult};
 use crate::yaml::Diagnostic;
 
@@ -25,9 +25,12 @@ pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
         // Either somebody asks, or it is time to look.
         let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
         let asked = *reload_asked.borrow_and_update();
-        // Not for ever: a config on a file system that does not answer must not keep the deny list from working.
-        let config_read = reloads.answered(&[Document::Config], asked);
-        let _ = tokio::time::timeout(CONFIG_FIRST, config_read).await;
+        // The deny list is for emergencies, and knows no listeners: it waits for nobody.
+        let waits = document != Document::DenyList;
+        if waits {
+            let config_read = reloads.answered(&[Document::Config], asked);
+            let _ = tokio::time::timeout(CONFIG_FIRST, config_read).await;
+        }
         let running = control.running();
         let Some(path) = path_of(&running.settings, document).map(Path::to_path_buf) else {
             reloads.answer(document, asked);
@@ -38,11 +41,14 @@ pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
         let seen = reloads.seen(document, &path);
         let config = control.view.config.clone();
         let config_seen = reloads.seen(Document::Config, &config);
-        let looked_at = path.clone();
+        let (looked_at, suspects) = (path.clone(), reloads.suspects());
         let look = move || {
             let now = reload::settled(&looked_at, seen)?;
-            // Both were written: the config is asked first, and reads this one, too.
-            let config_first = seen != Some(now) && config_seen != Some(reload::fingerprint(&config));
+            // Both were written, or this one was why the other was refused: the config goes first, and reads this one, too.
+            let suspected = |(path, then): &(PathBuf, Fingerprint)| *path == looked_at && *then != now;
+            let config_first = waits
+                && seen != Some(now)
+                && (suspects.iter().any(suspected) || config_seen != Some(reload::fingerprint(&config)));
             Some(now).filter(|_| !config_first)
         };
         // A dead network file system must not hold up identity and signals.

@@ -28,6 +28,8 @@ pub(in crate::app) struct Reloads {
     last: Mutex<BTreeMap<Document, LastReload>>,
     /// Where each document was read last, and what its files looked like then.
     seen: Mutex<BTreeMap<Document, (PathBuf, Fingerprint)>>,
+    /// The documents that a refused config names, as they looked when it was.
+    suspects: Mutex<Vec<(PathBuf, Fingerprint)>>,
     /// The last generation of each.
     generations: Mutex<BTreeMap<Document, u64>>,
     /// How often somebody asked for everything to be read again.
@@ -67,6 +69,16 @@ impl Reloads {
         let seen = lock(&self.seen);
         let (_, fingerprint) = seen.get(&document).filter(|(read, _)| read == path)?;
         Some(*fingerprint)
+    }
+
+    /// Notes which documents may be why a config was refused; none where it was not.
+    pub(in crate::app) fn suspect(&self, documents: Vec<(PathBuf, Fingerprint)>) {
+        *lock(&self.suspects) = documents;
+    }
+
+    /// Them.
+    pub(in crate::app) fn suspects(&self) -> Vec<(PathBuf, Fingerprint)> {
+        lock(&self.suspects).clone()
     }
 
     /// The number of the next that comes into force, also after a time without one.

@@ -35,6 +35,9 @@ enum Door {
     New(Listening),
 }
 
+/// A listener that is gone, and all that it was since connections are open that came to it.
+type Gone = (Arc<str>, Vec<Weak<Listener>>);
+
 /// The sockets of a config that is not in force yet. Files of unix sockets that were made for it go with it.
 struct Prepared {
     doors: Vec<(Arc<Listener>, Door)>,
@@ -76,22 +79,7 @@ impl Reloader {
             tracing::warn!("{}", warning.summary());
         }
         let set = self.listeners(prepared);
-        let is_gone = |listener: &&Arc<BoundListener>| {
-            let settings = &listener.context.settings;
-            let key = (&settings.name, settings.direction());
-            !set.iter()
-                .any(|new| (&new.context.settings.name, new.context.direction) == key)
-        };
-        let gone: Vec<_> = running.listeners.iter().filter(is_gone).collect();
-        let gone: Vec<_> = gone
-            .into_iter()
-            .map(|listener| {
-                (
-                    Arc::downgrade(&listener.context.settings),
-                    listener.context.settings.name.clone(),
-                )
-            })
-            .collect();
+        let (gone, past) = before(&running, &set);
         let replaced: Vec<_> = running
             .listeners
             .iter()
@@ -104,6 +92,7 @@ impl Reloader {
         control.view.running.store(Arc::new(Running {
             settings,
             listeners: set.clone(),
+            past,
             generation: control.view.reloads.next_generation(Document::Config),
             since: control.clock.now(),
         }));
@@ -121,8 +110,8 @@ impl Reloader {
         control.config_in_force(&difference);
         // Only now are the sockets closed of those that are gone.
         drop(running);
-        for (listener, name) in gone {
-            tokio::spawn(see_out(control.clone(), listener, name, patience));
+        for (name, versions) in gone {
+            tokio::spawn(see_out(control.clone(), versions, name, patience));
         }
         let left = async {
             for left in replaced {
@@ -244,9 +233,9 @@ impl Reloader {
             .collect()
     }
 
-    fn terms(&self, settings: &Settings, gone: &[(Weak<Listener>, Arc<str>)]) -> Terms {
+    fn terms(&self, settings: &Settings, gone: &[Gone]) -> Terms {
         let mut leaving = self.control.live.terms().leaving.clone();
-        leaving.extend(gone.iter().map(|(listener, _)| listener.clone()));
+        leaving.extend(gone.iter().flat_map(|(_, versions)| versions.iter().cloned()));
         Terms {
             limits: settings.limits.clone(),
             open_connections: settings.open_connections,
@@ -254,6 +243,36 @@ impl Reloader {
             leaving,
         }
     }
+}
+
+/// Which listeners are gone with the set of before, and what those that are not were before.
+fn before(running: &Running, set: &ListenerSet) -> (Vec<Gone>, Vec<Weak<Listener>>) {
+    let is_in = |listener: &Listener| {
+        set.iter().any(|new| {
+            let new = &new.context.settings;
+            new.name == listener.name && new.direction() == listener.direction()
+        })
+    };
+    let mut gone: Vec<Gone> = Vec::new();
+    let mut past = Vec::new();
+    let old = running.listeners.iter().map(|old| old.context.settings.clone());
+    for listener in old.chain(running.past.iter().filter_map(Weak::upgrade)) {
+        let weak = Arc::downgrade(&listener);
+        if set
+            .iter()
+            .any(|new| Arc::ptr_eq(&new.context.settings, &listener))
+        {
+            continue;
+        }
+        if is_in(&listener) {
+            past.push(weak);
+        } else if let Some((_, versions)) = gone.iter_mut().find(|(name, _)| *name == listener.name) {
+            versions.push(weak);
+        } else {
+            gone.push((listener.name.clone(), vec![weak]));
+        }
+    }
+    (gone, past)
 }
 
 /// Whether two listeners have one address. Where the system picks the port, each has its own.

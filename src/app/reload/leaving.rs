@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::app::shared::Control;
 use crate::config::settings::Listener;
+use crate::connection::live::Terms;
 use crate::connection::registry::Entry;
 use crate::record::{Ending, Reason};
 
@@ -17,21 +18,26 @@ const LOOK: Duration = Duration::from_millis(250);
 const AT_ONCE: usize = 128;
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Sees a removed listener out. Returns when nobody has it any more.
-pub(super) async fn see_out(control: Arc<Control>, listener: Weak<Listener>, name: Arc<str>, time: Duration) {
+/// Sees a removed listener out, in all `versions` that connections came to. Returns when nobody has any of them any more.
+pub(super) async fn see_out(
+    control: Arc<Control>,
+    versions: Vec<Weak<Listener>>,
+    name: Arc<str>,
+    time: Duration,
+) {
     let deadline = Instant::now() + time;
     let mut cut = 0_usize;
     // Whoever serves a connection of it has it, from its acceptance to its end.
-    while listener.strong_count() > 0 {
+    while versions.iter().any(|version| version.strong_count() > 0) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            cut = cut.saturating_add(cut_all(&control, &listener).await);
+            cut = cut.saturating_add(cut_all(&control, &versions).await);
         }
         tokio::time::sleep(if left.is_zero() { LOOK } else { left.min(LOOK) }).await;
     }
     // The records of the last ones, which are made after they have let go, are counted yet.
     tokio::time::sleep(LOOK).await;
-    control.has_left(&listener, &name);
+    control.has_left(&versions, &name);
     if cut > 0 {
         tracing::warn!(listener = %name, cut, "a removed listener has no connection any more; some were cut");
     } else {
@@ -39,10 +45,11 @@ pub(super) async fn see_out(control: Arc<Control>, listener: Weak<Listener>, nam
     }
 }
 
-async fn cut_all(control: &Control, listener: &Weak<Listener>) -> usize {
+async fn cut_all(control: &Control, versions: &[Weak<Listener>]) -> usize {
     let is_its = |entry: &Arc<Entry>| {
         let basis = entry.basis();
-        std::ptr::eq(Arc::as_ptr(&basis.listener), listener.as_ptr())
+        let its = Arc::as_ptr(&basis.listener);
+        versions.iter().any(|version| std::ptr::eq(its, version.as_ptr()))
     };
     let entries: Vec<_> = control.live.registry.entries().filter(is_its).collect();
     let mut cut = 0_usize;
@@ -60,9 +67,10 @@ async fn cut_all(control: &Control, listener: &Weak<Listener>) -> usize {
 
 impl Control {
     /// Forgets a listener that was removed. Its series go, unless a listener of that name is there again.
-    fn has_left(&self, listener: &Weak<Listener>, name: &Arc<str>) {
-        let mut terms = crate::connection::live::Terms::clone(&self.live.terms());
-        terms.leaving.retain(|leaving| !leaving.ptr_eq(listener));
+    fn has_left(&self, versions: &[Weak<Listener>], name: &Arc<str>) {
+        let mut terms = Terms::clone(&self.live.terms());
+        let left = |leaving: &Weak<Listener>| versions.iter().any(|version| version.ptr_eq(leaving));
+        terms.leaving.retain(|leaving| !left(leaving));
         let is_back = terms.listeners.contains_key(name)
             || terms
                 .leaving

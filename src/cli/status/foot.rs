@@ -1,13 +1,29 @@
-//! The end of the screen: the audit log, what is lost, and what is used.
+//! The end of the screen: the config, the audit log, what is lost, and what is used.
 
-use super::read::{at, bytes, count, list, number, real, text, word};
+use super::read::{ago, at, bytes, count, list, number, real, text, time, word};
 use super::screen::{Look, Moment};
 use crate::cli::terminal::Tone;
 
-/// The audit log, what is lost, and what is used.
+/// The config, the audit log, what is lost, and what is used.
 pub(super) fn foot(moment: Moment<'_>, look: Look) -> Vec<String> {
     let status = moment.now;
     let mut lines = Vec::new();
+    let config = at(status, "/config");
+    if config.is_object() {
+        let now = time(status, "/time");
+        let hash: String = word(config, "/content_hash").chars().take(12).collect();
+        let (generation, read) = (count(config, "/generation"), time(config, "/last_reload/at"));
+        let line = format!(
+            "CONFIG generation {generation}, {hash}, in force for {}, read {}",
+            ago(time(config, "/since"), now).replace(" ago", ""),
+            ago(read, now)
+        );
+        let failed = text(config, "/last_reload/result").is_some_and(|result| result == "failure");
+        lines.push(look.line(failed.then_some(Tone::Bad), &line));
+        if let (true, Some(problem)) = (failed, text(config, "/last_reload/problems/0")) {
+            lines.extend(look.wrapped(Tone::Bad, "  ", &problem));
+        }
+    }
     let audit = at(status, "/audit");
     if audit.is_object() {
         let head: String = word(audit, "/head").chars().take(12).collect();
