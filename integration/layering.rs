@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Each module with those it may use. What a row does not name, the module must not know.
 const MAY_USE: &[(&str, &str)] = &[
     ("clock", ""),
+    ("build_info", ""),
     ("sys", ""),
     ("spiffe", ""),
     ("lifecycle", ""),
@@ -17,9 +18,10 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock config record redaction spiffe"),
+    ("telemetry", "build_info clock config record redaction spiffe"),
     ("redaction", "config record"),
     ("config", "record spiffe yaml"),
+    ("sandbox", "config sys"),
     ("policy", "clock config record spiffe yaml"),
     ("workload_api", "clock spiffe sys"),
     ("identity", "clock config spiffe workload_api"),
@@ -40,12 +42,12 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
+        "admin audit authorize build_info clock config connection identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app audit clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
+        "app audit build_info clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
     ),
 ];
 
@@ -59,6 +61,7 @@ const SETTINGS_ONLY: &[&str] = &[
     "audit",
     "redaction",
     "telemetry",
+    "sandbox",
 ];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
@@ -82,6 +85,7 @@ const PURE: &[&str] = &[
     "tls/renewal.rs",
     "audit/chain.rs",
     "audit/checkpoint.rs",
+    "sandbox/plan.rs",
 ];
 /// Files inside pure modules whose work it is to read files or to ask for the surroundings.
 const IMPURE: &[&str] = &["policy/load.rs", "config/file.rs", "config/mod.rs"];

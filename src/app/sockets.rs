@@ -80,3 +80,11 @@ pub(super) fn listeners(
     };
     settings.listeners.iter().map(take).collect()
 }
+
+/// Binds the socket of one listener.
+///
+/// # Errors
+/// See [`BindError`].
+pub(super) fn bind(listener: &Listener) -> Result<Listening, BindError> {
+    OpenSockets::default().take_or_bind(&listener.listen, APPLICATION_SOCKET_MODE)
+}

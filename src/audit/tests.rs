@@ -1,6 +1,7 @@
 //! The log on a real disk: written, rotated, torn, filled up, and then verified.
 
 mod redacted;
+mod shared;
 mod tampered;
 mod written;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
 use super::verify::{Expectations, Mismatch, Summary, files_of, verify};
@@ -58,20 +60,27 @@ impl Scene {
     }
 
     fn open(&self) -> Result<OpenedAudit, OpenError> {
-        open(&self.settings)
+        open(&self.settings, None)
     }
 
     fn start(&self) -> (AuditLog, AuditGuard) {
+        self.run(self.open().unwrap())
+    }
+
+    fn run(&self, opened: OpenedAudit) -> (AuditLog, AuditGuard) {
         let surroundings = Surroundings {
             host: "pod-1".into(),
-            upstreams: HashMap::from([("orders".into(), "127.0.0.1:8080".into())]),
+            upstreams: Arc::new(ArcSwap::from_pointee(HashMap::from([(
+                "orders".into(),
+                "127.0.0.1:8080".into(),
+            )]))),
             ids: Arc::new(DecisionIds::new(7)),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             traced: true,
             redactor: self.redactor.clone(),
         };
-        self.open().unwrap().start(surroundings).unwrap()
+        opened.start(surroundings).unwrap()
     }
 
     /// Opens the log, has these verdicts written, and closes it.

@@ -20,6 +20,15 @@ const SAID_FOR: Duration = Duration::from_secs(10);
 /// would reset them, though their peers were told that they are connected.
 const MAX_LEFTOVER: usize = 4096;
 
+/// What becomes of the connections that wait in a listener's queue when accepting ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// They are accepted: nobody else does.
+    Accept,
+    /// They are left to whoever accepts from the same socket from now on.
+    Leave,
+}
+
 /// A socket that a worker accepts from.
 #[derive(Debug)]
 pub enum Acceptor {
@@ -54,23 +63,24 @@ impl Acceptor {
         }
     }
 
-    /// Accepts until `stop` resolves, then what still waits in the queue, and hands each connection to `serve`.
+    /// Accepts until `stop` resolves, then what still waits in the queue unless that is left to others, and hands each
+    /// connection to `serve`.
     ///
     /// A failing accept never ends it: errors of a single connection are passed over, and a shortage (of descriptors,
     /// of memory) is waited out in growing pauses, and said once in [`SAID_FOR`].
     pub async fn run(
         self,
         name: &str,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = Waiting>,
         mut serve: impl FnMut(Stream, PeerAddr),
     ) {
         tokio::pin!(stop);
         let mut pause = MIN_PAUSE;
         let mut said: Option<Instant> = None;
-        loop {
+        let waiting = loop {
             let accepted = tokio::select! {
                 biased;
-                () = &mut stop => break,
+                waiting = &mut stop => break waiting,
                 accepted = self.accept() => accepted,
             };
             match accepted {
@@ -88,11 +98,14 @@ impl Acceptor {
                         );
                     }
                     tokio::select! {
-                        () = &mut stop => break,
+                        waiting = &mut stop => break waiting,
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
                     }
                 }
             }
+        };
+        if waiting == Waiting::Leave {
+            return;
         }
         for _ in 0..MAX_LEFTOVER {
             let waiting = tokio::time::timeout(Duration::ZERO, self.accept()).await;
