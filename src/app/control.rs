@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::audit::{Auditor, Done};
+use super::service::{Order, Service};
 use super::shared::Control;
 use super::sinks;
 use super::state::View;
@@ -31,7 +32,7 @@ use crate::sys::bind::SocketFile;
 use crate::sys::limits;
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{BoundListener, Workers};
+use crate::worker::{BoundListener, ListenerSet, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
 const FORCED_END: Duration = Duration::from_secs(2);
@@ -93,6 +94,7 @@ fn fit_open_files(settings: &mut Limits) {
 
 async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
+    let service = Arc::new(Service::new(started.parent.take())?);
     let (log_lines_dropped, log) = (sink.dropped(), sink.control());
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let ids = decision_ids();
@@ -115,8 +117,8 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         .listeners
         .iter()
         .filter_map(|listener| match &listener.listen {
-            Address::Unix(path) => SocketFile::of(path).ok(),
-            Address::Tcp(_) => None,
+            Address::Unix(path) if !started.lent.contains(&listener.listen) => SocketFile::of(path).ok(),
+            Address::Unix(_) | Address::Tcp(_) => None,
         })
         .collect();
     let source = source::spawn(&settings.identity, started.clock.clone());
@@ -191,33 +193,63 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     } else {
         control.readiness.set(Condition::Audit, true, "there is none");
     }
-    outputs.send(control.live.decisions.process());
+    let process = control.live.decisions.process();
+    outputs.send_traces(process);
+    if service.alone() {
+        outputs.send_audit(process);
+    }
     let drain = Drain::new();
     let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
     let names: Vec<_> = bound
         .iter()
         .map(|b| format!("{}={}", b.context.settings.name, b.context.settings.listen))
         .collect();
-    workers.publish(bound.into());
-    control.readiness.set(Condition::Listeners, true, names.join(" "));
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), workers = control.settings.workers, listeners = %names.join(" "),
-        "listening"
-    );
+    let names = names.join(" ");
+    let listeners: ListenerSet = bound.into();
+    let (doors, doors_open) = watch::channel(false);
+    let open = || {
+        workers.publish(listeners.clone());
+        control.readiness.set(Condition::Listeners, true, names.clone());
+        doors.send_replace(true);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), workers = control.settings.workers, listeners = %names,
+            "listening"
+        );
+    };
+    if service.holds() {
+        let why = "another process listens until this one is ready otherwise";
+        control.readiness.set(Condition::Listeners, false, why);
+        tracing::info!("{why}");
+    } else {
+        open();
+    }
 
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
+    let admin_address = control.settings.admin.as_ref().map(|admin| &admin.listen);
+    let admin_lent = admin_address.is_some_and(|address| started.lent.contains(address));
     for (socket, kind) in [
         (started.sockets.admin, admin::Kind::Full),
         (started.sockets.probes, admin::Kind::Probes),
     ] {
         if let Some(socket) = socket {
-            let mut stopped = admin_stopped.clone();
+            let (mut stopped, mut doors) = (admin_stopped.clone(), doors_open.clone());
             let state: Arc<dyn admin::AdminState> = control.view.clone();
-            let serving = tokio::spawn(admin::serve(socket, kind, state, async move {
+            let serving = tokio::spawn(async move {
                 // Either a value or the sender's end: both mean stop.
-                let _ = stopped.changed().await;
-            }));
+                tokio::select! {
+                    _ = doors.wait_for(|open| *open) => {}
+                    _ = stopped.changed() => return Ok(()),
+                }
+                let stop = async move {
+                    let _ = stopped.changed().await;
+                };
+                if admin_lent {
+                    admin::serve_lent(socket, kind, state, stop).await
+                } else {
+                    admin::serve(socket, kind, state, stop).await
+                }
+            });
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
@@ -234,13 +266,44 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         tasks.spawn(named("the watch over the policy's files", following));
     }
 
-    let result = tokio::select! {
-        result = identity::follow(&control, source.state.clone()) => result,
-        () = until_terminated(&control, &mut signals, &workers, &socket_files) => Ok(()),
-        () = workers.one_ended() => Err(AppError::Ended("a worker")),
-        name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
-        name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
-        name = outputs.exporters.one_ended() => Err(AppError::Ended(name)),
+    let attending = {
+        let (service, readiness) = (service.clone(), control.readiness.clone());
+        tokio::spawn(async move { service.attend(&readiness).await })
+    };
+    tasks.spawn(named("what tells the service manager", attending));
+    service.started();
+
+    let identity = identity::follow(&control, source.state.clone());
+    tokio::pin!(identity);
+    let mut door = Door {
+        socket_files,
+        draining: false,
+    };
+    let mut closed = service.holds();
+    let mut superseded = false;
+    let result = loop {
+        let asked = tokio::select! {
+            result = &mut identity => break result,
+            asked = door.asked(&control, &mut signals, &workers, &service) => asked,
+            () = control.readiness.hold_but(&[Condition::Listeners]), if closed => Asked::Open,
+            () = workers.one_ended() => break Err(AppError::Ended("a worker")),
+            name = one_ended(&mut tasks) => break Err(AppError::Ended(name)),
+            name = one_ended(&mut admin_tasks) => break Err(AppError::Ended(name)),
+            name = outputs.one_ended() => break Err(AppError::Ended(name)),
+        };
+        match asked {
+            Asked::End => break Ok(()),
+            Asked::Superseded => {
+                superseded = true;
+                break Ok(());
+            }
+            Asked::Alone => outputs.send_audit(process),
+            Asked::Open => {}
+        }
+        // Where nobody listens any more, it is not for us to wait.
+        if std::mem::take(&mut closed) {
+            open();
+        }
     };
     let patience = match result {
         // Nobody may watch over the open connections any more.
@@ -248,70 +311,127 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         _ => control.settings.limits.drain_timeout,
     };
     // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
-    socket_files.iter().for_each(SocketFile::remove);
-    let ending = end(&control, &workers, &drain, &mut signals, patience);
-    tokio::select! {
-        () = ending => {}
-        () = async {
-            outputs.exporters.leave(&drain).await;
-            std::future::pending().await
-        } => {}
+    door.socket_files.iter().for_each(SocketFile::remove);
+    workers.publish(Arc::new([]));
+    if superseded {
+        // Both are the other process's from here on.
+        let _ = stop_admin.send(());
+        outputs.leave_audit().await;
     }
+    service.stopping();
+    service.draining(control.live.capacity.connections());
+    let ending = end(&control, &drain, &mut signals, patience, superseded);
+    let cut = tokio::select! {
+        cut = ending => cut,
+        cut = async {
+            outputs.leave(&drain).await;
+            std::future::pending().await
+        } => cut,
+    };
+    service.ended(cut);
     workers.stop();
     if let Some(log) = &control.view.auditor.log {
         // So that the last entries and their signature can be sent on, too. A log that cannot be written is not waited for.
         let _ = tokio::time::timeout(LAST_ENTRIES, log.flush()).await;
     }
-    outputs.exporters.end().await;
+    outputs.end().await;
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
     result
 }
 
-/// Handles signals, and a drain that the admin endpoint asks for, up to the first signal that asks for the end.
-async fn until_terminated(
-    control: &Control,
-    signals: &mut Signals,
-    workers: &Workers,
-    socket_files: &[SocketFile],
-) {
-    let mut drain_asked = control.view.drain_asked.subscribe();
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Terminate { .. } => return,
-                Signal::Reload => {
-                    control.view.reloads.ask();
+/// What somebody asks of a process that runs.
+enum Asked {
+    /// The end.
+    End,
+    /// The end, as another process has taken over.
+    Superseded,
+    /// No other process sends the audit log on.
+    Alone,
+    /// To accept connections, which waited for everything else.
+    Open,
+}
+
+/// What lets connections in.
+struct Door {
+    /// Those that we bound.
+    socket_files: Vec<SocketFile>,
+    /// The admin endpoint was asked to accept no more.
+    draining: bool,
+}
+
+impl Door {
+    /// Handles signals, and a drain that the admin endpoint asks for, up to what ends the process or changes its part.
+    /// Cancel safe.
+    async fn asked(
+        &mut self,
+        control: &Arc<Control>,
+        signals: &mut Signals,
+        workers: &Workers,
+        service: &Arc<Service>,
+    ) -> Asked {
+        let mut drain_asked = control.view.drain_asked.subscribe();
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Terminate { .. } => return Asked::End,
+                    Signal::Reload => {
+                        service.reloading();
+                        let (control, service) = (control.clone(), service.clone());
+                        tokio::spawn(async move {
+                            // What came of it is in the log.
+                            let _ = control.view.read_again().await;
+                            service.reloaded();
+                        });
+                    }
+                },
+                order = service.order() => return match order {
+                    Order::Superseded => Asked::Superseded,
+                    Order::Alone => Asked::Alone,
+                    Order::Orphaned => Asked::End,
+                },
+                // The sender lives in the view, so that waiting cannot fail.
+                _ = drain_asked.wait_for(|asked| *asked), if !self.draining => {
+                    self.draining = true;
+                    self.socket_files.iter().for_each(SocketFile::remove);
+                    workers.publish(Arc::new([]));
+                    service.draining(control.live.capacity.connections());
                 }
-            },
-            // The sender lives in the view, so that waiting cannot fail.
-            _ = drain_asked.wait_for(|asked| *asked), if !draining => {
-                draining = true;
-                socket_files.iter().for_each(SocketFile::remove);
-                workers.publish(Arc::new([]));
             }
         }
     }
 }
 
-/// Stops accepting, lets connections finish, and forces those that do not.
-async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut Signals, patience: Duration) {
+/// Lets connections finish, and forces those that do not; returns how many were cut. Nothing is accepted any more.
+async fn end(
+    control: &Control,
+    drain: &Drain,
+    signals: &mut Signals,
+    patience: Duration,
+    superseded: bool,
+) -> usize {
     let open = control.live.capacity.connections();
-    let drained = Done::well(EntryKind::Process, Actor::Signal, Operation::Drain);
+    let (actor, why) = if superseded {
+        (Actor::Svidecar, "another process has taken over")
+    } else {
+        (Actor::Signal, "shutting down")
+    };
+    let drained = Done::well(EntryKind::Process, actor, Operation::Drain);
     control.audit(drained, None, json!({ "open_connections": open }));
-    control
-        .readiness
-        .set(Condition::NotDraining, false, "shutting down");
-    workers.publish(Arc::new([]));
+    control.readiness.set(Condition::NotDraining, false, why);
     tracing::info!(
         open,
         drain_timeout_s = patience.as_secs_f64(),
-        "shutting down: no new connections; open ones may finish"
+        "{why}: no new connections; open ones may finish"
     );
     let again = async {
-        // What else comes does not matter any more.
-        while !matches!(signals.next().await, Signal::Terminate { .. }) {}
+        // What else comes does not matter any more. Who was superseded drains already when the first signal comes.
+        loop {
+            match signals.next().await {
+                Signal::Terminate { again } if again || !superseded => return,
+                Signal::Terminate { .. } | Signal::Reload => {}
+            }
+        }
     };
     let cut = tokio::select! {
         drained = drain.drain(patience) => match drained {
@@ -338,4 +458,5 @@ async fn end(control: &Control, workers: &Workers, drain: &Drain, signals: &mut 
     } else {
         tracing::info!("ended; every connection had finished");
     }
+    cut
 }

@@ -18,7 +18,18 @@ const ADMIN_SOCKET_MODE: u32 = 0o600;
 #[derive(Debug, Default)]
 pub struct OpenSockets(HashMap<Address, Listening>);
 
+impl FromIterator<(Address, Listening)> for OpenSockets {
+    fn from_iter<T: IntoIterator<Item = (Address, Listening)>>(sockets: T) -> Self {
+        Self(sockets.into_iter().collect())
+    }
+}
+
 impl OpenSockets {
+    /// The addresses, in no order.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.0.keys()
+    }
+
     /// Adds one; of two for the same address the later one is kept.
     pub fn add(&mut self, address: Address, socket: Listening) {
         self.0.insert(address, socket);
@@ -35,6 +46,52 @@ impl OpenSockets {
             (None, Address::Unix(path)) => bind::unix(path, mode),
         }
     }
+}
+
+/// A socket that the settings ask for.
+#[derive(Clone, Debug)]
+pub struct WantedSocket {
+    /// Where.
+    pub address: Address,
+    /// The listener's name; none for the admin endpoint.
+    listener: Option<Arc<str>>,
+}
+
+impl WantedSocket {
+    /// Binds it.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn bind(&self) -> Result<Listening, AppError> {
+        let mode = if self.listener.is_some() { APPLICATION_SOCKET_MODE } else { ADMIN_SOCKET_MODE };
+        OpenSockets::default()
+            .take_or_bind(&self.address, mode)
+            .map_err(|error| match &self.listener {
+                Some(name) => AppError::Listener(name.clone(), error),
+                None => AppError::Admin(error),
+            })
+    }
+}
+
+/// The sockets that the settings ask for, but for those whose port the system is to choose: nobody else could name them.
+#[must_use]
+pub fn wanted_sockets(settings: &Settings) -> Vec<WantedSocket> {
+    let listeners = settings.listeners.iter().map(|listener| WantedSocket {
+        address: listener.listen.clone(),
+        listener: Some(listener.name.clone()),
+    });
+    let admin = settings.admin.iter().flat_map(|admin| {
+        let probes = admin.probes.map(Address::Tcp);
+        [Some(admin.listen.clone()), probes].into_iter().flatten()
+    });
+    let admin = admin.map(|address| WantedSocket {
+        address,
+        listener: None,
+    });
+    listeners
+        .chain(admin)
+        .filter(|wanted| !matches!(&wanted.address, Address::Tcp(address) if address.port() == 0))
+        .collect()
 }
 
 /// Every socket that the settings ask for.
