@@ -14,6 +14,8 @@
 //! and, as `audit.sync` says, has it written to the disk before it answers: a group commit. Who gives a verdict waits for
 //! nobody, unless it lets somebody in and `sync` is `always`: then for that answer.
 //!
+//! During an upgrade two processes do, an old sidecar that drains and the new one, in turn ([`turn`]), so that there is one chain.
+//!
 //! **Who sends it on.** Sinks ([`sink`]) read the files and remember how far they are; the writer knows nothing of them.
 //!
 //! **What can fail.** The disk: what could not be written stays in the writer's hands, what comes meanwhile in the queue, and
@@ -29,10 +31,12 @@ mod queue;
 mod segment;
 mod sink;
 mod tend;
+mod turn;
 pub mod verify;
 mod writer;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,7 +68,7 @@ pub enum OpenError {
         /// What the system says.
         error: io::Error,
     },
-    /// Another process writes to it: two writers would break the chain.
+    /// Another process writes to it: two that know nothing of each other would break the chain.
     #[error("`{}` is written by another process: each sidecar needs an audit log of its own", .0.display())]
     InUse(PathBuf),
     /// What is there is no audit log.
@@ -86,6 +90,20 @@ pub struct OpenedAudit {
     opened: segment::Opened,
 }
 
+/// The right to write the log, for a supervisor to hold and to hand to its children.
+#[derive(Debug)]
+pub struct Lock(pub File);
+
+impl Lock {
+    /// Takes it; it is given back when the last copy of the descriptor is closed.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] where another process holds it, or the system's.
+    pub fn take(settings: &settings::Audit) -> Result<Self, OpenError> {
+        turn::lock(&settings.path).map(Self)
+    }
+}
+
 /// What the log's entries say beside what happened.
 #[derive(Debug)]
 pub struct Surroundings {
@@ -105,14 +123,16 @@ pub struct Surroundings {
     pub redactor: Option<Arc<Redactor>>,
 }
 
-/// Opens the log, and starts no thread.
+/// Opens the log, and starts no thread. With a `lock` that was handed over, the log is shared with all who hold it ([`turn`]).
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn open(settings: &settings::Audit) -> Result<OpenedAudit, OpenError> {
+pub fn open(settings: &settings::Audit, lock: Option<Lock>) -> Result<OpenedAudit, OpenError> {
+    let mut opened = segment::open(&settings.path, lock.map(|lock| lock.0))?;
+    opened.turn.give();
     Ok(OpenedAudit {
         settings: settings.clone(),
-        opened: segment::open(&settings.path)?,
+        opened,
     })
 }
 

@@ -143,7 +143,11 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         .as_ref()
         .map(|log| lines::open(log.file.as_ref().map_or(Destination::Stdout, file)));
     let redactor = redaction::redactor(&settings.redaction)?;
-    let audit = settings.audit.as_ref().map(crate::audit::open).transpose()?;
+    let audit = settings
+        .audit
+        .as_ref()
+        .map(|settings| crate::audit::open(settings, None))
+        .transpose()?;
     Ok(Started {
         settings,
         documents,

@@ -14,10 +14,11 @@ use flate2::read::MultiGzDecoder;
 
 use super::OpenError;
 use super::chain::{Hash, Head, Link, MAX_LINE};
+use super::turn::Turn;
 use crate::clock::parse_rfc3339;
 
 /// Who may read the log: our own user.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 /// How far from the end the last whole entry is looked for: what one write holds at most, and a line more.
 const TAIL: u64 = 2 * 1024 * 1024;
 
@@ -135,8 +136,8 @@ pub(super) struct Opened {
     pub(super) head: Head,
     /// How many bytes of it are whole entries.
     whole: u64,
-    /// Held as long as the log is written.
-    pub(super) lock: File,
+    /// The right to write it.
+    pub(super) turn: Turn,
 }
 
 /// What a crash left behind the last whole entry.
@@ -147,12 +148,12 @@ pub(super) struct Torn {
     pub(super) kept: Option<PathBuf>,
 }
 
-/// Opens the log at `path`, or begins one. What a crash has left behind its last whole entry stays where it is, until
-/// [`Opened::mend`].
+/// Opens the log at `path`, or begins one: for us alone, or to share it with whoever else holds this lock. What a crash has
+/// left behind its last whole entry stays where it is, until [`Opened::mend`].
 ///
 /// # Errors
 /// See [`OpenError`]. What is there is not changed then.
-pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, lock: Option<File>) -> Result<Opened, OpenError> {
     let failed = |error| OpenError::System {
         path: path.to_owned(),
         error,
@@ -165,7 +166,11 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
         return Err(not_a_log(path, "it is no regular file"));
     }
-    let lock = lock(path)?;
+    let mut turn = match lock {
+        Some(lock) => Turn::shared(lock, path)?,
+        None => Turn::alone(path)?,
+    };
+    turn.take().map_err(failed)?;
     let mut active = open_active(path).map_err(failed)?;
     let tail = Tail::read(&active.file, active.size).map_err(failed)?;
     let (head, whole) = match tail.head {
@@ -196,31 +201,86 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         active,
         head,
         whole,
-        lock,
+        turn,
     })
 }
 
 impl Opened {
     /// Takes out what is behind the last whole entry. It is kept in a file of its own, if there is room for one.
     pub(super) fn mend(&mut self, path: &Path) -> io::Result<Option<Torn>> {
-        let Self { active, whole, .. } = self;
-        if *whole == active.size {
+        if !self.turn.take()? {
+            return self.active.mend(self.whole, path);
+        }
+        // Another may have written since it was opened. What is behind the last whole entry then shows as not ours, too.
+        self.active.size = self.whole;
+        let (head, torn) = self.active.catch_up(self.head, path)?;
+        (self.head, self.whole) = (head, self.active.size);
+        Ok(torn)
+    }
+}
+
+impl Active {
+    /// Takes out what is behind the first `whole` bytes, and keeps it in a file of its own, if there is room for one.
+    fn mend(&mut self, whole: u64, path: &Path) -> io::Result<Option<Torn>> {
+        if whole == self.size {
             return Ok(None);
         }
-        let mut bytes = vec![0; usize::try_from(active.size - *whole).unwrap_or(0)];
-        active.file.read_exact_at(&mut bytes, *whole)?;
+        let mut bytes = vec![0; usize::try_from(self.size.saturating_sub(whole)).unwrap_or(0)];
+        self.file.read_exact_at(&mut bytes, whole)?;
         let kept = keep(&bytes, path).map_err(|error| {
             tracing::warn!(%error, "the torn end of the audit log cannot be kept beside it, and is taken out all the same");
         });
-        active.file.set_len(*whole)?;
-        active.file.sync_all()?;
+        self.file.set_len(whole)?;
+        self.file.sync_all()?;
         let torn = Torn {
-            bytes: active.size - *whole,
+            bytes: self.size.saturating_sub(whole),
             hash: Hash::of(&bytes),
             kept: kept.ok(),
         };
-        active.size = *whole;
+        self.size = whole;
         Ok(Some(torn))
+    }
+
+    /// Goes on where another process has come to, in this file and in those that it began after it. To be called when it is
+    /// our turn. Returns the head then, and what a crash of the other's has left of a line.
+    ///
+    /// # Errors
+    /// When what is there does not continue the log, and the system's.
+    pub(super) fn catch_up(&mut self, head: Head, path: &Path) -> io::Result<(Head, Option<Torn>)> {
+        let strange = || io::Error::other("another file was put in its place");
+        let (mut head, mut torn) = (head, None);
+        let size = self.file.metadata()?.len();
+        if size != self.size {
+            self.size = size;
+            (head, torn) = self.last(head, path)?;
+        }
+        if !is_at(&self.file, path)? {
+            let mut next = open_active(path)?;
+            // One that is empty was begun by the other, or is begun by us where ours was moved away.
+            if next.size > 0 {
+                let (later, torn_there) = next.last(Head::EMPTY, path)?;
+                if later.next < head.next {
+                    return Err(strange());
+                }
+                (head, torn) = (later, torn.or(torn_there));
+            }
+            *self = next;
+            sync_folder(path)?;
+        }
+        Ok((head, torn))
+    }
+
+    /// The head after the last whole entry, behind which nothing is left then; `empty` where there is none.
+    fn last(&mut self, empty: Head, path: &Path) -> io::Result<(Head, Option<Torn>)> {
+        let tail = Tail::read(&self.file, self.size)?;
+        let (head, whole) = match tail.head {
+            Some(head) => (head, tail.whole),
+            None if self.size == 0 || tail.is_a_torn_beginning() => (empty, 0),
+            None => return Err(io::Error::other("none of its last lines is an entry")),
+        };
+        let torn = self.mend(whole, path)?;
+        self.first = first_of(&self.file)?;
+        Ok((head, torn))
     }
 }
 
@@ -261,26 +321,6 @@ pub(super) fn open_active(path: &Path) -> io::Result<Active> {
         size,
         first: None,
     })
-}
-
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let failed = |error| OpenError::System {
-        path: path.to_owned(),
-        error,
-    };
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(MODE)
-        .open(beside(path, "lock"))
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
-    }
 }
 
 /// The end of a segment.

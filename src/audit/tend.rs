@@ -1,7 +1,7 @@
 //! Looks after older segments: compresses them, and removes those beyond `keep` and `keep_for`. On a thread of its own that
 //! ends when that is done, so that nobody waits for it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -58,6 +58,8 @@ fn tend(settings: &settings::Audit) {
                 Ok(()) => {
                     tracing::info!(path = %segment.path.display(), "removed a segment of the audit log, as `audit.keep` says")
                 }
+                // By the other process that shares the log.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => failed("removed", &segment.path, &error),
             }
         } else if settings.compress
@@ -78,25 +80,39 @@ fn is_over_age(segment: &Older, settings: &settings::Audit) -> bool {
     changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > most))
 }
 
-/// Whole, or not at all: the plain one goes when the other is on the disk.
+/// Whole, or not at all: the plain one goes when the other is on the disk. Where the other process that shares the log is at
+/// it, it is left to that.
 fn compress(plain: &Path) -> io::Result<()> {
     let done = segment::beside(plain, "gz");
     let temporary = segment::beside(plain, "gz.tmp");
+    let mut from = match File::open(plain) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
     let file = OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
         .open(&temporary)?;
+    // Who has the lock on the file of this name may rename it; whose file has lost its name came too late.
+    match file.try_lock() {
+        Ok(()) if segment::is_at(&file, &temporary)? => file.set_len(0)?,
+        Ok(()) | Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
     let mut encoder = GzEncoder::new(BufWriter::new(file), Compression::default());
-    io::copy(&mut File::open(plain)?, &mut encoder)?;
+    io::copy(&mut from, &mut encoder)?;
     let mut written = encoder.finish()?;
     written.flush()?;
     let file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    let times = fs::FileTimes::new().set_modified(fs::metadata(plain)?.modified()?);
+    let times = fs::FileTimes::new().set_modified(from.metadata()?.modified()?);
     file.set_times(times)?;
     fs::rename(&temporary, &done)?;
     segment::sync_folder(plain)?;
-    fs::remove_file(plain)
+    match fs::remove_file(plain) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }

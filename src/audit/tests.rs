@@ -1,6 +1,7 @@
 //! The log on a real disk: written, rotated, torn, filled up, and then verified.
 
 mod redacted;
+mod shared;
 mod tampered;
 mod written;
 
@@ -58,10 +59,14 @@ impl Scene {
     }
 
     fn open(&self) -> Result<OpenedAudit, OpenError> {
-        open(&self.settings)
+        open(&self.settings, None)
     }
 
     fn start(&self) -> (AuditLog, AuditGuard) {
+        self.run(self.open().unwrap())
+    }
+
+    fn run(&self, opened: OpenedAudit) -> (AuditLog, AuditGuard) {
         let surroundings = Surroundings {
             host: "pod-1".into(),
             upstreams: HashMap::from([("orders".into(), "127.0.0.1:8080".into())]),
@@ -71,7 +76,7 @@ impl Scene {
             traced: true,
             redactor: self.redactor.clone(),
         };
-        self.open().unwrap().start(surroundings).unwrap()
+        opened.start(surroundings).unwrap()
     }
 
     /// Opens the log, has these verdicts written, and closes it.

@@ -17,6 +17,7 @@ use super::checkpoint::Signer;
 use super::queue::{Message, Shared};
 use super::segment::{self, Active, Opened, Torn};
 use super::tend::Tender;
+use super::turn::Turn;
 use crate::config::settings::{self, AuditSync};
 use crate::record::TraceId;
 use crate::record::audit::{Actor, Change, Entry, EntryKind, EntryOutcome, Event, FIELDS, Operation};
@@ -42,8 +43,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     head: Head,
     active: Active,
-    /// The lock on the log, given back when the thread ends.
-    _lock: fs::File,
+    /// The right to write, given back when the thread ends. While the batch holds a line it is our turn.
+    turn: Turn,
     torn: Option<Torn>,
     signer: Option<Arc<Signer>>,
     /// Entries since the last checkpoint.
@@ -99,7 +100,7 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> Self {
         let Opened {
-            active, head, lock, ..
+            active, head, turn, ..
         } = opened;
         Self {
             settings,
@@ -107,7 +108,7 @@ impl Writer {
             shared,
             head,
             active,
-            _lock: lock,
+            turn,
             torn,
             signer: None,
             unsigned: 0,
@@ -140,10 +141,12 @@ impl Writer {
     fn serve(mut self) {
         self.publish();
         self.begin();
+        self.leave();
         loop {
             if let Some(retry) = self.failing {
                 let end = self.shared.pause(retry);
                 self.try_again();
+                self.leave();
                 if self.failing.is_some() {
                     if end {
                         break;
@@ -156,12 +159,13 @@ impl Writer {
             // Counted when they had no room; accounted for in the log when there is writing.
             self.lost = self.lost.saturating_add(taken.lost);
             self.work();
-            if taken.end && self.backlog.is_empty() && self.failing.is_none() {
+            if taken.end && self.backlog.is_empty() && self.failing.is_none() && self.enter() {
                 self.checkpoint();
                 self.commit();
                 self.confirm();
                 break;
             }
+            self.leave();
         }
         self.publish();
         if self.failing.is_some() {
@@ -177,8 +181,14 @@ impl Writer {
         self.tender.wait();
     }
 
-    /// What a new segment begins with, and what is to be said of a torn end.
     fn begin(&mut self) {
+        self.begin_anew();
+        self.commit();
+        self.tend();
+    }
+
+    /// What a new segment begins with, and what is to be said of a torn end.
+    fn begin_anew(&mut self) {
         if self.active.size == 0 {
             self.head_segment();
         }
@@ -199,12 +209,42 @@ impl Writer {
                 data,
             );
         }
-        self.commit();
-        self.tend();
+    }
+
+    /// Waits for our turn, and goes on where the other process has come to. False where that fails.
+    fn enter(&mut self) -> bool {
+        let entered = self.turn.take().and_then(|newly| match newly {
+            true => self.active.catch_up(self.head, &self.settings.path).map(Some),
+            false => Ok(None),
+        });
+        match entered {
+            Ok(None) => true,
+            Ok(Some((head, torn))) => {
+                self.head = head;
+                self.torn = torn;
+                self.begin_anew();
+                true
+            }
+            Err(error) => {
+                self.leave();
+                self.fail(&error);
+                false
+            }
+        }
+    }
+
+    /// Lets the other process write, unless there are lines that ours is not done with.
+    fn leave(&mut self) {
+        if self.batch.is_empty() {
+            self.turn.give();
+        }
     }
 
     /// Everything that is at hand, and what is due.
     fn work(&mut self) {
+        if !self.enter() {
+            return;
+        }
         while self.failing.is_none() {
             let Some(message) = self.backlog.pop_front() else {
                 break;
@@ -582,6 +622,9 @@ impl Writer {
     }
 
     fn try_again(&mut self) {
+        if !self.enter() {
+            return;
+        }
         // Whatever a failed write has left behind the last whole entry.
         let mended = self
             .look()
