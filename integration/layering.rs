@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "clock config identity record redaction spiffe telemetry tls",
     ),
     ("handover", "config sys"),
-    ("supervise", "app config handover sys telemetry"),
+    ("supervise", "app audit config handover sys telemetry"),
     ("worker", "connection lifecycle listener sys upstream"),
     ("admin", "lifecycle record sys telemetry"),
     (

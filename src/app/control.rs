@@ -217,7 +217,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         );
     };
     if service.holds() {
-        let why = "another process listens until this one is ready otherwise";
+        let why = "not accepted from before everything else is ready";
         control.readiness.set(Condition::Listeners, false, why);
         tracing::info!("{why}");
     } else {
@@ -298,11 +298,11 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
                 break Ok(());
             }
             Asked::Alone => outputs.send_audit(process),
-            Asked::Open => {}
-        }
-        // Where nobody listens any more, it is not for us to wait.
-        if std::mem::take(&mut closed) {
-            open();
+            Asked::Open => {
+                if std::mem::take(&mut closed) {
+                    open();
+                }
+            }
         }
     };
     let patience = match result {
@@ -348,7 +348,7 @@ enum Asked {
     Superseded,
     /// No other process sends the audit log on.
     Alone,
-    /// To accept connections, which waited for everything else.
+    /// To accept connections, which waited for everything else, or long enough.
     Open,
 }
 
@@ -387,6 +387,7 @@ impl Door {
                 },
                 order = service.order() => return match order {
                     Order::Superseded => Asked::Superseded,
+                    Order::Open => Asked::Open,
                     Order::Alone => Asked::Alone,
                     Order::Orphaned => Asked::End,
                 },

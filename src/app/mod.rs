@@ -27,8 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use self::sockets::{OpenSockets, WantedSocket, wanted_sockets};
 use self::sockets::Sockets;
+pub use self::sockets::{OpenSockets, WantedSocket, wanted_sockets};
 use crate::admin::token::TokenFile;
 use crate::audit::OpenedAudit;
 use crate::clock::{SharedClock, SystemClock};
@@ -146,7 +146,7 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
     let audit = settings
         .audit
         .as_ref()
-        .map(|settings| crate::audit::open(settings, None))
+        .map(|settings| crate::audit::open(settings, open.audit_lock(settings)))
         .transpose()?;
     Ok(Started {
         settings,

@@ -19,6 +19,8 @@ use crate::sys::bind::Listening;
 pub(super) enum Order {
     /// A newer child serves.
     Superseded,
+    /// Accept, ready or not.
+    Open,
     /// No other child sends the audit log on.
     Alone,
     /// It is gone.
@@ -49,7 +51,7 @@ impl Service {
         supervised.transpose().map(Self)
     }
 
-    /// Whether another process accepts, so that we must not before we are ready otherwise.
+    /// Whether we must not accept before we are ready otherwise, or told to.
     pub(super) fn holds(&self) -> bool {
         self.0.as_ref().is_some_and(|it| it.parent.hold)
     }
@@ -135,9 +137,11 @@ impl Service {
             };
             match link.receive::<ToChild>().await {
                 Ok((ToChild::Superseded, _)) => return Order::Superseded,
+                Ok((ToChild::Open, _)) => return Order::Open,
                 Ok((ToChild::Alone, _)) => return Order::Alone,
                 Ok((ToChild::Ping, _)) => self.tell(&ToParent::Alive),
-                Ok((ToChild::Sockets { .. } | ToChild::Unknown, _)) | Err(ReceiveError::Message(_)) => {}
+                Ok((ToChild::Sockets { .. } | ToChild::AuditLock { .. } | ToChild::Unknown, _))
+                | Err(ReceiveError::Message(_)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the supervisor is gone: this process drains and ends");
                     *orders = None;
@@ -231,9 +235,10 @@ mod tests {
     async fn a_supervisor_is_answered_and_obeyed() {
         let (parent, service) = supervised(true);
         assert!(service.holds() && !service.alone());
-        for message in [ToChild::Ping, ToChild::Alone, ToChild::Superseded] {
+        for message in [ToChild::Ping, ToChild::Open, ToChild::Alone, ToChild::Superseded] {
             parent.send(&message).unwrap();
         }
+        assert_eq!(service.order().await, Order::Open);
         assert_eq!(service.order().await, Order::Alone);
         assert_eq!(service.order().await, Order::Superseded);
         let (answer, _) = parent.receive::<ToParent>().await.unwrap();
@@ -278,7 +283,9 @@ mod tests {
         let address = Address::Tcp(socket.tcp_address().unwrap());
         service.sockets([(&address, &socket)]).unwrap();
         let (message, descriptors) = parent.receive::<ToParent>().await.unwrap();
-        let ToParent::Sockets { sockets } = message else { panic!("{message:?}") };
+        let ToParent::Sockets { sockets } = message else {
+            panic!("{message:?}")
+        };
         let got = crate::handover::link::listening(&sockets, descriptors).unwrap();
         assert_eq!(got[0].0, address);
     }

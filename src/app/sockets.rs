@@ -1,10 +1,12 @@
 //! The sockets that the settings ask for: taken from those that are open already, or bound.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::AppError;
-use crate::config::settings::{Address, Listener, Settings};
+use crate::audit::Lock;
+use crate::config::settings::{Address, Audit, Listener, Settings};
 use crate::sys::bind::{self, BindError, Listening};
 
 /// Who may connect to a unix socket that an application connects to: everybody who can reach its folder. The pod's
@@ -16,23 +18,43 @@ const ADMIN_SOCKET_MODE: u32 = 0o600;
 /// Sockets that are open already, each under the address that settings call it by: another process handed them over,
 /// or listeners that run have them.
 #[derive(Debug, Default)]
-pub struct OpenSockets(HashMap<Address, Listening>);
+pub struct OpenSockets {
+    sockets: HashMap<Address, Listening>,
+    /// The right to write the audit log at this path, which the process that handed over the sockets shares with us.
+    audit_lock: Option<(PathBuf, Lock)>,
+}
 
 impl FromIterator<(Address, Listening)> for OpenSockets {
     fn from_iter<T: IntoIterator<Item = (Address, Listening)>>(sockets: T) -> Self {
-        Self(sockets.into_iter().collect())
+        Self {
+            sockets: sockets.into_iter().collect(),
+            audit_lock: None,
+        }
     }
 }
 
 impl OpenSockets {
     /// The addresses, in no order.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.0.keys()
+        self.sockets.keys()
     }
 
     /// Adds one; of two for the same address the later one is kept.
     pub fn add(&mut self, address: Address, socket: Listening) {
-        self.0.insert(address, socket);
+        self.sockets.insert(address, socket);
+    }
+
+    /// With the right to write the audit log at this path, which others share.
+    #[must_use]
+    pub fn sharing(mut self, audit_lock: Option<(PathBuf, Lock)>) -> Self {
+        self.audit_lock = audit_lock;
+        self
+    }
+
+    /// The right to write this audit log, where it is shared with us.
+    pub(super) fn audit_lock(&mut self, settings: &Audit) -> Option<Lock> {
+        let taken = self.audit_lock.take_if(|(path, _)| *path == settings.path);
+        taken.map(|(_, lock)| lock)
     }
 
     /// The socket of this address, bound with the mode `mode` (of a unix socket's file) where none is open.
@@ -40,7 +62,7 @@ impl OpenSockets {
     /// # Errors
     /// See [`BindError`].
     fn take_or_bind(&mut self, address: &Address, mode: u32) -> Result<Listening, BindError> {
-        match (self.0.remove(address), address) {
+        match (self.sockets.remove(address), address) {
             (Some(open), _) => Ok(open),
             (None, Address::Tcp(address)) => bind::tcp(*address),
             (None, Address::Unix(path)) => bind::unix(path, mode),
@@ -63,7 +85,11 @@ impl WantedSocket {
     /// # Errors
     /// When that is not possible.
     pub fn bind(&self) -> Result<Listening, AppError> {
-        let mode = if self.listener.is_some() { APPLICATION_SOCKET_MODE } else { ADMIN_SOCKET_MODE };
+        let mode = if self.listener.is_some() {
+            APPLICATION_SOCKET_MODE
+        } else {
+            ADMIN_SOCKET_MODE
+        };
         OpenSockets::default()
             .take_or_bind(&self.address, mode)
             .map_err(|error| match &self.listener {

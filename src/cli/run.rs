@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::output::report;
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::app::{self, AppError, OpenSockets};
+use crate::audit::Lock;
 use crate::handover::{Link, Parent, ToParent, activation};
 
 /// Run the sidecar
@@ -49,16 +50,16 @@ pub fn run(args: &RunArgs) -> u8 {
 
 /// The sockets that somebody else has opened for us, and the supervisor where it was that one.
 fn sockets(supervised: bool) -> Result<(OpenSockets, Option<Parent>), String> {
-    let (sockets, parent) = if supervised {
+    if supervised {
         let link = Link::of_standard_input().map_err(|error| format!("--supervised: {error}"))?;
-        let (parent, sockets) =
+        let (parent, dowry) =
             Parent::greet(link).map_err(|error| format!("sockets of the supervisor: {error}"))?;
-        (sockets, Some(parent))
-    } else {
-        let sockets = activation::inherited().map_err(|error| error.to_string())?;
-        (sockets, None)
-    };
-    Ok((sockets.into_iter().collect(), parent))
+        let lock = dowry.audit_lock.map(|(path, lock)| (path, Lock(lock)));
+        let open = dowry.sockets.into_iter().collect::<OpenSockets>().sharing(lock);
+        return Ok((open, Some(parent)));
+    }
+    let sockets = activation::inherited().map_err(|error| error.to_string())?;
+    Ok((sockets.into_iter().collect(), None))
 }
 
 /// Says why nothing runs, and gives the exit code.
@@ -68,7 +69,10 @@ pub(super) fn failed(config: &Path, error: AppError) -> u8 {
             for diagnostic in &diagnostics {
                 report(&format!("{diagnostic}\n"));
             }
-            report(&format!("svidecar: not started: `{}` has errors", config.display()));
+            report(&format!(
+                "svidecar: not started: `{}` has errors",
+                config.display()
+            ));
             EXIT_USAGE
         }
         error => {

@@ -17,7 +17,9 @@ pub enum ActivationError {
     )]
     Kind(usize),
     /// A connection, or a socket that listens to nobody.
-    #[error("descriptor {0}, passed by the service manager, does not listen: the `.socket` unit needs `Accept=no`")]
+    #[error(
+        "descriptor {0}, passed by the service manager, does not listen: the `.socket` unit needs `Accept=no`"
+    )]
     NotListening(usize),
     /// The system's.
     #[error("descriptor {0}, passed by the service manager: {1}")]

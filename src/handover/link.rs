@@ -1,11 +1,13 @@
 //! The pair of sockets between a supervisor and its child: packets in order (unix(7), `SOCK_SEQPACKET`), each with the
 //! descriptors that it hands over (`SCM_RIGHTS`). The end of either process is the end of the stream at the other.
 
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram as StdDatagram, UnixListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::net::{
@@ -45,7 +47,7 @@ pub enum ReceiveError {
     #[error("what came as `{0}` is no listening stream socket")]
     NotListening(Address),
     /// Not the message that has to come first.
-    #[error("the first message is not the sockets")]
+    #[error("other messages come before the sockets")]
     NoSockets,
     /// The other process is gone.
     #[error("the other process is gone")]
@@ -121,7 +123,11 @@ impl Link {
         let all: Vec<_> = sockets.into_iter().collect();
         let mut left = all.len();
         let none: &[(&Address, &Listening)] = &[];
-        let packets = if all.is_empty() { vec![none] } else { all.chunks(MAX_DESCRIPTORS).collect() };
+        let packets = if all.is_empty() {
+            vec![none]
+        } else {
+            all.chunks(MAX_DESCRIPTORS).collect()
+        };
         for packet in packets {
             left = left.saturating_sub(packet.len());
             let descriptors: Vec<_> = packet.iter().map(|(_, socket)| descriptor(socket)).collect();
@@ -156,7 +162,10 @@ impl Link {
             })
             .flatten()
             .collect();
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
             return Err(ReceiveError::Truncated);
         }
         match bytes.get(..received.bytes) {
@@ -272,32 +281,48 @@ impl AsyncLink {
 pub struct Parent {
     /// The way to it.
     pub link: Arc<Link>,
-    /// Whether another child accepts: this one waits until it is ready otherwise.
+    /// Not to accept before we are ready otherwise, or told to.
     pub hold: bool,
     /// Whether no other child sends the audit log on.
     pub alone: bool,
 }
 
+/// What a child is started with.
+#[derive(Debug, Default)]
+pub struct Dowry {
+    /// The sockets to accept from.
+    pub sockets: Vec<(Address, Listening)>,
+    /// The path of the audit log and the right to write it, which other children may have as well.
+    pub audit_lock: Option<(PathBuf, File)>,
+}
+
 impl Parent {
-    /// Waits for the first message, the sockets. Blocking.
+    /// Waits for the first messages, up to the last of the sockets. Blocking.
     ///
     /// # Errors
     /// See [`ReceiveError`].
-    pub fn greet(link: Link) -> Result<(Self, Vec<(Address, Listening)>), ReceiveError> {
-        let mut all = Vec::new();
+    pub fn greet(link: Link) -> Result<(Self, Dowry), ReceiveError> {
+        let mut dowry = Dowry::default();
         loop {
-            let (message, descriptors) = link.receive(RecvFlags::empty())?;
-            let ToChild::Sockets { sockets, hold, alone } = message else {
-                return Err(ReceiveError::NoSockets);
-            };
-            all.extend(listening(&sockets, descriptors)?);
-            if !sockets.more {
-                let parent = Self {
-                    link: Arc::new(link),
-                    hold,
-                    alone,
-                };
-                return Ok((parent, all));
+            let (message, mut descriptors) = link.receive(RecvFlags::empty())?;
+            match message {
+                ToChild::Sockets { sockets, hold, alone } => {
+                    dowry.sockets.extend(listening(&sockets, descriptors)?);
+                    if !sockets.more {
+                        let parent = Self {
+                            link: Arc::new(link),
+                            hold,
+                            alone,
+                        };
+                        return Ok((parent, dowry));
+                    }
+                }
+                ToChild::AuditLock { path } => {
+                    let lock = descriptors.pop().map(|lock| (path.into(), lock.into()));
+                    dowry.audit_lock = lock;
+                }
+                ToChild::Unknown => {}
+                _ => return Err(ReceiveError::NoSockets),
             }
         }
     }

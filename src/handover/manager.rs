@@ -37,7 +37,9 @@ pub fn notify(notice: Notice) {
         // With the time: systemd must see that it is the answer to this request (`Type=notify-reload`).
         Notice::Reloading => match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!(%error, "the service manager cannot be told of the reload: no clock"),
+            Err(error) => {
+                tracing::warn!(%error, "the service manager cannot be told of the reload: no clock")
+            }
         },
         Notice::Stopping => send(&[NotifyState::Stopping]),
         Notice::Watchdog => send(&[NotifyState::Watchdog]),
@@ -46,7 +48,10 @@ pub fn notify(notice: Notice) {
 
 /// Sets the line that `systemctl status` shows.
 pub fn status(text: &str) {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if line.len() > LONGEST_STATUS {
         let end = (0..=LONGEST_STATUS).rev().find(|at| line.is_char_boundary(*at));
         line.truncate(end.unwrap_or_default());

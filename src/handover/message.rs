@@ -28,16 +28,23 @@ pub enum ToChild {
         /// With their addresses.
         #[serde(flatten)]
         sockets: Sockets,
-        /// Whether another child accepts from them: this one must not before it is ready otherwise, since it would refuse
-        /// whom the other one serves.
+        /// Not to accept before it is ready otherwise, or told [`Self::Open`]: it would refuse whom another child serves, or
+        /// who waits for it to be ready.
         #[serde(default)]
         hold: bool,
         /// Whether no other child sends the audit log on.
         #[serde(default)]
         alone: bool,
     },
+    /// The right to write an audit log, which the supervisor's children share: one descriptor. Before the sockets.
+    AuditLock {
+        /// The log's path.
+        path: String,
+    },
     /// A newer child serves: stop accepting, give up the admin endpoint, drain, end.
     Superseded,
+    /// Accept, ready or not.
+    Open,
     /// No other child sends the audit log on any more.
     Alone,
     /// Answer [`ToParent::Alive`].
@@ -142,7 +149,11 @@ mod tests {
                 hold: true,
                 alone: false,
             },
+            ToChild::AuditLock {
+                path: "/var/log/a".to_owned(),
+            },
             ToChild::Superseded,
+            ToChild::Open,
             ToChild::Alone,
             ToChild::Ping,
         ] {
@@ -159,7 +170,11 @@ mod tests {
             ToParent::Ended { cut: 4 },
         ] {
             let text = serde_json::to_string(&message).unwrap();
-            assert_eq!(serde_json::from_str::<ToParent>(&text).unwrap(), message, "{text}");
+            assert_eq!(
+                serde_json::from_str::<ToParent>(&text).unwrap(),
+                message,
+                "{text}"
+            );
         }
     }
 

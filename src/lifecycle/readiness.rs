@@ -128,7 +128,10 @@ impl Readiness {
     /// Waits until every condition holds, but for those that are `left_out`. Cancel safe.
     pub async fn hold_but(&self, left_out: &[Condition]) {
         let holds = |state: &State| {
-            let mut asked = state.conditions.iter().filter(|(which, ..)| !left_out.contains(which));
+            let mut asked = state
+                .conditions
+                .iter()
+                .filter(|(which, ..)| !left_out.contains(which));
             asked.all(|(_, ok, _)| *ok)
         };
         let mut changes = self.changes();

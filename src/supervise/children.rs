@@ -1,7 +1,7 @@
 //! Child processes: started with one end of a link as standard input, listened to, waited for.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -58,6 +58,10 @@ pub(super) fn start(start: &Start<'_>, news: mpsc::Sender<News>) -> io::Result<R
     } = start;
     let (link, theirs) = Link::pair()?;
     // Before it runs: what it reads first is there when it looks.
+    if let Some((path, lock)) = start.sockets.audit_lock() {
+        let path = path.display().to_string();
+        link.send(&ToChild::AuditLock { path }, &[lock.0.as_fd()])?;
+    }
     link.send_sockets(start.sockets.iter(), |sockets| ToChild::Sockets {
         sockets,
         hold,
@@ -91,10 +95,7 @@ pub(super) fn start(start: &Start<'_>, news: mpsc::Sender<News>) -> io::Result<R
         }
     };
     tokio::spawn(follow(child, process, link.clone(), news));
-    Ok(Running {
-        link,
-        process: pidfd,
-    })
+    Ok(Running { link, process: pidfd })
 }
 
 impl Running {
@@ -133,7 +134,10 @@ async fn follow(child: ChildId, mut process: Child, link: Arc<AsyncLink>, news: 
         }
     };
     let (code, how) = match ended {
-        Ok(status) => (status.code().and_then(|code| u8::try_from(code).ok()), how(status)),
+        Ok(status) => (
+            status.code().and_then(|code| u8::try_from(code).ok()),
+            how(status),
+        ),
         Err(error) => (None, format!("is gone: {error}")),
     };
     let end = Event::Exited {

@@ -1,10 +1,13 @@
-//! The sockets that the supervisor holds. The file of a unix socket that it bound goes with its last copy.
+//! What the supervisor holds for its children: the sockets, and the right to write the audit log. The file of a unix socket
+//! that it bound goes with its last copy.
 
 use std::collections::HashMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::app::{AppError, wanted_sockets};
+use crate::audit::Lock;
 use crate::config::settings::{Address, Settings};
 use crate::sys::bind::{Listening, SocketFile};
 
@@ -42,15 +45,21 @@ impl Held {
     }
 }
 
-/// Listening sockets under the addresses that settings call them by.
+/// Listening sockets under the addresses that settings call them by, and the right to write the audit log.
 #[derive(Debug, Default)]
-pub(super) struct Sockets(HashMap<Address, Held>);
+pub(super) struct Sockets {
+    sockets: HashMap<Address, Held>,
+    audit_lock: Option<(PathBuf, Arc<Lock>)>,
+}
 
 impl Sockets {
     /// Those that a service manager has opened, whose files are its own.
     pub(super) fn passed(sockets: Vec<(Address, Listening)>) -> Self {
         let held = |(address, socket)| (address, Held { file: None, socket });
-        Self(sockets.into_iter().map(held).collect())
+        Self {
+            sockets: sockets.into_iter().map(held).collect(),
+            audit_lock: None,
+        }
     }
 
     /// What the settings ask for: copies of those that are held, and others newly bound.
@@ -60,45 +69,62 @@ impl Sockets {
     pub(super) fn for_settings(&self, settings: &Settings) -> Result<Self, AppError> {
         let mut all = HashMap::new();
         for wanted in wanted_sockets(settings) {
-            let held = match self.0.get(&wanted.address) {
+            let held = match self.sockets.get(&wanted.address) {
                 Some(held) => held.try_clone()?,
                 None => Held::new(&wanted.address, wanted.bind()?),
             };
             all.insert(wanted.address, held);
         }
-        Ok(Self(all))
+        let audit_lock = settings.audit.as_ref().map(|audit| match &self.audit_lock {
+            Some((path, lock)) if *path == audit.path => Ok((path.clone(), lock.clone())),
+            _ => Lock::take(audit).map(|lock| (audit.path.clone(), Arc::new(lock))),
+        });
+        Ok(Self {
+            sockets: all,
+            audit_lock: audit_lock.transpose()?,
+        })
+    }
+
+    /// Closes the sockets; the audit log stays ours for as long as a child may write it.
+    pub(super) fn close(&mut self) {
+        self.sockets.clear();
+    }
+
+    /// The audit log's path and the right to write it.
+    pub(super) fn audit_lock(&self) -> Option<(&Path, &Lock)> {
+        let (path, lock) = self.audit_lock.as_ref()?;
+        Some((path, lock))
     }
 
     /// What the child in charge accepts from now: those that are held are kept, and those that it bound itself are held, too.
     pub(super) fn replace(&mut self, now: Vec<(Address, Listening)>) {
         let all = now.into_iter().map(|(address, socket)| {
             let held = self
-                .0
+                .sockets
                 .remove(&address)
                 .unwrap_or_else(|| Held::new(&address, socket));
             (address, held)
         });
         let all = all.collect();
-        self.0 = all;
+        self.sockets = all;
     }
 
     /// An address that these settings do not name.
     pub(super) fn stray(&self, settings: &Settings) -> Option<&Address> {
         let wanted = wanted_sockets(settings);
-        self.0
+        self.sockets
             .keys()
             .find(|address| !wanted.iter().any(|wanted| wanted.address == **address))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Address, &Listening)> {
-        self.0.iter().map(|(address, held)| (address, &held.socket))
+        self.sockets.iter().map(|(address, held)| (address, &held.socket))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
-    use std::path::Path;
 
     use super::*;
     use crate::config::{Environment, check};
@@ -128,16 +154,12 @@ mod tests {
             .for_settings(&settings(folder.path(), &["a", "b"]))
             .unwrap();
         // An upgrade that wants others, and fails.
-        let other = first
-            .for_settings(&settings(folder.path(), &["b", "c"]))
-            .unwrap();
+        let other = first.for_settings(&settings(folder.path(), &["b", "c"])).unwrap();
         assert!(path("c").exists());
         drop(other);
         assert!(!path("c").exists() && path("b").exists());
         // One that comes through.
-        let second = first
-            .for_settings(&settings(folder.path(), &["b", "c"]))
-            .unwrap();
+        let second = first.for_settings(&settings(folder.path(), &["b", "c"])).unwrap();
         let waiting = UnixStream::connect(path("b")).unwrap();
         drop(first);
         assert!(!path("a").exists());
@@ -145,7 +167,9 @@ mod tests {
             .iter()
             .find(|(a, _)| **a == Address::Unix(path("b")))
             .unwrap();
-        let Listening::Unix(listener) = socket else { panic!() };
+        let Listening::Unix(listener) = socket else {
+            panic!()
+        };
         listener.accept().unwrap();
         drop((waiting, second));
         assert!(!path("b").exists() && !path("c").exists());
@@ -168,16 +192,20 @@ mod tests {
         let mut held = Sockets::default()
             .for_settings(&settings(folder.path(), &["a", "b"]))
             .unwrap();
-        let copy = |held: &Sockets, name: &str| held.0.get(&address(name)).unwrap().socket.try_clone().unwrap();
+        let copy = |held: &Sockets, name: &str| {
+            held.sockets
+                .get(&address(name))
+                .unwrap()
+                .socket
+                .try_clone()
+                .unwrap()
+        };
         let b = copy(&held, "b");
         let c = bind::unix(&folder.path().join("c"), 0o600).unwrap();
         held.replace(vec![(address("b"), b), (address("c"), c)]);
         let exists = |name: &str| folder.path().join(name).exists();
         assert!(!exists("a") && exists("b") && exists("c"));
-        assert_eq!(
-            held.stray(&settings(folder.path(), &["b"])),
-            Some(&address("c"))
-        );
+        assert_eq!(held.stray(&settings(folder.path(), &["b"])), Some(&address("c")));
         drop(held);
         assert!(!exists("b") && !exists("c"));
     }

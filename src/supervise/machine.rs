@@ -17,6 +17,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 const LIVED_LONG: Duration = Duration::from_secs(60);
 /// For a new child that is sent away to end by itself.
 const SENT_AWAY: Duration = Duration::from_secs(5);
+/// How long whoever connects may wait for a child that replaces a dead one to have its identity, before it is refused.
+const HOLD: Duration = Duration::from_secs(5);
 /// For a child to see to SIGHUP.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most children that may still end: each is a process with its connections.
@@ -59,6 +61,8 @@ pub(super) enum Timer {
     Ready(ChildId),
     /// For a child that was sent away to end.
     Kill(ChildId),
+    /// For a child that replaces a dead one to get ready before it accepts.
+    Hold(ChildId),
     /// Before a child is started again.
     Restart,
     /// For SIGHUP to be seen to; the number tells one from another.
@@ -78,8 +82,8 @@ pub(super) enum Signal {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Read the config, bind what it wants and is not bound, start the program. With `hold` beside another child: the sockets
-    /// that it gets become the supervisor's with [`Self::Keep`], and what was bound for it alone is closed by [`Self::Discard`].
+    /// Read the config, bind what it wants and is not bound, start the program. The sockets that it gets become the supervisor's
+    /// with [`Self::Keep`], and what was bound for it alone is closed by [`Self::Discard`].
     Start {
         child: ChildId,
         hold: bool,
@@ -215,8 +219,12 @@ impl Machine {
     fn new_child(&mut self, hold: bool, todo: &mut Vec<Action>) -> Child {
         self.last_id += 1;
         let id = ChildId(self.last_id);
-        let alone = !hold && self.nobody_sends();
-        todo.push(Action::Start { child: id, hold, alone });
+        let alone = self.incumbent.is_none() && self.nobody_sends();
+        todo.push(Action::Start {
+            child: id,
+            hold,
+            alone,
+        });
         Child {
             id,
             started: false,
@@ -227,8 +235,15 @@ impl Machine {
         }
     }
 
+    /// Starts the child in charge: at the beginning, or in the place of one that died, for which connections wait already.
     fn start(&mut self, todo: &mut Vec<Action>) {
-        self.incumbent = Some(self.new_child(false, todo));
+        let again = self.has_started;
+        let child = self.new_child(again, todo);
+        todo.push(Action::Keep(child.id));
+        if again {
+            todo.push(Action::Arm(Timer::Hold(child.id), HOLD));
+        }
+        self.incumbent = Some(child);
     }
 
     fn nobody_sends(&self) -> bool {
@@ -352,7 +367,10 @@ impl Machine {
             ToParent::Started { version } => {
                 self.has_started = true;
                 self.note(child, |it| it.started = true);
-                todo.push(say(true, format!("child {child} (svidecar {version}) has started")));
+                todo.push(say(
+                    true,
+                    format!("child {child} (svidecar {version}) has started"),
+                ));
                 if in_charge {
                     if self.reload == Reload::Waits {
                         self.send_reload(todo);
@@ -456,14 +474,7 @@ impl Machine {
     }
 
     /// The child in charge is gone.
-    fn lost(
-        &mut self,
-        old: &Child,
-        code: Option<u8>,
-        how: &str,
-        lived: Duration,
-        todo: &mut Vec<Action>,
-    ) {
+    fn lost(&mut self, old: &Child, code: Option<u8>, how: &str, lived: Duration, todo: &mut Vec<Action>) {
         let why = reason(old, how);
         if self.ending {
             self.code = code.unwrap_or(1);
@@ -481,6 +492,7 @@ impl Machine {
                 ),
             ));
             todo.push(Action::Keep(new.id));
+            todo.push(Action::Arm(Timer::Hold(new.id), HOLD));
             self.incumbent = Some(new);
             self.tell_alone(todo);
             self.took_over(todo);
@@ -494,7 +506,11 @@ impl Machine {
                 // The next one reads the files at its start.
                 self.reloaded(todo);
             }
-            self.pause = if lived >= LIVED_LONG { FIRST_PAUSE } else { self.pause };
+            self.pause = if lived >= LIVED_LONG {
+                FIRST_PAUSE
+            } else {
+                self.pause
+            };
             todo.push(say(
                 false,
                 format!(
@@ -532,6 +548,11 @@ impl Machine {
             Timer::Kill(child) => {
                 if self.leaving.iter().any(|it| it.id == child) {
                     todo.push(Action::Signal(child, Signal::Kill));
+                }
+            }
+            Timer::Hold(child) => {
+                if self.in_charge(child) {
+                    todo.push(Action::Tell(child, ToChild::Open));
                 }
             }
             Timer::Restart => {

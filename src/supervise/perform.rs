@@ -125,8 +125,8 @@ impl Supervisor {
                 self.prepared.remove(&child);
             }
             Action::CloseSockets => {
-                self.sockets = Sockets::default();
-                self.prepared.clear();
+                self.sockets.close();
+                self.prepared.values_mut().for_each(Sockets::close);
             }
             Action::Signal(child, signal) => {
                 if let Some(running) = self.children.get(&child) {
@@ -163,7 +163,11 @@ impl Supervisor {
                 tracing::error!("{}", diagnostic.summary());
             }
         }
-        let code = if matches!(error, AppError::Configuration(_)) { BAD_CONFIG } else { FAILED };
+        let code = if matches!(error, AppError::Configuration(_)) {
+            BAD_CONFIG
+        } else {
+            FAILED
+        };
         Some(Event::NotStarted {
             child,
             why: error.to_string(),
@@ -188,11 +192,7 @@ impl Supervisor {
             ))
         })?;
         self.children.insert(child, running);
-        if hold {
-            self.prepared.insert(child, sockets);
-        } else {
-            self.sockets = sockets;
-        }
+        self.prepared.insert(child, sockets);
         Ok(())
     }
 }

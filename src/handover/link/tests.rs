@@ -21,7 +21,8 @@ fn hand_over(all: &[(Address, Listening)]) -> (Link, Parent, Vec<(Address, Liste
     let pairs = all.iter().map(|(address, socket)| (address, socket));
     parent.send_sockets(pairs, told).unwrap();
     let (greeted, got) = Parent::greet(Link(child)).unwrap();
-    (parent, greeted, got)
+    assert!(got.audit_lock.is_none());
+    (parent, greeted, got.sockets)
 }
 
 #[test]
@@ -33,7 +34,9 @@ fn a_socket_that_was_handed_over_has_the_same_queue() {
     let (_link, parent, got) = hand_over(&all);
     assert!(parent.hold && !parent.alone);
     drop(all);
-    let Listening::Tcp(listener) = &got[0].1 else { panic!() };
+    let Listening::Tcp(listener) = &got[0].1 else {
+        panic!()
+    };
     listener.set_nonblocking(false).unwrap();
     let (mut accepted, _) = listener.accept().unwrap();
     waiting.write_all(b"a").unwrap();
@@ -59,11 +62,39 @@ fn more_sockets_than_one_packet_takes_all_arrive() {
         .collect();
     assert_eq!(got.len(), all.len());
     for (address, socket) in got {
-        let Listening::Unix(listener) = socket else { panic!() };
+        let Listening::Unix(listener) = socket else {
+            panic!()
+        };
         let path = listener.local_addr().unwrap();
         let path = path.as_pathname().unwrap().display().to_string();
         assert_eq!(address, format!("unix://{path}"));
     }
+}
+
+#[test]
+fn the_lock_of_the_audit_log_is_the_same_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let lock = File::create(&path).unwrap();
+    lock.try_lock().unwrap();
+    let (parent, child) = Link::pair().unwrap();
+    let told = ToChild::AuditLock {
+        path: "/log".to_owned(),
+    };
+    parent.send(&told, &[lock.as_fd()]).unwrap();
+    let told = |sockets| ToChild::Sockets {
+        sockets,
+        hold: false,
+        alone: true,
+    };
+    parent.send_sockets([], told).unwrap();
+    let (_, dowry) = Parent::greet(Link(child)).unwrap();
+    let (name, handed) = dowry.audit_lock.unwrap();
+    assert_eq!(name, PathBuf::from("/log"));
+    drop(lock);
+    assert!(File::open(&path).unwrap().try_lock().is_err());
+    drop(handed);
+    File::open(&path).unwrap().try_lock().unwrap();
 }
 
 #[test]
@@ -86,7 +117,9 @@ fn what_does_not_listen_is_refused() {
     // A socket of the other family is not what was announced.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let Listening::Unix(unix) = bind::unix(&path, 0o600).unwrap() else { panic!() };
+    let Listening::Unix(unix) = bind::unix(&path, 0o600).unwrap() else {
+        panic!()
+    };
     let refused = listening(&sockets, vec![unix.into()]);
     assert!(matches!(refused, Err(ReceiveError::NotListening(_))));
 }

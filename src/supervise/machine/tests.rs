@@ -45,7 +45,7 @@ impl Play {
     /// Up to a first child that is ready.
     fn running() -> Self {
         let mut play = Self::new();
-        play.expect(Event::Begin, &[start(A, false, true)]);
+        play.expect(Event::Begin, &[start(A, false, true), Action::Keep(A)]);
         play.expect(started(A), &[]);
         play.expect(said(A, ToParent::Ready), &[Action::Notify(Notice::Ready)]);
         play
@@ -224,14 +224,20 @@ fn a_child_that_dies_is_started_again_with_growing_pauses() {
     let mut play = Play::running();
     let mut pause = FIRST_PAUSE;
     for n in 1..12 {
+        play.expect(exited(ChildId(n), None), &[Action::Arm(Timer::Restart, pause)]);
+        // Who waits meanwhile is to be served, and not to be refused for want of an identity.
+        let child = ChildId(n + 1);
+        let again = [
+            start(child, true, true),
+            Action::Keep(child),
+            Action::Arm(Timer::Hold(child), HOLD),
+        ];
+        play.expect(Event::Due(Timer::Restart), &again);
         play.expect(
-            exited(ChildId(n), None),
-            &[Action::Arm(Timer::Restart, pause)],
+            Event::Due(Timer::Hold(child)),
+            &[Action::Tell(child, ToChild::Open)],
         );
-        play.expect(
-            Event::Due(Timer::Restart),
-            &[start(ChildId(n + 1), false, true)],
-        );
+        play.expect(Event::Due(Timer::Hold(ChildId(n))), &[]);
         pause = (pause * 2).min(LAST_PAUSE);
     }
     assert_eq!(pause, LAST_PAUSE);
@@ -242,7 +248,13 @@ fn a_child_that_dies_is_started_again_with_growing_pauses() {
     }
     play.expect(end, &[Action::Arm(Timer::Restart, FIRST_PAUSE)]);
     // SIGUSR2 does not wait for the pause, whose end then starts no second one.
-    play.expect(Event::Upgrade, &[start(ChildId(13), false, true)]);
+    let child = ChildId(13);
+    let again = [
+        start(child, true, true),
+        Action::Keep(child),
+        Action::Arm(Timer::Hold(child), HOLD),
+    ];
+    play.expect(Event::Upgrade, &again);
     play.expect(Event::Due(Timer::Restart), &[]);
 }
 
@@ -251,7 +263,11 @@ fn the_old_childs_death_during_an_upgrade_puts_the_new_one_in_charge() {
     let mut play = Play::upgrading();
     play.expect(
         exited(A, None),
-        &[Action::Keep(B), Action::Tell(B, ToChild::Alone)],
+        &[
+            Action::Keep(B),
+            Action::Arm(Timer::Hold(B), HOLD),
+            Action::Tell(B, ToChild::Alone),
+        ],
     );
     assert!(play.0.in_charge(B));
     play.expect(Event::Due(Timer::Ready(B)), &[]);
@@ -273,7 +289,7 @@ fn a_first_start_that_fails_ends_the_supervisor_with_its_code() {
         ),
     ] {
         let mut play = Play::new();
-        play.expect(Event::Begin, &[start(A, false, true)]);
+        play.expect(Event::Begin, &[start(A, false, true), Action::Keep(A)]);
         play.expect(end, &[Action::CloseSockets, Action::Exit(code)]);
     }
 }
@@ -328,10 +344,7 @@ fn a_reload_is_passed_on_and_answered() {
             arm(1),
         ],
     );
-    play.expect(
-        said(A, ToParent::Reloaded),
-        &[Action::Notify(Notice::Ready)],
-    );
+    play.expect(said(A, ToParent::Reloaded), &[Action::Notify(Notice::Ready)]);
     play.expect(Event::Due(Timer::Reload(1)), &[]);
     // One that is not answered does not keep the service manager waiting.
     play.expect(
@@ -342,16 +355,13 @@ fn a_reload_is_passed_on_and_answered() {
             arm(2),
         ],
     );
-    play.expect(
-        Event::Due(Timer::Reload(2)),
-        &[Action::Notify(Notice::Ready)],
-    );
+    play.expect(Event::Due(Timer::Reload(2)), &[Action::Notify(Notice::Ready)]);
 }
 
 #[test]
 fn a_child_that_has_no_handler_yet_gets_the_reload_later() {
     let mut play = Play::new();
-    play.expect(Event::Begin, &[start(A, false, true)]);
+    play.expect(Event::Begin, &[start(A, false, true), Action::Keep(A)]);
     play.expect(Event::Reload, &[]);
     play.expect(
         started(A),
@@ -379,10 +389,7 @@ fn a_child_that_has_no_handler_yet_gets_the_reload_later() {
 #[test]
 fn a_drain_that_the_admin_endpoint_asks_for_closes_the_sockets() {
     let mut play = Play::running();
-    play.expect(
-        said(A, ToParent::Draining { open: 1 }),
-        &[Action::CloseSockets],
-    );
+    play.expect(said(A, ToParent::Draining { open: 1 }), &[Action::CloseSockets]);
 }
 
 #[test]
@@ -390,15 +397,12 @@ fn the_service_manager_hears_of_life_while_the_child_answers() {
     let every = Duration::from_secs(5);
     let mut play = Play(Machine::new(Duration::from_secs(60), Some(every)));
     let arm = || Action::Arm(Timer::Watchdog, every);
-    play.expect(Event::Begin, &[arm(), start(A, false, true)]);
+    play.expect(Event::Begin, &[arm(), start(A, false, true), Action::Keep(A)]);
     play.expect(
         Event::Due(Timer::Watchdog),
         &[Action::Tell(A, ToChild::Ping), arm()],
     );
-    play.expect(
-        said(A, ToParent::Alive),
-        &[Action::Notify(Notice::Watchdog)],
-    );
+    play.expect(said(A, ToParent::Alive), &[Action::Notify(Notice::Watchdog)]);
     play.expect(said(B, ToParent::Alive), &[]);
     play.expect(started(A), &[]);
     play.expect(exited(A, None), &[Action::Arm(Timer::Restart, FIRST_PAUSE)]);
