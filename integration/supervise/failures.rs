@@ -21,11 +21,10 @@ fn is_served(scene: &Supervised) {
 fn a_new_program_that_fails_leaves_the_old_one_in_charge() {
     let program = ProgramCopy::named("svidecar-replaced");
     let arguments = ["supervise", "--ready-timeout", "1s"];
-    let scene = Supervised::start_as("", |setup| setup.program(program.path()).arguments(&arguments));
+    let scene = Supervised::start_as("", program.path(), &arguments);
     let before = scene.child();
-    let good = fs::read_link(format!("/proc/{before}/exe")).unwrap();
-    let kept = good.with_extension("kept");
-    fs::hard_link(&good, &kept).unwrap();
+    let kept = program.path().with_extension("kept");
+    fs::hard_link(program.path(), &kept).unwrap();
 
     replace(program.path(), "#!/bin/sh\nexit 7\n").unwrap();
     let outcome = scene.upgrade();

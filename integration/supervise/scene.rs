@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::plain::Door;
 use crate::support::net::free_address;
 use crate::support::process::Mark;
-use crate::support::sidecar::{Setup, Sidecar};
+use crate::support::sidecar::{SVIDECAR, Setup, Sidecar};
 use crate::support::{SOON, eventually};
 use crate::world::{Api, ORDERS, STOREFRONT, STOREFRONT_ONLY};
 
@@ -36,17 +36,18 @@ pub(crate) fn inbound(api: &Api, tls: SocketAddr, app: SocketAddr, settings: &st
 impl Supervised {
     /// Started and ready.
     pub(crate) fn start(settings: &str) -> Self {
-        Self::start_as(settings, |setup| setup)
+        Self::start_as(settings, Path::new(SVIDECAR), SUPERVISE)
     }
 
-    /// Started by another setup, and ready.
-    pub(crate) fn start_as(settings: &str, change: impl FnOnce(Setup<'_>) -> Setup<'_>) -> Self {
+    /// Started from this program by this command, and ready.
+    pub(crate) fn start_as(settings: &str, program: &Path, arguments: &[&str]) -> Self {
         let api = Api::start(&[ORDERS, STOREFRONT]);
         let (tls, app) = (free_address(), Door::open());
         let setup = Setup::new("orders", inbound(&api, tls, app.addr(), settings))
             .policy(STOREFRONT_ONLY)
-            .arguments(SUPERVISE);
-        let sidecar = change(setup).start();
+            .program(program)
+            .arguments(arguments);
+        let sidecar = setup.start();
         sidecar.wait_ready();
         Self {
             api,

@@ -205,10 +205,12 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         .map(|b| format!("{}={}", b.context.settings.name, b.context.settings.listen))
         .collect();
     let names = names.join(" ");
-    let listeners: ListenerSet = bound.into();
+    // Handed on whole: a copy that stays here would keep the ports after their end.
+    let mut listeners: Option<ListenerSet> = Some(bound.into());
     let (doors, doors_open) = watch::channel(false);
-    let open = || {
-        workers.publish(listeners.clone());
+    let mut open = || {
+        let Some(listeners) = listeners.take() else { return };
+        workers.publish(listeners);
         control.readiness.set(Condition::Listeners, true, names.clone());
         doors.send_replace(true);
         tracing::info!(
@@ -313,6 +315,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
     door.socket_files.iter().for_each(SocketFile::remove);
     workers.publish(Arc::new([]));
+    drop(listeners);
     if superseded {
         // Both are the other process's from here on.
         let _ = stop_admin.send(());
