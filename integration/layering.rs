@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Each module with those it may use. What a row does not name, the module must not know.
 const MAY_USE: &[(&str, &str)] = &[
     ("clock", ""),
+    ("build_info", ""),
     ("sys", ""),
     ("spiffe", ""),
     ("lifecycle", ""),
@@ -17,9 +18,10 @@ const MAY_USE: &[(&str, &str)] = &[
     ("reload", ""),
     ("record", "clock spiffe"),
     ("yaml", ""),
-    ("telemetry", "clock config record redaction spiffe"),
+    ("telemetry", "build_info clock config record redaction spiffe"),
     ("redaction", "config record"),
     ("config", "record spiffe yaml"),
+    ("sandbox", "config sys"),
     ("policy", "clock config record spiffe yaml"),
     ("workload_api", "clock spiffe sys"),
     ("identity", "clock config spiffe workload_api"),
@@ -42,12 +44,12 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize clock config connection handover identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
+        "admin audit authorize build_info clock config connection handover identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app audit clock config handover identity policy record redaction spiffe supervise sys tls trial workload_api yaml",
+        "app audit build_info clock config handover identity policy record redaction spiffe supervise sys tls trial workload_api yaml",
     ),
 ];
 
@@ -61,6 +63,7 @@ const SETTINGS_ONLY: &[&str] = &[
     "audit",
     "redaction",
     "telemetry",
+    "sandbox",
 ];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
@@ -86,6 +89,7 @@ const PURE: &[&str] = &[
     "audit/checkpoint.rs",
     "handover/message.rs",
     "supervise/machine.rs",
+    "sandbox/plan.rs",
 ];
 /// Files inside pure modules whose work it is to read files or to ask for the surroundings.
 const IMPURE: &[&str] = &["policy/load.rs", "config/file.rs", "config/mod.rs"];

@@ -47,6 +47,8 @@ pub use look::look;
 pub use queue::{AuditGuard, AuditLog, Status};
 pub use sink::{Sink, SinkHandle, SinkStatus};
 
+use arc_swap::ArcSwap;
+
 use crate::clock::SharedClock;
 use crate::config::settings;
 use crate::record::DecisionIds;
@@ -103,6 +105,8 @@ impl Lock {
         turn::lock(&settings.path).map(Self)
     }
 }
+/// Where each listener's connections go, by the listener's name. Another config may say it otherwise.
+pub type Upstreams = Arc<ArcSwap<HashMap<Arc<str>, Arc<str>>>>;
 
 /// What the log's entries say beside what happened.
 #[derive(Debug)]
@@ -110,7 +114,7 @@ pub struct Surroundings {
     /// The host's name.
     pub host: Arc<str>,
     /// Where each listener's connections go.
-    pub upstreams: HashMap<Arc<str>, Arc<str>>,
+    pub upstreams: Upstreams,
     /// Gives ids to entries of the log itself.
     pub ids: Arc<DecisionIds>,
     /// The time of day.

@@ -86,6 +86,27 @@ impl PolicyView {
         }
     }
 
+    /// Applied in another mode.
+    #[must_use]
+    pub fn with_mode(&self, mode: PolicyMode) -> Self {
+        Self { mode, ..self.clone() }
+    }
+
+    /// With no deny list, which is none that was named.
+    #[must_use]
+    pub fn without_deny_list(&self, since: SystemTime) -> Self {
+        self.with_deny_list(&Arc::new(DenyList::empty()), 0, since)
+    }
+
+    /// With no candidate.
+    #[must_use]
+    pub fn without_candidate(&self) -> Self {
+        Self {
+            candidate: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether a peer of whom this was found is let in. The deny list and what a listener trusts hold in any mode.
     fn lets_in(&self, outcome: &Outcome<'_>) -> bool {
         let by_policy = matches!(outcome.reason, Reason::DenyRule | Reason::NoAllowRule);

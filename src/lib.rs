@@ -28,6 +28,8 @@
 //! | ground | [`telemetry`] | the log, the metrics and the traces made of it |
 //! | ground | [`spiffe`] | IDs, patterns, the X.509-SVID profile |
 //! | ground | [`yaml`] | a tree with places, and findings that point at them |
+//! | ground | [`sandbox`] | what the process can no longer do once it has started |
+//! | ground | [`build_info`] | what this binary was built from |
 //! | ground | [`clock`], [`sys`] | the time of day; what is asked of the system |
 //! | tools | [`workload_api`] | the Workload API's messages, and an embedded server that attests nobody |
 //! | tools | [`trial`] | policies tried before they bite: expectations, differences, suggestions |
@@ -37,6 +39,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod authorize;
+pub mod build_info;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -51,6 +54,7 @@ pub mod proxy_protocol;
 pub mod record;
 pub mod redaction;
 pub mod reload;
+pub mod sandbox;
 pub mod spiffe;
 pub mod supervise;
 pub mod sys;

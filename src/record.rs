@@ -222,6 +222,8 @@ closed_set! {
         RenewalRefused = "renewal_refused",
         /// An operator closed this connection at the admin endpoint.
         ClosedByOperator = "closed_by_operator",
+        /// The config has this connection's listener no more, and `limits.drain_timeout` is over.
+        ListenerRemoved = "listener_removed",
         /// Nothing was sent either way for `limits.idle_timeout`.
         IdleTimeout = "idle_timeout",
         /// The listener is shutting down and `limits.drain_timeout` is over.
@@ -282,6 +284,7 @@ impl Reason {
             | Self::OwnExpired
             | Self::RenewalRefused
             | Self::ClosedByOperator
+            | Self::ListenerRemoved
             | Self::IdleTimeout
             | Self::DrainTimeout
             | Self::Shutdown => Outcome::Closed,

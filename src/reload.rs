@@ -49,9 +49,9 @@ pub fn fingerprint(path: &Path) -> Fingerprint {
 /// As [`fingerprint`], where it is the same twice, [`SETTLE`] apart, or still the `last` one. `None` while somebody writes:
 /// whoever copies a folder or rewrites a file is seldom done at the first look. Blocking.
 #[must_use]
-pub fn settled(path: &Path, last: Fingerprint) -> Option<Fingerprint> {
+pub fn settled(path: &Path, last: Option<Fingerprint>) -> Option<Fingerprint> {
     let first = fingerprint(path);
-    if first == last {
+    if Some(first) == last {
         return Some(first);
     }
     std::thread::sleep(SETTLE);
@@ -126,7 +126,7 @@ mod tests {
         let path = dir.path().join("policy.yaml");
         fs::write(&path, "rules: []").unwrap();
         let last = fingerprint(dir.path());
-        assert_eq!(settled(dir.path(), last), Some(last));
+        assert_eq!(settled(dir.path(), Some(last)), Some(last));
         let writer = {
             let path = path.clone();
             std::thread::spawn(move || {
@@ -138,9 +138,10 @@ mod tests {
             })
         };
         std::thread::sleep(SETTLE / 5);
-        assert_eq!(settled(dir.path(), last), None);
+        assert_eq!(settled(dir.path(), Some(last)), None);
         writer.join().unwrap();
-        assert_eq!(settled(dir.path(), last), Some(fingerprint(dir.path())));
+        assert_eq!(settled(dir.path(), Some(last)), Some(fingerprint(dir.path())));
+        assert_eq!(settled(dir.path(), None), Some(fingerprint(dir.path())));
     }
 
     #[test]

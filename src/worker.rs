@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::{Notify, oneshot, watch};
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::connection::live::Live;
 use crate::connection::{self, ListenerContext, Worker};
 use crate::lifecycle::drain::DrainWatch;
-use crate::listener::Acceptor;
+use crate::listener::{Acceptor, Waiting};
 use crate::sys::bind::Listening;
 use crate::upstream::resolve::Resolver;
 
@@ -24,10 +24,14 @@ use crate::upstream::resolve::Resolver;
 pub struct BoundListener {
     /// What its connections need.
     pub context: Arc<ListenerContext>,
-    /// Its socket.
-    pub socket: Listening,
+    /// Its socket, until it is closed.
+    socket: Mutex<Option<Listening>>,
     /// Tells it from a later listener of the same name.
     id: u64,
+    /// The listener whose socket this one has a copy of and whose place it takes.
+    replaces: Option<u64>,
+    /// Subscribed to by those who accept from it.
+    accepting: watch::Sender<()>,
 }
 
 impl BoundListener {
@@ -37,19 +41,62 @@ impl BoundListener {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self {
             context: Arc::new(context),
-            socket,
+            socket: Mutex::new(Some(socket)),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            replaces: None,
+            accepting: watch::Sender::new(()),
         }
+    }
+
+    /// Another descriptor of its socket.
+    ///
+    /// # Errors
+    /// When it is closed, and the system's.
+    pub fn copy(&self) -> io::Result<Listening> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
+        socket.as_ref().ok_or_else(closed)?.try_clone()
+    }
+
+    /// Closes its socket, for all who still know the listener; workers that accept from it have copies of their own.
+    pub fn close(&self) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// As one that takes the place of `before`, of whose socket it has a copy: what waits in their queue when `before` leaves
+    /// the set is accepted by this one.
+    #[must_use]
+    pub fn in_place_of(mut self, before: &Self) -> Self {
+        self.replaces = Some(before.id);
+        self
+    }
+
+    /// Resolves when no worker accepts from it any more, once it has left the set.
+    pub fn left(&self) -> impl Future<Output = ()> + Send + use<> {
+        let accepting = self.accepting.clone();
+        async move { accepting.closed().await }
     }
 }
 
 /// The listeners that workers accept from.
 pub type ListenerSet = Arc<[Arc<BoundListener>]>;
 
+/// Publishes the listeners that the workers accept from.
+#[derive(Clone, Debug)]
+pub struct Publisher(watch::Sender<ListenerSet>);
+
+impl Publisher {
+    /// Publishes the listeners to accept from. Connections of listeners that are left out live on.
+    pub fn publish(&self, set: ListenerSet) {
+        // `send_replace` keeps the value even when every worker is gone.
+        self.0.send_replace(set);
+    }
+}
+
 /// The running workers.
 #[derive(Debug)]
 pub struct Workers {
-    listeners: watch::Sender<ListenerSet>,
+    listeners: Publisher,
     threads: Vec<JoinHandle<()>>,
     stop: Vec<oneshot::Sender<()>>,
     ended: Arc<Notify>,
@@ -102,7 +149,7 @@ impl Workers {
             );
         }
         Ok(Self {
-            listeners,
+            listeners: Publisher(listeners),
             threads,
             stop,
             ended,
@@ -114,10 +161,15 @@ impl Workers {
         self.ended.notified().await;
     }
 
-    /// Publishes the listeners to accept from. Connections of listeners that are left out live on.
+    /// What publishes the listeners to accept from, apart from the workers themselves.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        self.listeners.clone()
+    }
+
+    /// See [`Publisher::publish`].
     pub fn publish(&self, set: ListenerSet) {
-        // `send_replace` keeps the value even when every worker is gone.
-        self.listeners.send_replace(set);
+        self.listeners.publish(set);
     }
 
     /// Ends the workers and whatever connections they still have.
@@ -134,32 +186,42 @@ impl Workers {
 
 /// Runs the accept loops of the published set.
 async fn follow(worker: Arc<Worker>, mut set: watch::Receiver<ListenerSet>) {
-    let mut running: HashMap<u64, oneshot::Sender<()>> = HashMap::new();
+    let mut running: HashMap<u64, oneshot::Sender<Waiting>> = HashMap::new();
     loop {
         let wanted = set.borrow_and_update().clone();
-        // Dropping the sender stops the loop.
-        running.retain(|id, _| wanted.iter().any(|listener| listener.id == *id));
+        let mut gone: Vec<_> = running
+            .extract_if(|id, _| !wanted.iter().any(|listener| listener.id == *id))
+            .collect();
         for listener in wanted.iter() {
             running
                 .entry(listener.id)
                 .or_insert_with(|| accept_from(&worker, listener));
         }
+        // Dropping the sender stops the loop, too.
+        for (id, stop) in gone.drain(..) {
+            if wanted.iter().any(|listener| listener.replaces == Some(id)) {
+                let _ = stop.send(Waiting::Leave);
+            }
+        }
+        drop((gone, wanted));
         if set.changed().await.is_err() {
             return;
         }
     }
 }
 
-fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::Sender<()> {
-    let (running, stopped) = oneshot::channel::<()>();
+fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::Sender<Waiting> {
+    let (running, stopped) = oneshot::channel::<Waiting>();
+    let accepting = listener.accepting.subscribe();
     let (worker, listener) = (worker.clone(), listener.clone());
     // A drain waits until what still waits in the queue is accepted.
     let token = worker.drain.token();
     tokio::spawn(async move {
         let context = listener.context.clone();
         let name = context.settings.name.clone();
-        let acceptor = match Acceptor::new(&listener.socket) {
+        let acceptor = match listener.copy().and_then(Acceptor::new) {
             Ok(acceptor) => acceptor,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
             Err(error) => {
                 tracing::error!(listener = %name, %error, "a worker cannot accept from this listener");
                 return;
@@ -167,15 +229,13 @@ fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::
         };
         // The socket's other copies are the set's, so that it closes when it has left the set.
         drop(listener);
-        let stop = async {
-            let _ = stopped.await;
-        };
+        let stop = async { stopped.await.unwrap_or(Waiting::Accept) };
         acceptor
             .run(&name, stop, |stream, addr| {
                 tokio::spawn(connection::serve(worker.clone(), context.clone(), stream, addr));
             })
             .await;
-        drop(token);
+        drop((token, accepting));
     });
     running
 }

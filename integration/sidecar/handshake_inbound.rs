@@ -236,7 +236,13 @@ fn the_key_exchange_is_hybrid_and_the_server_name_does_not_matter() {
 fn a_client_that_knows_no_hybrid_group_is_served_all_the_same() {
     let scene = InboundSetup::default().start();
     let peer = scene.api.peer(STOREFRONT);
-    for group in [aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1] {
+    // X25519 alone is not approved: `approved.rs`.
+    let other = if cfg!(feature = "fips") {
+        aws_lc_rs::kx_group::SECP384R1
+    } else {
+        aws_lc_rs::kx_group::X25519
+    };
+    for group in [other, aws_lc_rs::kx_group::SECP256R1] {
         let mut provider = aws_lc_rs::default_provider();
         provider.kx_groups = vec![group];
         let config = ClientConfig::builder_with_provider(Arc::new(provider))

@@ -299,7 +299,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("{}\n-----END {label}-----\n", text.trim_end())
 }
 
-fn write_svid(folder: &Path, authority: &Authority, identity: &Identity) {
+pub(crate) fn write_svid(folder: &Path, authority: &Authority, identity: &Identity) {
     fs::create_dir(folder).unwrap();
     let chain: String = identity.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
     fs::write(folder.join("tls.crt"), chain).unwrap();

@@ -21,6 +21,7 @@ mod world;
 
 mod access_log;
 mod admin;
+mod approved;
 mod audit;
 mod audit_kill;
 mod budgets;
@@ -41,5 +42,6 @@ mod policy_walk;
 mod proxy_protocol;
 mod renewal;
 mod resumption;
+mod sandbox;
 mod served;
 mod status;

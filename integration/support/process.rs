@@ -26,6 +26,13 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
 
+impl Mark {
+    /// How many lines lie between an earlier mark and this one.
+    pub(crate) fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 #[derive(Default)]
 struct Output {
     state: Mutex<OutputState>,
@@ -143,6 +150,11 @@ impl Process {
             }
             state = self.output.grown.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// Whether both of its output streams have ended, which mostly means that it has.
+    pub(crate) fn output_ended(&self) -> bool {
+        self.output.state.lock().unwrap().ended == 2
     }
 
     /// Its process ID.

@@ -92,7 +92,7 @@ async fn perform(
     let door = door.as_str();
     match change {
         Change::Reload => {
-            tracing::info!(target: "svidecar::admin", door, "asked to read policy, deny list and candidate again");
+            tracing::info!(target: "svidecar::admin", door, "asked to read config, policy, deny list and candidate again");
             // Before it is done: the files are read even if whoever asked does not wait for it.
             record(Operation::Load, Value::Null);
             let result = state.reload().await;
@@ -100,7 +100,7 @@ async fn perform(
                 Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the files are not read yet: somebody is writing them, or their file system does not answer",
-                    "they are read as soon as that is possible: `last_reload` at /api/v1/policy will tell",
+                    "they are read as soon as that is possible: `last_reload` at /api/v1/policy and /api/v1/status will tell",
                 )
             })
         }

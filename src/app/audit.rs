@@ -1,7 +1,6 @@
 //! What the control runtime tells the audit log: what verdicts rest on, and how it changed.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use super::shared::Control;
 use super::{AppError, Started};
 use crate::audit::{AuditGuard, AuditLog, OpenedAudit, Signer, Sink, SinkHandle, Surroundings};
 use crate::clock::rfc3339;
+use crate::config::Difference;
 use crate::config::settings::{self, AuditSink, Settings};
 use crate::connection::live::{IdentityView, Live};
 use crate::identity::material::{Bundle, Material};
@@ -30,16 +30,10 @@ pub(super) fn start(
     ids: &Arc<DecisionIds>,
     metrics: AuditMetrics,
 ) -> Result<(AuditLog, AuditGuard), AppError> {
-    let upstreams: HashMap<_, Arc<str>> = started
-        .settings
-        .listeners
-        .iter()
-        .map(|listener| (listener.name.clone(), listener.upstream().into()))
-        .collect();
     let host = rustix::system::uname();
     let surroundings = Surroundings {
         host: host.nodename().to_string_lossy().into(),
-        upstreams,
+        upstreams: started.upstreams.clone(),
         ids: Arc::clone(ids),
         clock: started.clock.clone(),
         metrics,
@@ -179,29 +173,48 @@ impl Control {
     }
 
     /// The process begins, and by which settings.
-    pub(super) fn audit_start(&self, config: &Path) {
-        let names: Vec<_> = self
-            .settings
-            .listeners
-            .iter()
-            .map(|listener| &*listener.name)
-            .collect();
+    pub(super) fn audit_start(&self) {
         let data = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
         self.audit(
             Done::well(EntryKind::Process, Actor::Svidecar, Operation::Start),
             None,
             data,
         );
-        let data = json!({
-            "path": config.display().to_string(),
-            "content_hash": self.settings.content_hash,
+        self.audit_config(None);
+    }
+
+    /// The config is in force, the first or with what is different, or a newer one is refused.
+    pub(super) fn audit_config(&self, reading: Option<Result<&Difference, &[Diagnostic]>>) {
+        let running = self.running();
+        let names: Vec<_> = running.settings.listeners.iter().map(|l| &*l.name).collect();
+        let mut data = json!({
+            "path": self.view.config.display().to_string(),
+            "generation": running.generation,
+            "content_hash": running.settings.content_hash,
             "listeners": names,
         });
-        self.audit(
-            Done::well(EntryKind::Configuration, Actor::Files, Operation::Load),
-            None,
-            data,
-        );
+        let mut done = Done::well(EntryKind::Configuration, Actor::Files, Operation::Load);
+        let mut detail = None;
+        match (reading, data.as_object_mut()) {
+            (Some(Ok(difference)), Some(data)) => {
+                let sections = &difference.sections;
+                data.insert("added".to_owned(), json!(difference.added));
+                data.insert("removed".to_owned(), json!(difference.removed));
+                data.insert("changed".to_owned(), json!(difference.changed));
+                data.insert("sections".to_owned(), json!(sections));
+            }
+            (Some(Err(problems)), Some(data)) => {
+                let mut errors = problems.iter().filter(|problem| problem.is_error());
+                done.outcome = EntryOutcome::Failure;
+                detail = errors.next().map(Diagnostic::summary);
+                data.insert(
+                    "problems".to_owned(),
+                    json!(errors.count() + usize::from(detail.is_some())),
+                );
+            }
+            _ => {}
+        }
+        self.audit(done, detail, data);
     }
 
     /// A document is in force, as the settings name it.
@@ -214,6 +227,7 @@ impl Control {
         let failed = problems.iter().any(Diagnostic::is_error);
         let done = Done {
             kind: match document {
+                Document::Config => EntryKind::Configuration,
                 Document::Policy => EntryKind::Policy,
                 Document::DenyList => EntryKind::DenyList,
                 Document::Candidate => EntryKind::Candidate,

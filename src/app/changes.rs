@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::policy::last_reload;
+use super::policy::{last_reload, path_of};
 use super::state::View;
 use crate::lifecycle::readiness::Condition;
 use crate::record::{Ending, Reason};
@@ -14,18 +14,15 @@ use crate::telemetry::metrics::Document;
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(8);
 
 impl View {
-    /// Reads every document that the config names again, and tells what came of each.
+    /// Reads the config and every document that it names again, and tells what came of each.
     pub(super) async fn read_again(&self) -> Option<Value> {
-        let path = |document| match document {
-            Document::Policy => &self.settings.path,
-            Document::DenyList => &self.settings.deny_list,
-            Document::Candidate => &self.settings.candidate,
-        };
-        let named = |document: &Document| path(*document).is_some();
-        let documents: Vec<Document> = Document::ALL.iter().copied().filter(named).collect();
         let number = self.reloads.ask();
-        let read = self.reloads.answered(&documents, number);
+        let read = self.reloads.answered(Document::ALL, number);
         tokio::time::timeout(RELOAD_TIMEOUT, read).await.ok()?;
+        let running = self.running.load_full();
+        let named = |document: &Document| {
+            *document == Document::Config || path_of(&running.settings, *document).is_some()
+        };
         let answer = |document: &Document| {
             let result = if named(document) {
                 last_reload(&self.reloads, *document)

@@ -2,14 +2,18 @@
 //! and the signals live. Bytes move on the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::audit::{Auditor, Done};
+use super::doors::Doors;
+use super::reload::{self, Reloader};
+use super::running::Running;
 use super::service::{Order, Service};
 use super::shared::Control;
 use super::sinks;
@@ -17,10 +21,11 @@ use super::state::View;
 use super::status::Rotations;
 use super::tasks::{named, one_ended};
 use super::visitors::visitors;
-use super::{AppError, Started, audit, identity, policy};
+use super::{AppError, Started, audit, confine, identity, policy};
 use crate::admin::{self, Feed, token::TokenFile};
-use crate::config::settings::{Address, Limits, OnAuditFailure};
-use crate::connection::live::{Live, decision_ids};
+use crate::build_info;
+use crate::config::settings::{Limits, OnAuditFailure};
+use crate::connection::live::{Live, Terms, decision_ids};
 use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
 use crate::lifecycle::drain::{Drain, Drained};
@@ -28,10 +33,11 @@ use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::{Signal, Signals};
 use crate::record::audit::{Actor, EntryKind, Operation};
 use crate::record::{Ending, Reason};
-use crate::sys::bind::SocketFile;
-use crate::sys::limits;
+use crate::sandbox::Confined;
+use crate::sys::{limits, memory};
 use crate::telemetry::log::{self, LogSink};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Document, Metrics};
+use crate::tls::{configs, fips};
 use crate::worker::{BoundListener, ListenerSet, Workers};
 
 /// How long connections that were told to end may take to say goodbye.
@@ -42,18 +48,21 @@ const LAST_ENTRIES: Duration = Duration::from_secs(2);
 const OWN_DESCRIPTORS: u64 = 256;
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
+    // Before any thread is started.
+    let confined = confine::apply(&started)?;
     let format = started.settings.log.format.map(sinks::form);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
-    if let Err(error) = limits::forbid_core_dumps() {
-        tracing::warn!(%error, "core dumps cannot be forbidden: a crash could write private keys to disk");
+    confine::tell(&confined);
+    if let Err(error) = memory::give_back_in_the_background() {
+        tracing::warn!(%error, "the allocator gives memory back late: its thread does not start");
     }
     log_panics();
-    fit_open_files(&mut started.settings.limits);
+    let fitting = fit_open_files(&mut started.settings.limits);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(control(started, sink));
+    let result = runtime.block_on(control(started, sink, confined, fitting));
     // Dropping it would wait for ever for a read from a file system that does not answer.
     runtime.shutdown_background();
     result
@@ -74,30 +83,36 @@ fn log_panics() {
 }
 
 /// Raises the limit of open files, and lowers `max_connections` to what it allows: a connection beyond it would wait in
-/// a queue instead of being refused.
-fn fit_open_files(settings: &mut Limits) {
+/// a queue instead of being refused. Returns how many it allows.
+fn fit_open_files(settings: &mut Limits) -> usize {
     let limit = limits::raise_open_files();
     let fitting = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2)
         .unwrap_or(usize::MAX)
         .max(1);
-    if fitting < settings.max_connections {
+    let wanted = settings.max_connections;
+    if reload::fit(settings, fitting) {
         tracing::warn!(
             open_files = limit,
-            wanted = settings.max_connections,
+            wanted,
             max_connections = fitting,
             "limits.max_connections is lowered to what the limit of open files allows"
         );
-        settings.max_connections = fitting;
-        settings.max_handshakes = settings.max_handshakes.min(fitting);
     }
+    fitting
 }
 
-async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
+async fn control(
+    mut started: Started,
+    sink: LogSink,
+    confined: Confined,
+    fitting: usize,
+) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let service = Arc::new(Service::new(started.parent.take())?);
     let (log_lines_dropped, log) = (sink.dropped(), sink.control());
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let ids = decision_ids();
+    confine::count(&confined, &metrics);
     let (records, mut outputs) = sinks::start(&mut started, sink, &metrics, &ids)?;
     let audit = records.audit.clone();
     let decisions = records.decisions.clone();
@@ -113,17 +128,13 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         settings.policy.mode,
     );
     let live = Arc::new(live.naming_by(ids));
-    let socket_files: Vec<_> = settings
-        .listeners
-        .iter()
-        .filter_map(|listener| match &listener.listen {
-            Address::Unix(path) if !started.lent.contains(&listener.listen) => SocketFile::of(path).ok(),
-            Address::Unix(_) | Address::Tcp(_) => None,
-        })
-        .collect();
+    live.set_terms(Terms {
+        listeners: reload::by_name(&settings.listeners),
+        ..Terms::new(settings.limits.clone(), settings.open_connections)
+    });
     let source = source::spawn(&settings.identity, started.clock.clone());
     let readiness = Readiness::new();
-    let bound: Vec<_> = started
+    let bound: ListenerSet = started
         .sockets
         .listeners
         .into_iter()
@@ -139,12 +150,8 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         readiness: readiness.clone(),
         decisions,
         identity: source.state.clone(),
-        settings: settings.policy.clone(),
+        config: started.config,
         reloads: policy::Reloads::default(),
-        listeners: bound
-            .iter()
-            .map(|b| (b.context.settings.clone(), b.context.metrics.clone()))
-            .collect(),
         own_trust_domain: settings.identity.trust_domain.clone(),
         started: started.clock.now(),
         rotations: Rotations::default(),
@@ -157,36 +164,41 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
             .and_then(|admin| admin.token_file.clone())
             .map(TokenFile),
         drain_asked: watch::Sender::new(false),
+        held: AtomicBool::new(service.holds()),
+        confined,
         auditor: Auditor {
             live: live.clone(),
             log: audit,
             sinks: outputs.sink_handles(),
             settings: settings.audit.clone(),
         },
+        running: ArcSwap::from_pointee(Running {
+            settings,
+            listeners: bound.clone(),
+            generation: 1,
+            since: started.clock.now(),
+        }),
     });
     let control = Arc::new(Control {
         clock: started.clock,
         live,
         metrics,
         readiness,
-        listeners: bound.iter().map(|b| b.context.metrics.clone()).collect(),
         view,
-        settings,
+        upstreams: started.upstreams,
     });
-    control.audit_start(&started.config);
-    let documents: Vec<_> = started
-        .documents
-        .iter()
-        .map(|found| (found.document, found.path.clone(), found.fingerprint))
-        .collect();
+    let running = control.running();
+    let settings = &running.settings;
+    control.audit_start();
+    control.config_begins(started.fingerprint);
     control.begin(started.documents);
 
     let mut tasks = JoinSet::new();
     let authority = tokio::spawn(authority::watch(control.live.clone()));
     tasks.spawn(named("the authority over open connections", authority));
-    let pace = tokio::spawn(renewal::pace(control.live.clone(), control.settings.workers));
+    let pace = tokio::spawn(renewal::pace(control.live.clone(), settings.workers));
     tasks.spawn(named("the renewal of open connections", pace));
-    if let (Some(audit), Some(settings)) = (&control.view.auditor.log, &control.settings.audit) {
+    if let (Some(audit), Some(settings)) = (&control.view.auditor.log, &settings.audit) {
         let denies = settings.on_failure == OnAuditFailure::Deny;
         let watching = tokio::spawn(audit::watch(audit.failing(), control.readiness.clone(), denies));
         tasks.spawn(named("the watch over the audit log", watching));
@@ -199,48 +211,58 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         outputs.send_audit(process);
     }
     let drain = Drain::new();
-    let workers = Workers::start(control.settings.workers, &control.live, &drain.watch())?;
-    let names: Vec<_> = bound
-        .iter()
-        .map(|b| format!("{}={}", b.context.settings.name, b.context.settings.listen))
-        .collect();
-    let names = names.join(" ");
-    // Handed on whole: a copy that stays here would keep the ports after their end.
-    let mut listeners: Option<ListenerSet> = Some(bound.into());
-    let (doors, doors_open) = watch::channel(false);
-    let mut open = || {
-        let Some(listeners) = listeners.take() else { return };
-        workers.publish(listeners);
-        control.readiness.set(Condition::Listeners, true, names.clone());
-        doors.send_replace(true);
+    let workers = Workers::start(settings.workers, &control.live, &drain.watch())?;
+    let doors = Arc::new(Doors::new(
+        workers.publisher(),
+        started.lent.clone(),
+        service.clone(),
+    ));
+    doors.open(&bound);
+    if build_info::FIPS {
         tracing::info!(
-            version = env!("CARGO_PKG_VERSION"), workers = control.settings.workers, listeners = %names,
+            module = build_info::tls_provider(),
+            key_exchanges = fips::key_exchanges(&configs::provider()),
+            "FIPS build: only what is approved is offered and taken; post-quantum key exchange stays first, X25519 alone is refused"
+        );
+    }
+    let (opened, is_open) = watch::channel(false);
+    let open = || {
+        doors.release();
+        control.view.held.store(false, Ordering::Relaxed);
+        control.show_listeners();
+        opened.send_replace(true);
+        let running = control.running();
+        tracing::info!(
+            version = build_info::VERSION, workers = running.settings.workers, listeners = %running.names(),
             "listening"
         );
     };
-    if service.holds() {
+    let mut held = service.holds();
+    if held {
         let why = "not accepted from before everything else is ready";
         control.readiness.set(Condition::Listeners, false, why);
         tracing::info!("{why}");
     } else {
         open();
     }
+    let admin_address = settings.admin.as_ref().map(|admin| &admin.listen);
+    let admin_lent = admin_address.is_some_and(|address| started.lent.contains(address));
+    // From here on what is in force may be another.
+    drop((bound, running));
 
     let (stop_admin, admin_stopped) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
-    let admin_address = control.settings.admin.as_ref().map(|admin| &admin.listen);
-    let admin_lent = admin_address.is_some_and(|address| started.lent.contains(address));
     for (socket, kind) in [
         (started.sockets.admin, admin::Kind::Full),
         (started.sockets.probes, admin::Kind::Probes),
     ] {
         if let Some(socket) = socket {
-            let (mut stopped, mut doors) = (admin_stopped.clone(), doors_open.clone());
+            let (mut stopped, mut is_open) = (admin_stopped.clone(), is_open.clone());
             let state: Arc<dyn admin::AdminState> = control.view.clone();
             let serving = tokio::spawn(async move {
                 // Either a value or the sender's end: both mean stop.
                 tokio::select! {
-                    _ = doors.wait_for(|open| *open) => {}
+                    _ = is_open.wait_for(|open| *open) => {}
                     _ = stopped.changed() => return Ok(()),
                 }
                 let stop = async move {
@@ -263,10 +285,19 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
         }));
         admin_tasks.spawn(named("the admin endpoint over mutual TLS", serving));
     }
-    for (document, path, seen) in documents {
-        let following = tokio::spawn(policy::follow(control.clone(), document, path, seen));
+    for document in [Document::Policy, Document::DenyList, Document::Candidate] {
+        let following = tokio::spawn(policy::follow(control.clone(), document));
         tasks.spawn(named("the watch over the policy's files", following));
     }
+    let following = tokio::spawn(reload::follow(Reloader {
+        control: control.clone(),
+        doors: doors.clone(),
+        service: service.clone(),
+        environment: started.environment,
+        fitting,
+        granted: Arc::new(control.view.confined.plan.clone()),
+    }));
+    tasks.spawn(named("the watch over the config", following));
 
     let attending = {
         let (service, readiness) = (service.clone(), control.readiness.clone());
@@ -277,17 +308,12 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
 
     let identity = identity::follow(&control, source.state.clone());
     tokio::pin!(identity);
-    let mut door = Door {
-        socket_files,
-        draining: false,
-    };
-    let mut closed = service.holds();
-    let mut superseded = false;
+    let (mut draining, mut superseded) = (false, false);
     let result = loop {
         let asked = tokio::select! {
             result = &mut identity => break result,
-            asked = door.asked(&control, &mut signals, &workers, &service) => asked,
-            () = control.readiness.hold_but(&[Condition::Listeners]), if closed => Asked::Open,
+            asked = asked(&control, &mut signals, &doors, &service, &mut draining) => asked,
+            () = control.readiness.hold_but(&[Condition::Listeners]), if held => Asked::Open,
             () = workers.one_ended() => break Err(AppError::Ended("a worker")),
             name = one_ended(&mut tasks) => break Err(AppError::Ended(name)),
             name = one_ended(&mut admin_tasks) => break Err(AppError::Ended(name)),
@@ -301,7 +327,7 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
             }
             Asked::Alone => outputs.send_audit(process),
             Asked::Open => {
-                if std::mem::take(&mut closed) {
+                if std::mem::take(&mut held) {
                     open();
                 }
             }
@@ -310,12 +336,9 @@ async fn control(mut started: Started, sink: LogSink) -> Result<(), AppError> {
     let patience = match result {
         // Nobody may watch over the open connections any more.
         Err(AppError::Ended(_)) => Duration::ZERO,
-        _ => control.settings.limits.drain_timeout,
+        _ => control.live.terms().limits.drain_timeout,
     };
-    // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
-    door.socket_files.iter().for_each(SocketFile::remove);
-    workers.publish(Arc::new([]));
-    drop(listeners);
+    doors.close();
     if superseded {
         // Both are the other process's from here on.
         let _ = stop_admin.send(());
@@ -355,52 +378,41 @@ enum Asked {
     Open,
 }
 
-/// What lets connections in.
-struct Door {
-    /// Those that we bound.
-    socket_files: Vec<SocketFile>,
-    /// The admin endpoint was asked to accept no more.
-    draining: bool,
-}
-
-impl Door {
-    /// Handles signals, and a drain that the admin endpoint asks for, up to what ends the process or changes its part.
-    /// Cancel safe.
-    async fn asked(
-        &mut self,
-        control: &Arc<Control>,
-        signals: &mut Signals,
-        workers: &Workers,
-        service: &Arc<Service>,
-    ) -> Asked {
-        let mut drain_asked = control.view.drain_asked.subscribe();
-        loop {
-            tokio::select! {
-                signal = signals.next() => match signal {
-                    Signal::Terminate { .. } => return Asked::End,
-                    Signal::Reload => {
-                        service.reloading();
-                        let (control, service) = (control.clone(), service.clone());
-                        tokio::spawn(async move {
-                            // What came of it is in the log.
-                            let _ = control.view.read_again().await;
-                            service.reloaded();
-                        });
-                    }
-                },
-                order = service.order() => return match order {
-                    Order::Superseded => Asked::Superseded,
-                    Order::Open => Asked::Open,
-                    Order::Alone => Asked::Alone,
-                    Order::Orphaned => Asked::End,
-                },
-                // The sender lives in the view, so that waiting cannot fail.
-                _ = drain_asked.wait_for(|asked| *asked), if !self.draining => {
-                    self.draining = true;
-                    self.socket_files.iter().for_each(SocketFile::remove);
-                    workers.publish(Arc::new([]));
-                    service.draining(control.live.capacity.connections());
+/// Handles signals, and a drain that the admin endpoint asks for, up to what ends the process or changes its part. `draining`
+/// says that this drain has begun. Cancel safe.
+async fn asked(
+    control: &Arc<Control>,
+    signals: &mut Signals,
+    doors: &Doors,
+    service: &Arc<Service>,
+    draining: &mut bool,
+) -> Asked {
+    let mut drain_asked = control.view.drain_asked.subscribe();
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate { .. } => return Asked::End,
+                Signal::Reload => {
+                    service.reloading();
+                    let (control, service) = (control.clone(), service.clone());
+                    tokio::spawn(async move {
+                        // What came of it is in the log.
+                        let _ = control.view.read_again().await;
+                        service.reloaded();
+                    });
                 }
+            },
+            order = service.order() => return match order {
+                Order::Superseded => Asked::Superseded,
+                Order::Open => Asked::Open,
+                Order::Alone => Asked::Alone,
+                Order::Orphaned => Asked::End,
+            },
+            // The sender lives in the view, so that waiting cannot fail.
+            _ = drain_asked.wait_for(|asked| *asked), if !*draining => {
+                *draining = true;
+                doors.close();
+                service.draining(control.live.capacity.connections());
             }
         }
     }

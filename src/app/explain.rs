@@ -21,12 +21,8 @@ impl View {
             let hint = "`from` is the peer's SPIFFE ID: `spiffe://example.org/ns/shop/sa/storefront`";
             no(format!("`from` is `{from}`, which is no SPIFFE ID: {why}"), hint)
         })?;
-        let listeners: Vec<_> = self
-            .listeners
-            .iter()
-            .map(|(listener, _)| listener.clone())
-            .collect();
-        question::inbound(to, &listener_names(&listeners)).map_err(|why| {
+        let running = self.running.load_full();
+        question::inbound(to, &listener_names(&running.settings.listeners)).map_err(|why| {
             let hint = "`to` is the name of an inbound listener: policies decide about those";
             no(format!("`to` is `{to}`: {why}"), hint)
         })?;

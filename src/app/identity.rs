@@ -1,6 +1,6 @@
 //! Publishes who we are: builds what handshakes run with from each new material, and shows it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,11 +8,12 @@ use tokio::sync::watch;
 use super::AppError;
 use super::shared::Control;
 use crate::clock::rfc3339;
+use crate::config::settings::Listener;
 use crate::connection::live::IdentityView;
 use crate::identity::source::{State, Status};
 use crate::lifecycle::readiness::Condition;
 use crate::record::Reason;
-use crate::tls::configs::{self, Context, Features};
+use crate::tls::configs::{self, Context};
 
 /// How soon readiness tells of a clock that was set.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,10 +25,6 @@ pub(super) async fn follow(
     mut states: watch::Receiver<Arc<State>>,
 ) -> Result<(), AppError> {
     let provider = configs::provider();
-    let features = Features {
-        resumption: control.settings.resumption,
-        renewal: control.settings.renewal,
-    };
     let mut published: Option<u64> = None;
     let mut rotations = 0;
     loop {
@@ -45,12 +42,14 @@ pub(super) async fn follow(
         match &state.material {
             Some(material) if published == Some(material.generation) => {}
             Some(material) => {
+                // Not asked for earlier: a new config may have come in between.
+                let running = control.running();
                 match Context::new(
                     material.clone(),
-                    &control.settings.listeners,
+                    &control.listeners_to_serve(&running.settings.listeners),
                     &provider,
                     &control.clock,
-                    features,
+                    running.features(),
                 ) {
                     Ok(context) => {
                         for authority in context.store.unusable() {
@@ -104,6 +103,14 @@ pub(super) async fn follow(
 }
 
 impl Control {
+    /// Those whose connections are to be shaken hands with: these, and before them those that were removed and still have
+    /// connections on the way.
+    pub(super) fn listeners_to_serve(&self, listeners: &[Arc<Listener>]) -> Vec<Arc<Listener>> {
+        let terms = self.live.terms();
+        let leaving = terms.leaving.iter().filter_map(Weak::upgrade);
+        leaving.chain(listeners.iter().cloned()).collect()
+    }
+
     /// After an update that cannot be used: the last one stays, and where there is none, connections are refused with
     /// the true cause.
     fn keep_identity(&self, why: &str) {

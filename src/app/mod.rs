@@ -1,17 +1,22 @@
 //! Builds every part in order, runs them, and ends them in order.
 //!
-//! [`start`] reads, checks and binds everything that can fail, and starts no thread (the allocator has
-//! one of its own from the first): between it and [`Started::run`] the process may confine itself. `run` then starts the log's writer, the workers, and on the
-//! calling thread the control runtime: identity, policy, the authority over open connections, admin, signals.
+//! [`start`] reads, checks and binds everything that can fail, and starts no thread. [`Started::run`] then first confines
+//! the process (`sandbox`), before any thread runs but the calling one; then it starts the allocator's thread, the log's
+//! writer, the workers, and on the calling thread the control runtime: identity, policy, the authority over open
+//! connections, admin, signals.
 
 mod audit;
 mod changes;
+mod confine;
 mod control;
+mod doors;
 mod explain;
 mod exporters;
 mod identity;
 mod policy;
 pub mod redaction;
+mod reload;
+mod running;
 mod service;
 mod shared;
 mod sinks;
@@ -27,16 +32,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use self::sockets::Sockets;
 pub use self::sockets::{OpenSockets, WantedSocket, wanted_sockets};
 use crate::admin::token::TokenFile;
-use crate::audit::OpenedAudit;
+use crate::audit::{OpenedAudit, Upstreams};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::settings::{Address, LinesFile, Settings};
 use crate::config::{self, Environment};
 use crate::handover::Parent;
 use crate::policy::{Policy, Surroundings};
 use crate::redaction::Redactor;
+use crate::reload::Fingerprint;
 use crate::sys::bind::BindError;
 use crate::telemetry::lines::{self, Destination, FileOptions, OpenError, Opened};
 use crate::yaml::Diagnostic;
@@ -76,6 +84,9 @@ pub enum AppError {
     /// Records cannot be redacted as the settings say.
     #[error("{0}")]
     Redaction(#[from] redaction::RedactionError),
+    /// The settings are strict about the sandbox, and this system lacks a part of it.
+    #[error("{0}")]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// The log could not be set up.
     #[error("log: {0}")]
     Log(String),
@@ -108,6 +119,12 @@ pub struct Started {
     redactor: Option<Arc<Redactor>>,
     /// The config file.
     config: PathBuf,
+    /// What it looked like before it was read.
+    fingerprint: Fingerprint,
+    /// The surroundings that it was read in.
+    environment: Environment,
+    /// Where each listener's connections go, for the audit log.
+    upstreams: Upstreams,
     clock: SharedClock,
 }
 
@@ -117,8 +134,8 @@ pub struct Started {
 /// All problems of the files, or the first socket that cannot be bound.
 pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let (settings, mut warnings) =
-        config::load(config, &Environment::of_process()).map_err(AppError::Configuration)?;
+    let (fingerprint, environment) = (crate::reload::fingerprint(config), Environment::of_process());
+    let (settings, mut warnings) = config::load(config, &environment).map_err(AppError::Configuration)?;
     let (documents, found) = policy::read_all(&settings, clock.now()).map_err(AppError::Configuration)?;
     warnings.extend(found);
     if let Some(problem) = check_token(&settings) {
@@ -149,6 +166,7 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         .map(|settings| crate::audit::open(settings, open.audit_lock(settings)))
         .transpose()?;
     Ok(Started {
+        upstreams: Arc::new(ArcSwap::from_pointee(shared::upstreams(&settings.listeners))),
         settings,
         documents,
         warnings,
@@ -160,6 +178,8 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         audit,
         redactor,
         config: config.to_owned(),
+        fingerprint,
+        environment,
         clock,
     })
 }
@@ -217,10 +237,10 @@ impl Started {
         self
     }
 
-    /// Runs until a signal ends it.
+    /// Confines the process, for good, and runs until a signal ends it.
     ///
     /// # Errors
-    /// When a part cannot be started, or the identity source refuses us for good.
+    /// When the settings are strict about the sandbox and it cannot be had in full, when a part cannot be started, or the identity source refuses us for good.
     pub fn run(self) -> Result<(), AppError> {
         control::run(self)
     }

@@ -2,6 +2,7 @@
 //! that a broken one keeps no other from being read; each keeps its last good version; all are shown.
 
 mod follow;
+mod replace;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,13 @@ pub(super) struct Found {
     pub(super) fingerprint: Fingerprint,
     /// Or what is wrong with a candidate, which keeps nothing from starting.
     loaded: Result<Loaded, Vec<Diagnostic>>,
+}
+
+impl Found {
+    /// Whether its files look as they did before they were read. Blocking.
+    pub(super) fn is_as_it_was(&self) -> bool {
+        reload::fingerprint(&self.path) == self.fingerprint
+    }
 }
 
 /// Reads every document that the settings name. Blocking.
@@ -83,9 +91,11 @@ pub(super) fn read_all(
 }
 
 /// Where the settings say that a document is.
-fn path_of(settings: &Settings, document: Document) -> Option<&Path> {
+pub(super) fn path_of(settings: &Settings, document: Document) -> Option<&Path> {
     let policy = &settings.policy;
     match document {
+        // It names the others.
+        Document::Config => None,
         Document::Policy => policy.path.as_deref(),
         Document::DenyList => policy.deny_list.as_deref(),
         Document::Candidate => policy.candidate.as_deref(),
@@ -108,13 +118,14 @@ fn load(
         (Document::DenyList, Some(path)) => {
             crate::policy::load_deny_list(path, now).map(|(list, found)| (Loaded::DenyList(list), found))
         }
-        (_, None) => Ok((Loaded::Policy(Policy::deny_all()), Vec::new())),
+        (_, None) | (Document::Config, _) => Ok((Loaded::Policy(Policy::deny_all()), Vec::new())),
     }
 }
 
 /// What is in force of a document: its generation, content's hash, and since when.
 pub(super) fn in_force(view: &PolicyView, document: Document) -> Option<(u64, &str, SystemTime)> {
     let in_force = match document {
+        Document::Config => return None,
         Document::Policy => (view.generation, view.admission.policy.content_hash(), view.since),
         Document::DenyList => (
             view.deny_list_generation,
@@ -133,6 +144,7 @@ pub(super) fn in_force(view: &PolicyView, document: Document) -> Option<(u64, &s
 /// What a document is called in the log.
 const fn name(document: Document) -> &'static str {
     match document {
+        Document::Config => "config",
         Document::Policy => "policy",
         Document::DenyList => "deny list",
         Document::Candidate => "candidate policy",
@@ -148,6 +160,9 @@ impl Control {
             self.show(Document::Policy, &[]);
         }
         for found in found {
+            self.view
+                .reloads
+                .saw(found.document, &found.path, found.fingerprint);
             match found.loaded {
                 Ok(loaded) => {
                     self.metrics
@@ -170,11 +185,11 @@ impl Control {
     /// and do not pause between what they read and what they write.
     fn put(&self, loaded: Loaded) -> u64 {
         let (view, now) = (self.live.policy(), self.clock.now());
-        let next = |document| in_force(&view, document).map_or(1, |(generation, ..)| generation + 1);
+        let next = |document| self.view.reloads.next_generation(document);
         let (document, generation) = match loaded {
             Loaded::Policy(policy) => {
-                for (listener, metrics) in self.settings.listeners.iter().zip(&self.listeners) {
-                    set_rules(metrics, listener, &policy);
+                for listener in self.running().listeners.iter() {
+                    set_rules(&listener.context.metrics, &listener.context.settings, &policy);
                 }
                 let generation = next(Document::Policy);
                 self.live
@@ -202,7 +217,8 @@ impl Control {
 
     fn metric(&self, view: &PolicyView, document: Document) -> Option<InForce> {
         let (generation, content_hash, since) = in_force(view, document)?;
-        let source = path_of(&self.settings, document)?;
+        let running = self.running();
+        let source = path_of(&running.settings, document)?;
         Some(InForce {
             generation,
             content_hash: content_hash.to_owned(),

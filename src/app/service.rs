@@ -7,12 +7,13 @@ use std::io;
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::build_info;
 use crate::config::settings::Address;
 use crate::handover::link::AsyncLink;
 use crate::handover::manager::{self, Notice};
 use crate::handover::{Parent, ReceiveError, ToChild, ToParent};
 use crate::lifecycle::readiness::{Readiness, Snapshot};
-use crate::sys::bind::Listening;
+use crate::worker::ListenerSet;
 
 /// What a supervisor asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Service {
     /// Everything that can fail at the start has been done.
     pub(super) fn started(&self) {
         self.tell(&ToParent::Started {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: build_info::VERSION.to_owned(),
         });
     }
 
@@ -106,23 +107,29 @@ impl Service {
         self.tell(&ToParent::Ended { cut });
     }
 
-    /// These are all the sockets that are accepted from now, after some were bound or given up while we run: a supervisor
-    /// keeps the same ones for the next child.
-    ///
-    /// # Errors
-    /// When it cannot be told.
-    #[allow(dead_code, reason = "listeners cannot change at run time yet")]
-    pub(super) fn sockets<'a>(
-        &self,
-        sockets: impl IntoIterator<Item = (&'a Address, &'a Listening)>,
-    ) -> io::Result<()> {
-        match &self.0 {
-            Some(supervised) => supervised
-                .parent
-                .link
-                .send_sockets(sockets, |sockets| ToParent::Sockets { sockets }),
-            None => Ok(()),
+    /// These are all the listeners from now, after some were bound or given up while we run: a supervisor keeps their sockets
+    /// for the next child. Those whose port the system picked are each child's own.
+    pub(super) fn sockets(&self, listeners: &ListenerSet) {
+        let Some(supervised) = &self.0 else { return };
+        let copies: io::Result<Vec<_>> = listeners
+            .iter()
+            .map(|listener| (listener.context.settings.listen.clone(), listener))
+            .filter(|(address, _)| !matches!(address, Address::Tcp(address) if address.port() == 0))
+            .map(|(address, listener)| Ok((address, listener.copy()?)))
+            .collect();
+        let told = copies.and_then(|copies| {
+            let sockets = copies.iter().map(|(address, socket)| (address, socket));
+            let message = |sockets| ToParent::Sockets { sockets };
+            supervised.parent.link.send_sockets(sockets, message)
+        });
+        if let Err(error) = told {
+            tracing::error!(%error, "the supervisor does not know the new listeners: an upgrade may fail to bind them");
         }
+    }
+
+    /// Whether a supervisor holds our sockets.
+    pub(super) fn is_supervised(&self) -> bool {
+        self.0.is_some()
     }
 
     /// What the supervisor asks for next; never anything where there is none. Cancel safe.
@@ -274,19 +281,5 @@ mod tests {
             () = hearing => {}
             () = service.attend(&readiness) => panic!("it ended"),
         }
-    }
-
-    #[tokio::test]
-    async fn sockets_that_changed_are_handed_back() {
-        let (parent, service) = supervised(false);
-        let socket = crate::sys::bind::tcp(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = Address::Tcp(socket.tcp_address().unwrap());
-        service.sockets([(&address, &socket)]).unwrap();
-        let (message, descriptors) = parent.receive::<ToParent>().await.unwrap();
-        let ToParent::Sockets { sockets } = message else {
-            panic!("{message:?}")
-        };
-        let got = crate::handover::link::listening(&sockets, descriptors).unwrap();
-        assert_eq!(got[0].0, address);
     }
 }

@@ -80,6 +80,12 @@ pub struct WantedSocket {
 }
 
 impl WantedSocket {
+    /// Whether it is a listener's, and not the admin endpoint's.
+    #[must_use]
+    pub const fn is_of_listener(&self) -> bool {
+        self.listener.is_some()
+    }
+
     /// Binds it.
     ///
     /// # Errors
@@ -162,4 +168,12 @@ pub(super) fn listeners(
             .map_err(|error| AppError::Listener(listener.name.clone(), error))
     };
     settings.listeners.iter().map(take).collect()
+}
+
+/// Binds the socket of one listener.
+///
+/// # Errors
+/// See [`BindError`].
+pub(super) fn bind(listener: &Listener) -> Result<Listening, BindError> {
+    OpenSockets::default().take_or_bind(&listener.listen, APPLICATION_SOCKET_MODE)
 }

@@ -3,20 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::audit::{Auditor, Done};
 use super::policy::{self, Reloads};
+use super::running::Running;
 use super::status::Rotations;
 use crate::admin::token::TokenFile;
 use crate::admin::{AdminState, Changed, Changing, Feed, NoAnswer, Question, Status};
 use crate::authorize::PolicyView;
 use crate::clock::rfc3339;
-use crate::config::settings::{self, PolicyMode};
+use crate::config::settings::PolicyMode;
 use crate::connection::live::Live;
 use crate::connection::registry::Entry;
 use crate::identity::material::{Bundle, Svid};
@@ -24,10 +26,11 @@ use crate::identity::source::State;
 use crate::lifecycle::readiness::{Readiness, Snapshot};
 use crate::policy::Rule;
 use crate::record::audit::EntryKind;
+use crate::sandbox::Confined;
 use crate::spiffe::TrustDomain;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::{DroppedLines, LogControl};
-use crate::telemetry::metrics::{Document, Exposition, ListenerMetrics, Metrics};
+use crate::telemetry::metrics::{Document, Exposition, Metrics};
 
 /// Implements what the admin endpoint asks for.
 pub(super) struct View {
@@ -36,11 +39,11 @@ pub(super) struct View {
     pub(super) readiness: Readiness,
     pub(super) decisions: Arc<Decisions>,
     pub(super) identity: watch::Receiver<Arc<State>>,
-    /// Where the policy, the deny list and the candidate are.
-    pub(super) settings: settings::Policy,
+    /// What is in force of the config file. Replaced by one thread alone.
+    pub(super) running: ArcSwap<Running>,
+    /// The config file.
+    pub(super) config: PathBuf,
     pub(super) reloads: Reloads,
-    /// In the order of the settings.
-    pub(super) listeners: Vec<(Arc<settings::Listener>, Arc<ListenerMetrics>)>,
     /// As the config says it.
     pub(super) own_trust_domain: Option<TrustDomain>,
     pub(super) started: SystemTime,
@@ -49,8 +52,12 @@ pub(super) struct View {
     pub(super) log: LogControl,
     pub(super) feed: Feed,
     pub(super) token: Option<TokenFile>,
+    /// No connection is accepted before everything else is ready.
+    pub(super) held: AtomicBool,
     /// Becomes true when no more connections are to be accepted.
     pub(super) drain_asked: watch::Sender<bool>,
+    /// What the process can no longer do.
+    pub(super) confined: Confined,
     pub(super) auditor: Auditor,
 }
 
@@ -159,16 +166,18 @@ impl View {
     /// What is in force, with what is to be told of the rules.
     pub(super) fn policy_with(&self, view: &PolicyView, rules: Vec<Value>) -> Value {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let running = self.running.load();
+        let settings = &running.settings.policy;
         json!({
             "generation": view.generation,
             "mode": match view.mode { PolicyMode::Enforce => "enforce", PolicyMode::Audit => "audit" },
-            "path": path(&self.settings.path),
+            "path": path(&settings.path),
             "since": rfc3339(view.since),
             "content_hash": view.admission.policy.content_hash(),
             "rules": rules,
             "last_reload": policy::last_reload(&self.reloads, Document::Policy),
-            "deny_list": policy::deny_list(view, path(&self.settings.deny_list).as_deref(), &self.reloads),
-            "candidate": policy::candidate(view, path(&self.settings.candidate).as_deref(), &self.reloads),
+            "deny_list": policy::deny_list(view, path(&settings.deny_list).as_deref(), &self.reloads),
+            "candidate": policy::candidate(view, path(&settings.candidate).as_deref(), &self.reloads),
         })
     }
 }

@@ -10,13 +10,15 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use super::confine;
+use super::policy::last_reload;
 use super::state::{View, connection};
 use crate::admin::{AdminState as _, Status};
 use crate::clock::rfc3339;
 use crate::connection::registry::{Entry, lock};
 use crate::identity::material::Svid;
 use crate::telemetry::decisions::{Filter, MAX_KEPT};
-use crate::telemetry::metrics::ProcessUse;
+use crate::telemetry::metrics::{Document, ProcessUse};
 
 /// Open connections that are looked at; where there are more, peers are told by these alone.
 const MAX_LOOKED_AT: usize = 50_000;
@@ -94,6 +96,7 @@ impl View {
             "started": rfc3339(self.started),
             "pid": std::process::id(),
             "readiness": snapshot,
+            "config": self.config_state(),
             "identity": identity,
             "listeners": self.listener_states(),
             "peers": peers,
@@ -105,6 +108,7 @@ impl View {
                 "resident_bytes": process.resident_bytes.map(whole),
                 "threads": process.threads.map(whole),
             },
+            "sandbox": confine::show(&self.confined),
             "audit": self.audit_state(),
             "losses": {
                 "log_lines": self.log_lines_dropped.count(),
@@ -124,6 +128,18 @@ impl View {
         }
     }
 
+    /// The config in force, and how the file was read last.
+    fn config_state(&self) -> Value {
+        let running = self.running.load();
+        json!({
+            "path": self.config.display().to_string(),
+            "generation": running.generation,
+            "content_hash": running.settings.content_hash,
+            "since": rfc3339(running.since),
+            "last_reload": last_reload(&self.reloads, Document::Config),
+        })
+    }
+
     /// The audit log, with what each sink will never send.
     fn audit_state(&self) -> Option<Value> {
         let mut audit = self.auditor.show()?;
@@ -138,7 +154,8 @@ impl View {
     }
 
     fn limits(&self, process: &ProcessUse) -> Value {
-        let (limits, capacity) = (&self.live.limits, &self.live.capacity);
+        let (terms, capacity) = (self.live.terms(), &self.live.capacity);
+        let limits = &terms.limits;
         json!({
             "max_connections": { "limit": limits.max_connections, "used": capacity.connections() },
             "max_handshakes": { "limit": limits.max_handshakes, "used": capacity.handshakes() },

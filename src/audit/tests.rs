@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
 use super::verify::{Expectations, Mismatch, Summary, files_of, verify};
@@ -69,7 +70,10 @@ impl Scene {
     fn run(&self, opened: OpenedAudit) -> (AuditLog, AuditGuard) {
         let surroundings = Surroundings {
             host: "pod-1".into(),
-            upstreams: HashMap::from([("orders".into(), "127.0.0.1:8080".into())]),
+            upstreams: Arc::new(ArcSwap::from_pointee(HashMap::from([(
+                "orders".into(),
+                "127.0.0.1:8080".into(),
+            )]))),
             ids: Arc::new(DecisionIds::new(7)),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),

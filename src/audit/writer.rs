@@ -332,7 +332,7 @@ impl Writer {
     /// Chains an entry, and adds its line to the batch. False where it cannot be kept, which is counted.
     fn append(&mut self, event: &Event) -> bool {
         let prev = self.head.hash.to_string();
-        let upstreams = &self.surroundings.upstreams;
+        let upstreams = self.surroundings.upstreams.load();
         let mut entry = Entry::new(
             event,
             (self.head.next, &prev),

@@ -22,6 +22,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::build_info;
+use crate::tls::fips;
+
 /// Everything is good.
 pub const EXIT_GOOD: u8 = 0;
 /// Something failed at run time.
@@ -36,6 +39,7 @@ pub const EXIT_DENIED: u8 = 3;
 #[command(
     name = "svidecar",
     version,
+    long_version = build_info::long_version(),
     max_term_width = 100,
     arg_required_else_help = true
 )]
@@ -72,7 +76,12 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     // clap ends the process itself for --help, --version (0) and bad usage (2).
-    let code = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = fips::check() {
+        output::report(&format!("svidecar: not started: {error}"));
+        return ExitCode::from(EXIT_FAILED);
+    }
+    let code = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Supervise(args) => supervise::run(&args),

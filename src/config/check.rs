@@ -145,7 +145,7 @@ fn read(
     listeners.check_addresses(admin.as_ref(), findings);
     let audit = audit::read(&top, context, findings);
     let redaction = redaction::read(&top, context, &listeners.listeners, findings);
-    general::refuse_later_sections(&top, findings);
+    let sandbox = general::sandbox(&top, findings);
     let limits = general::limits(&top, findings);
     let open_connections = general::open_connections(&top, findings);
     let workers = general::workers(&top, context, findings);
@@ -169,6 +169,7 @@ fn read(
         traces: telemetry.traces,
         audit,
         redaction,
+        sandbox,
     })
 }
 

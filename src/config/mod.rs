@@ -7,6 +7,7 @@
 
 pub mod address;
 mod check;
+mod difference;
 pub mod duration;
 mod file;
 pub mod network;
@@ -18,6 +19,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use self::check::{Examination, is_listener_name};
+pub use self::difference::Difference;
 pub(crate) use self::file::read as read_file;
 use self::settings::Settings;
 pub use self::settings::{ListenerName, listener_names};

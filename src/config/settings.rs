@@ -5,6 +5,7 @@ mod audit;
 mod level;
 mod otlp;
 mod redaction;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use audit::{Audit, AuditSink, AuditSync, OnAuditFailure};
 pub use level::{LEVELS, NoLevel, log_directives};
 pub use otlp::{Denials, Otlp, OtlpHeaders, OtlpProtocol, Traces};
 pub use redaction::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
+pub use sandbox::SandboxMode;
 
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
@@ -58,10 +60,12 @@ pub struct Settings {
     pub audit: Option<Audit>,
     /// What is taken out of records before they leave.
     pub redaction: Redaction,
+    /// How strictly the process confines itself.
+    pub sandbox: SandboxMode,
 }
 
 /// Where our identity comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The source.
     pub source: IdentitySource,
@@ -138,7 +142,7 @@ pub enum PolicyMode {
 }
 
 /// One listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Unique among all listeners.
     pub name: Arc<str>,
@@ -151,7 +155,7 @@ pub struct Listener {
 }
 
 /// What a listener does with a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     /// Mutual TLS in, plaintext to `upstream`.
     Inbound {

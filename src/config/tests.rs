@@ -345,10 +345,6 @@ fn refusals() {
             format!("{}admin: {{ listen: '127.0.0.1:1', token: t }}\n", with(IN)),
             "did you mean `token_file`?",
         ),
-        (
-            format!("{}sandbox: strict\n", with(IN)),
-            "`sandbox: strict` is not in this version",
-        ),
         (format!("{}sandbox: strikt\n", with(IN)), "did you mean `strict`?"),
         // ALPN.
         (inbound("alpn: [h2, h2]"), "`h2` is in `inbound[0].alpn` twice"),
@@ -663,6 +659,7 @@ fn accepted_without_a_word() {
     for extra in [
         "sandbox: off",
         "sandbox: best-effort",
+        "sandbox: strict",
         "tls: { resumption: false }",
         "tls: { resumption: true }",
         "tls: { renewal: false }",
@@ -680,6 +677,15 @@ fn accepted_without_a_word() {
     good(&outbound(
         "listen: 0.0.0.0:1, connect: 'p:2', peer: ['spiffe://td/x'], allow_remote_clients: true",
     ));
+}
+
+#[test]
+fn the_process_confines_itself_as_far_as_it_can_unless_the_file_says_otherwise() {
+    assert_eq!(good(&with(IN)).sandbox, SandboxMode::BestEffort);
+    for (word, mode) in SandboxMode::WORDS {
+        assert_eq!(good(&format!("{}sandbox: {word}\n", with(IN))).sandbox, *mode);
+        assert_eq!(mode.as_str(), *word);
+    }
 }
 
 #[test]

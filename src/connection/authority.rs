@@ -1,4 +1,4 @@
-//! The authority over open connections: after every change of policy, bundles or identity, and when a chain or a rule
+//! The authority over open connections: after every change of policy, bundles, identity or config, and when a chain or a rule
 //! runs out, it finds the connections that would not be admitted any more and ends them as the settings say.
 //!
 //! It is one task. It wakes when told of a change, when something ends, and twice a second besides, to see the wall clock
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::live::{IdentityView, Live};
+use super::live::{IdentityView, Live, Terms};
 use super::registry::{Basis, Entry};
 use crate::authorize::{Admission, PolicyView};
 use crate::config::settings::{OnChange, OpenConnections};
@@ -71,6 +71,7 @@ pub struct Authority {
     live: Arc<Live>,
     identity: Arc<IdentityView>,
     policy: Arc<PolicyView>,
+    terms: Arc<Terms>,
     /// When a rule of the policy begins or ends next.
     next_rule: Option<SystemTime>,
     /// The time of day of the last look. What ended before is dealt with; a clock that shows less went backwards.
@@ -89,11 +90,13 @@ impl Authority {
     #[must_use]
     pub fn new(live: Arc<Live>) -> Self {
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
+        let terms = Arc::clone(&live.terms());
         Self {
             next_rule: policy.admission.next_change(now),
             live,
             identity,
             policy,
+            terms,
             looked_at: now,
             held: Held::default(),
             asked: 0,
@@ -126,15 +129,18 @@ impl Authority {
         let live = self.live.clone();
         let mut asked = live.registry.take_fresh();
         let (identity, policy, now) = (live.identity(), live.policy(), live.clock.now());
+        let terms = Arc::clone(&live.terms());
         let (old_policy, new_policy) = (self.policy.clone(), policy.clone());
         let change = Change::between(
             (&self.identity, &old_policy, self.looked_at, self.next_rule),
             (&identity, &new_policy, now),
-        );
+        )
+        .and_of_config(&self.terms, &terms);
         asked.extend(live.registry.ended(self.looked_at, now));
         self.next_rule = policy.admission.next_change(now);
         self.identity = identity;
         self.policy = policy;
+        self.terms = terms;
         self.looked_at = now;
         (self.asked, self.explained) = (0, Duration::ZERO);
 
@@ -167,11 +173,11 @@ impl Authority {
             basis,
             &live.registry,
             &self.identity,
-            &self.policy,
+            (&self.policy, &self.terms),
             self.looked_at,
             verified,
         );
-        let Some((action, finding)) = strictest(&live.open_connections, findings) else {
+        let Some((action, finding)) = strictest(&self.terms.open_connections, findings) else {
             good.push(basis.number());
             return;
         };

@@ -11,18 +11,21 @@ use super::registry::lock;
 use crate::config::settings::Limits;
 use crate::record::{Ending, Reason};
 
+const NO_CAP: usize = usize::MAX;
+
 /// The counters with their caps.
 #[derive(Debug)]
 pub struct Capacity {
     connections: Arc<Counter>,
     handshakes: Arc<Counter>,
-    by_source: Option<Arc<BySource>>,
+    by_source: Arc<BySource>,
 }
 
 /// Handshakes in flight by where they come from. As many entries as there are handshakes at most.
 #[derive(Debug)]
 struct BySource {
-    cap: usize,
+    /// [`NO_CAP`] where nobody counts.
+    cap: AtomicUsize,
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -49,7 +52,7 @@ impl Drop for FromSource {
 #[derive(Debug)]
 struct Counter {
     taken: AtomicUsize,
-    cap: usize,
+    cap: AtomicUsize,
 }
 
 /// A taken place, given back when dropped.
@@ -65,9 +68,10 @@ impl Drop for Place {
 
 impl Counter {
     fn take(this: &Arc<Self>) -> Option<Place> {
+        let cap = this.cap.load(Ordering::Relaxed);
         this.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < this.cap).then_some(taken + 1)
+                (taken < cap).then_some(taken + 1)
             })
             .ok()
             .map(|_| Place(this.clone()))
@@ -81,19 +85,29 @@ impl Capacity {
         let counter = |cap| {
             Arc::new(Counter {
                 taken: AtomicUsize::new(0),
-                cap,
+                cap: AtomicUsize::new(cap),
             })
         };
         Self {
             connections: counter(limits.max_connections),
             handshakes: counter(limits.max_handshakes),
-            by_source: limits.max_handshakes_per_source.map(|cap| {
-                Arc::new(BySource {
-                    cap,
-                    taken: Mutex::default(),
-                })
+            by_source: Arc::new(BySource {
+                cap: AtomicUsize::new(limits.max_handshakes_per_source.unwrap_or(NO_CAP)),
+                taken: Mutex::default(),
             }),
         }
+    }
+
+    /// With other caps from now on. Who is above a lower one stays; a cap by source counts those that come from here on.
+    pub fn set(&self, limits: &Limits) {
+        self.connections
+            .cap
+            .store(limits.max_connections, Ordering::Relaxed);
+        self.handshakes
+            .cap
+            .store(limits.max_handshakes, Ordering::Relaxed);
+        let by_source = limits.max_handshakes_per_source.unwrap_or(NO_CAP);
+        self.by_source.cap.store(by_source, Ordering::Relaxed);
     }
 
     /// A place for a new connection, to be held until its end, and one for its handshake.
@@ -112,13 +126,15 @@ impl Capacity {
     /// # Errors
     /// When the cap was reached, with [`Reason::MaxHandshakesPerSource`].
     pub fn handshake_from(&self, source: IpAddr) -> Result<Option<FromSource>, Ending> {
-        let Some(all) = &self.by_source else {
+        let all = &self.by_source;
+        let cap = all.cap.load(Ordering::Relaxed);
+        if cap == NO_CAP {
             return Ok(None);
-        };
+        }
         let source = network(source);
         let mut taken = lock(&all.taken);
         let count = taken.entry(source).or_default();
-        if *count >= all.cap {
+        if *count >= cap {
             let detail = match source {
                 IpAddr::V4(ip) => format!("{count} handshakes from {ip} are in flight"),
                 IpAddr::V6(ip) => format!("{count} handshakes from {ip}/64 are in flight"),
@@ -188,8 +204,10 @@ mod tests {
             drop(held.0);
             drop(from(three).unwrap());
         }
-        let all = capacity.by_source.as_ref().unwrap();
-        assert!(lock(&all.taken).is_empty(), "nothing is kept of who has gone");
+        assert!(
+            lock(&capacity.by_source.taken).is_empty(),
+            "nothing is kept of who has gone"
+        );
     }
 
     #[test]
@@ -198,6 +216,32 @@ mod tests {
         for _ in 0..1000 {
             assert!(capacity.handshake_from([192, 0, 2, 1].into()).unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn other_caps_hold_from_when_they_are_set() {
+        let of = |max_connections, max_handshakes, max_handshakes_per_source| Limits {
+            max_connections,
+            max_handshakes,
+            max_handshakes_per_source,
+            ..Limits::default()
+        };
+        let capacity = capacity(3, 3, None);
+        let source = || capacity.handshake_from([192, 0, 2, 1].into());
+        let held: Vec<_> = (0..3).map(|_| capacity.admit().unwrap()).collect();
+        assert!(source().unwrap().is_none());
+        capacity.set(&of(4, 3, Some(1)));
+        assert_eq!(capacity.admit().unwrap_err(), Reason::MaxHandshakes);
+        let one = source().unwrap();
+        assert!(one.is_some());
+        assert_eq!(source().unwrap_err().reason, Reason::MaxHandshakesPerSource);
+        capacity.set(&of(2, 2, None));
+        assert!(source().unwrap().is_none());
+        drop(one);
+        assert_eq!(capacity.admit().unwrap_err(), Reason::MaxConnections);
+        assert_eq!(capacity.connections(), 3, "nobody is sent away");
+        drop(held);
+        drop(capacity.admit().unwrap());
     }
 
     #[test]

@@ -163,7 +163,7 @@ async fn connect(
     // Before anything is dialled: an application is not even connected to for a caller that it cannot be told of.
     let header = proxy::header_for_application(*proxy_protocol, serving, tls, agreed)?;
     serving.draft.upstream = Some(serving.listener.upstream.clone());
-    let limit = serving.worker.live.limits.connect_timeout;
+    let limit = serving.worker.live.terms().limits.connect_timeout;
     let resolver = &serving.worker.resolver;
     let upstream = match upstream {
         Upstream::Application(target) => target,

@@ -1,13 +1,15 @@
-//! What every connection decides by: who we are now, and which policy is in force now.
+//! What every connection decides by: who we are now, which policy is in force now, and what the config says of
+//! connections.
 //!
-//! Each is one immutable snapshot behind an atomic pointer with a single writer (the identity and the policy tasks of
-//! [`crate::app`]). A connection loads a snapshot once and uses it throughout a decision; the authority over open
+//! Each is one immutable snapshot behind an atomic pointer with a single writer (the identity, the policy and the config
+//! tasks of [`crate::app`], which share a thread). A connection loads a snapshot once and uses it throughout a decision; the authority over open
 //! connections ([`super::authority`]) is told of every change.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
 use super::budget::Budgets;
@@ -16,7 +18,7 @@ use super::own::OwnEndpoint;
 use super::registry::Registry;
 use crate::authorize::PolicyView;
 use crate::clock::SharedClock;
-use crate::config::settings::{Limits, OpenConnections, PolicyMode};
+use crate::config::settings::{Limits, Listener, OpenConnections, PolicyMode};
 use crate::record::{DecisionIds, Reason, RecordSink};
 use crate::tls::configs::Context;
 
@@ -34,11 +36,54 @@ pub enum IdentityView {
     },
 }
 
+/// What the config says of connections, beside policy. Replaced as a whole when it is read again.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Bounds on times and numbers.
+    pub limits: Limits,
+    /// What a change does to open connections.
+    pub open_connections: OpenConnections,
+    /// The listeners in force, by name.
+    pub listeners: HashMap<Arc<str>, Arc<Listener>>,
+    /// Those that were removed and still have connections, which are given time.
+    pub leaving: Vec<Weak<Listener>>,
+}
+
+impl Terms {
+    /// Where nothing is known of the listeners yet.
+    #[must_use]
+    pub fn new(limits: Limits, open_connections: OpenConnections) -> Self {
+        Self {
+            limits,
+            open_connections,
+            ..Self::default()
+        }
+    }
+
+    /// What became of a listener: the one in force that goes by its name and faces the same way, or itself.
+    #[must_use]
+    pub fn now<'a>(&'a self, then: &'a Arc<Listener>) -> &'a Arc<Listener> {
+        self.listeners
+            .get(&then.name)
+            .filter(|now| now.direction() == then.direction())
+            .unwrap_or(then)
+    }
+
+    /// Whether it was removed.
+    #[must_use]
+    pub fn is_leaving(&self, listener: &Arc<Listener>) -> bool {
+        self.leaving
+            .iter()
+            .any(|leaving| std::ptr::eq(leaving.as_ptr(), Arc::as_ptr(listener)))
+    }
+}
+
 /// Shared by everything that serves connections.
 pub struct Live {
     identity: ArcSwap<IdentityView>,
     policy: ArcSwap<PolicyView>,
-    /// Told after every change of the two.
+    terms: ArcSwap<Terms>,
+    /// Told after every change of the three.
     pub changed: Notify,
     /// Told after every change of our identity: connections may have to be renewed.
     pub rotated: Notify,
@@ -54,10 +99,6 @@ pub struct Live {
     pub decisions: Arc<DecisionIds>,
     /// Where verdicts and finished connections are recorded.
     pub records: Arc<dyn RecordSink>,
-    /// Bounds on times and numbers.
-    pub limits: Limits,
-    /// What a change does to open connections.
-    pub open_connections: OpenConnections,
     /// Takes the connections that end at ourselves.
     pub own: OwnEndpoint,
     /// Set when a second signal asked for the end at once.
@@ -81,6 +122,7 @@ impl Live {
                 detail: "the identity source has not answered yet".to_owned(),
             }),
             policy: ArcSwap::from_pointee(PolicyView::deny_all(mode, now)),
+            terms: ArcSwap::from_pointee(Terms::new(limits.clone(), open_connections)),
             changed: Notify::new(),
             rotated: Notify::new(),
             registry: Registry::default(),
@@ -89,8 +131,6 @@ impl Live {
             clock,
             decisions: decision_ids(),
             records,
-            limits,
-            open_connections,
             own: OwnEndpoint::default(),
             shutdown_now: AtomicBool::new(false),
         }
@@ -112,6 +152,19 @@ impl Live {
     #[must_use]
     pub fn policy(&self) -> Arc<PolicyView> {
         self.policy.load_full()
+    }
+
+    /// What the config says of connections now.
+    #[must_use]
+    pub fn terms(&self) -> Guard<Arc<Terms>> {
+        self.terms.load()
+    }
+
+    /// Publishes what the config says of connections from now on.
+    pub fn set_terms(&self, terms: Terms) {
+        self.capacity.set(&terms.limits);
+        self.terms.store(Arc::new(terms));
+        self.changed.notify_one();
     }
 
     /// Publishes who we are from now on.

@@ -234,7 +234,7 @@ impl Serving<'_> {
 
     /// When a handshake that begins now, or what comes before it, must be over.
     fn handshake_deadline(&self) -> Instant {
-        Instant::now() + self.worker.live.limits.handshake_timeout
+        Instant::now() + self.worker.live.terms().limits.handshake_timeout
     }
 
     /// Runs a handshake within its time limit, and notes what it found.
@@ -243,7 +243,7 @@ impl Serving<'_> {
         deadline: Instant,
         handshake: impl Future<Output = Result<Established, Failure>>,
     ) -> Result<Established, Failure> {
-        let limit = self.worker.live.limits.handshake_timeout;
+        let limit = self.worker.live.terms().limits.handshake_timeout;
         self.draft.phase_over();
         let started = Instant::now();
         // Boxed: an async function stores what it is given once more, and this is large.

@@ -47,7 +47,7 @@ impl Open {
         draft.traffic = Some(traffic.clone());
         let meter = Meter::new(listener.direction, traffic, listener.metrics.clone())
             .paced(in_use.as_ref().map(|in_use| Box::new(in_use.pace())));
-        let idle = worker.live.limits.idle_timeout;
+        let idle = worker.live.terms().limits.idle_timeout;
         let (live, entry) = (&worker.live, &registered.entry);
         let renewing = Renewals::of(live, entry, &listener.metrics, &mut ends.session);
         let relay = relay::run(&permit, ends, meter, idle, renewing, registered.told_to_end());

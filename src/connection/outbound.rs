@@ -31,7 +31,7 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
     // To whom?
     serving.draft.phase_over();
     serving.draft.upstream = Some(serving.listener.upstream.clone());
-    let limit = serving.worker.live.limits.connect_timeout;
+    let limit = serving.worker.live.terms().limits.connect_timeout;
     let dialled = tokio::select! {
         dialled = Box::pin(dial::peer(connect, &serving.worker.resolver, limit)) => {
             dialled.map_err(|e| Ending::with(e.reason, e.detail))

@@ -26,7 +26,7 @@ pub(super) async fn read_header(
 ) -> Result<Vec<u8>, Ending> {
     let header = tokio::select! {
         header = timeout_at(deadline, read(stream)) => header.unwrap_or_else(|_| {
-            let limit = serving.worker.live.limits.handshake_timeout.as_millis();
+            let limit = serving.worker.live.terms().limits.handshake_timeout.as_millis();
             Err(bad(format!("no whole PROXY header came within {limit} ms")))
         }),
         () = serving.worker.drain.forced() => Err(serving.forced()),

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use rustls::AlertDescription;
 use tokio::time::Instant;
 
-use super::live::{IdentityView, Live};
+use super::live::{IdentityView, Live, Terms};
 use super::registry::{Entry, Renewal};
 use crate::authorize::{self, Denial, Permit, PolicyView};
 use crate::config::settings::OnChange;
@@ -171,7 +171,13 @@ impl Renewals {
             return Ok(self.kept(why, why, found));
         }
         let own = context.material.svid.id.trust_domain();
-        match admitted(&self.entry, &peer, &policy, own, self.live.clock.now()) {
+        match admitted(
+            &self.entry,
+            &peer,
+            (&policy, &self.live.terms()),
+            own,
+            self.live.clock.now(),
+        ) {
             Ok(permit) => found.terms = Some(permit.decision().clone()),
             Err(denial) => {
                 found.terms = Some(denial.decision.clone());
@@ -236,7 +242,10 @@ impl Renewals {
     /// Policy does not admit the newer certificate. Where the settings let a connection live on that policy does not admit,
     /// it does so to the end of what it was admitted with.
     fn denied(&mut self, denial: &Denial, found: &mut Found) -> Result<Verdict, Refused> {
-        let closes = self.live.open_connections.on_policy_change == OnChange::Close;
+        let terms = self.live.terms();
+        // Policy knows no listener any more that was removed: when its connections end is decided already.
+        let closes = terms.open_connections.on_policy_change == OnChange::Close
+            && !terms.is_leaving(&self.entry.basis().listener);
         let detail = denial.decision.detail.as_deref().unwrap_or_default();
         if closes || denial.reason == Reason::DenyList {
             return Err(Refused::new(AlertDescription::AccessDenied, detail));
@@ -345,7 +354,7 @@ const fn may_heal(refusal: &Refusal) -> bool {
 fn admitted(
     entry: &Entry,
     peer: &VerifiedPeer,
-    policy: &PolicyView,
+    (policy, terms): (&PolicyView, &Terms),
     own: &TrustDomain,
     now: SystemTime,
 ) -> Result<Permit, Denial> {
@@ -362,6 +371,9 @@ fn admitted(
             };
             authorize::inbound(policy, &facts, now)
         }
-        Direction::Outbound => authorize::outbound(policy, &basis.listener.kind, &peer.id, &certificate),
+        Direction::Outbound => {
+            let listener = terms.now(&basis.listener);
+            authorize::outbound(policy, &listener.kind, &peer.id, &certificate)
+        }
     }
 }

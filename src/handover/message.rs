@@ -74,7 +74,7 @@ pub enum ToParent {
     Alive,
     /// SIGHUP was seen to.
     Reloaded,
-    /// All sockets that it accepts from now, after it bound or gave up some.
+    /// All sockets of its listeners from now, after it bound or gave up some.
     Sockets {
         /// With their addresses.
         #[serde(flatten)]

@@ -26,21 +26,28 @@ struct Held {
     // First, so that it is dropped while the socket is open: see [`SocketFile::remove`].
     file: Option<Arc<OwnedFile>>,
     socket: Listening,
+    /// Whether it may be a listener's, which come and go while a child runs; the admin endpoint's stay.
+    of_listener: bool,
 }
 
 impl Held {
-    fn new(address: &Address, socket: Listening) -> Self {
+    fn new(address: &Address, socket: Listening, of_listener: bool) -> Self {
         let file = match address {
             Address::Unix(path) => SocketFile::of(path).ok().map(|file| Arc::new(OwnedFile(file))),
             Address::Tcp(_) => None,
         };
-        Self { file, socket }
+        Self {
+            file,
+            socket,
+            of_listener,
+        }
     }
 
     fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             file: self.file.clone(),
             socket: self.socket.try_clone()?,
+            of_listener: self.of_listener,
         })
     }
 }
@@ -55,7 +62,16 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Those that a service manager has opened, whose files are its own.
     pub(super) fn passed(sockets: Vec<(Address, Listening)>) -> Self {
-        let held = |(address, socket)| (address, Held { file: None, socket });
+        let held = |(address, socket)| {
+            (
+                address,
+                Held {
+                    file: None,
+                    socket,
+                    of_listener: true,
+                },
+            )
+        };
         Self {
             sockets: sockets.into_iter().map(held).collect(),
             audit_lock: None,
@@ -69,10 +85,12 @@ impl Sockets {
     pub(super) fn for_settings(&self, settings: &Settings) -> Result<Self, AppError> {
         let mut all = HashMap::new();
         for wanted in wanted_sockets(settings) {
-            let held = match self.sockets.get(&wanted.address) {
+            let of_listener = wanted.is_of_listener();
+            let mut held = match self.sockets.get(&wanted.address) {
                 Some(held) => held.try_clone()?,
-                None => Held::new(&wanted.address, wanted.bind()?),
+                None => Held::new(&wanted.address, wanted.bind()?, of_listener),
             };
+            held.of_listener = of_listener;
             all.insert(wanted.address, held);
         }
         let audit_lock = settings.audit.as_ref().map(|audit| match &self.audit_lock {
@@ -96,17 +114,18 @@ impl Sockets {
         Some((path, lock))
     }
 
-    /// What the child in charge accepts from now: those that are held are kept, and those that it bound itself are held, too.
+    /// The listeners of the child in charge from now: those that are held are kept, and those that it bound itself are held, too.
     pub(super) fn replace(&mut self, now: Vec<(Address, Listening)>) {
         let all = now.into_iter().map(|(address, socket)| {
             let held = self
                 .sockets
                 .remove(&address)
-                .unwrap_or_else(|| Held::new(&address, socket));
+                .unwrap_or_else(|| Held::new(&address, socket, true));
             (address, held)
         });
-        let all = all.collect();
-        self.sockets = all;
+        let all: HashMap<_, _> = all.collect();
+        self.sockets.retain(|_, held| !held.of_listener);
+        self.sockets.extend(all);
     }
 
     /// An address that these settings do not name.

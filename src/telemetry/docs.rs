@@ -87,6 +87,7 @@ fn metrics_are_documented_whole() {
     listener.diverged(Divergence::WouldDeny, None, None);
     let _ = metrics.exports(Signal::Traces);
     let _ = metrics.audit.sink(&"x".into());
+    metrics.set_sandbox("x", true);
     metrics.set_svid(Some(("x", std::time::SystemTime::now())));
     metrics.set_bundles([("x".to_owned(), std::time::SystemTime::now())]);
     for document in Document::ALL {

@@ -13,6 +13,7 @@ mod exposition;
 mod labels;
 mod listener;
 mod process;
+mod sandbox;
 mod sharded;
 
 use std::collections::HashMap;
@@ -28,11 +29,13 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::log::DroppedLines;
+use crate::build_info;
 use crate::record::{ConnectionRecord, Direction};
-use collect::{Expiries, LogLinesDropped, build_labels, unix_seconds};
+use collect::{Expiries, LogLinesDropped, unix_seconds};
 use documents::{Documents, Reloads};
 use exports::ExportLabels;
 use labels::Families;
+use sandbox::SandboxLabels;
 
 pub use audit::{AuditMetrics, AuditSinkMetrics};
 pub use documents::{Document, InForce, ReloadResult};
@@ -62,6 +65,7 @@ pub struct Metrics {
     pub spans_dropped: Counter,
     exports: Family<ExportLabels, Counter>,
     workload_api_connected: Gauge,
+    sandbox: Family<SandboxLabels, Gauge>,
     reloads: Reloads,
     documents: Arc<Documents>,
 }
@@ -112,13 +116,14 @@ impl Metrics {
             "Whether the identity source answers: 1 or 0",
             workload_api_connected.clone(),
         );
+        let sandbox = sandbox::register(registry);
         let reloads = Reloads::register(registry);
         let documents = Arc::new(Documents::default());
         registry.register_collector(Box::new(Arc::clone(&documents)));
         registry.register(
             "build",
             "What this binary was built from",
-            Info::new(build_labels()),
+            Info::new(build_info::labels()),
         );
         registry.register_collector(Box::new(LogLinesDropped(dropped)));
         let expiries = Arc::new(Expiries::default());
@@ -135,6 +140,7 @@ impl Metrics {
             spans_dropped,
             exports,
             workload_api_connected,
+            sandbox,
             reloads,
             documents,
             registry: root,
@@ -210,6 +216,12 @@ impl Metrics {
     /// Whether the identity source answers.
     pub fn set_workload_api_connected(&self, connected: bool) {
         self.workload_api_connected.set(i64::from(connected));
+    }
+
+    /// Whether this part of the sandbox holds. `part` is one of a closed set.
+    pub fn set_sandbox(&self, part: &'static str, holds: bool) {
+        let gauge = self.sandbox.get_or_create(&SandboxLabels { part });
+        gauge.set(i64::from(holds));
     }
 
     /// Counts one reading of a document.

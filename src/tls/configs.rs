@@ -93,6 +93,9 @@ impl fmt::Debug for Context {
 
 /// rustls' provider on aws-lc-rs, with the suites that [`super::record`] knows. X25519MLKEM768 is offered first
 /// (crate feature `prefer-post-quantum`).
+///
+/// In a FIPS build rustls leaves out what is not approved (X25519 alone), and the hybrid with P-256 is added: both of its
+/// parts are approved, so that it also serves peers who want that of the first one's classical part.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
@@ -100,6 +103,12 @@ pub fn provider() -> Arc<CryptoProvider> {
         aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
         aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
     ];
+    if cfg!(feature = "fips") {
+        let at = provider.kx_groups.len().min(1);
+        provider
+            .kx_groups
+            .insert(at, aws_lc_rs::kx_group::SECP256R1MLKEM768);
+    }
     Arc::new(provider)
 }
 
@@ -118,6 +127,36 @@ impl Context {
         let store = Arc::new(
             TrustStore::new(&material.bundles).map_err(|e| ContextError::TrustStore(e.to_string()))?,
         );
+        Self::build(material, store, listeners, (provider, clock), features, |_| None)
+    }
+
+    /// The same identity for other listeners. Those that `is_kept` names keep what they had, their tickets among it, and
+    /// every chain that was verified stays so.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn with_listeners(
+        &self,
+        listeners: &[Arc<Listener>],
+        provider: &Arc<CryptoProvider>,
+        clock: &SharedClock,
+        features: Features,
+        is_kept: impl Fn(&Arc<Listener>) -> bool,
+    ) -> Result<Self, ContextError> {
+        let (material, store) = (self.material.clone(), self.store.clone());
+        let kept = |listener: &Arc<Listener>| is_kept(listener).then_some(self);
+        Self::build(material, store, listeners, (provider, clock), features, kept)
+    }
+
+    /// Of two listeners that share a name and a direction the later one counts.
+    fn build<'a>(
+        material: Arc<Material>,
+        store: Arc<TrustStore>,
+        listeners: &[Arc<Listener>],
+        (provider, clock): (&Arc<CryptoProvider>, &SharedClock),
+        features: Features,
+        kept: impl Fn(&Arc<Listener>) -> Option<&'a Self>,
+    ) -> Result<Self, ContextError> {
         let key: PrivateKeyDer<'static> = material.svid.key.clone_key();
         let certified = CertifiedKey::from_der(material.svid.chain.clone(), key, provider)
             .map_err(ContextError::OwnSvid)?;
@@ -136,13 +175,20 @@ impl Context {
         let mut servers = HashMap::new();
         let mut clients = HashMap::new();
         for listener in listeners {
+            let before = kept(listener);
             match &listener.kind {
                 ListenerKind::Inbound { .. } => {
-                    let server = builder.server(listener, &client_verifier)?;
+                    let server = match before.and_then(|before| before.server(&listener.name)) {
+                        Some(server) => server,
+                        None => builder.server(listener, &client_verifier)?,
+                    };
                     servers.insert(listener.name.clone(), server);
                 }
                 ListenerKind::Outbound { connect, peer, sni } => {
-                    let client = builder.client(listener, connect, peer, sni.as_deref())?;
+                    let client = match before.and_then(|before| before.client(&listener.name)) {
+                        Some(client) => client,
+                        None => builder.client(listener, connect, peer, sni.as_deref())?,
+                    };
                     clients.insert(listener.name.clone(), client);
                 }
             }

@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod configs;
+pub mod fips;
 pub mod handshake;
 mod present;
 pub mod record;

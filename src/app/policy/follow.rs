@@ -1,42 +1,62 @@
 //! Reads a document again when its files change or a signal asks for it.
+//!
+//! The config goes first: what it says of listeners is what a policy is read for, and it may name other files. It reads
+//! all of them together with itself where it is another one ([`crate::app::reload`]).
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Loaded, in_force, load, name};
+use super::{Loaded, in_force, load, name, path_of};
 use crate::app::shared::Control;
 use crate::connection::authority;
-use crate::reload::{self, Fingerprint};
+use crate::reload;
 use crate::telemetry::metrics::{Document, ReloadResult};
 use crate::yaml::Diagnostic;
 
-/// Follows one document for as long as it is polled.
-pub(in crate::app) async fn follow(
-    control: Arc<Control>,
-    document: Document,
-    path: PathBuf,
-    mut seen: Fingerprint,
-) {
+/// How long a document waits for the config to be read, where somebody asked for both.
+const CONFIG_FIRST: Duration = Duration::from_secs(2);
+
+/// Follows one document, wherever the config says that it is, for as long as it is polled.
+pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
     let reloads = &control.view.reloads;
     let mut reload_asked = reloads.asked();
-    let mut answered = 0;
     loop {
         // Either somebody asks, or it is time to look.
         let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
         let asked = *reload_asked.borrow_and_update();
+        // Not for ever: a config on a file system that does not answer must not keep the deny list from working.
+        let config_read = reloads.answered(&[Document::Config], asked);
+        let _ = tokio::time::timeout(CONFIG_FIRST, config_read).await;
+        let running = control.running();
+        let Some(path) = path_of(&running.settings, document).map(Path::to_path_buf) else {
+            reloads.answer(document, asked);
+            continue;
+        };
+        let answered = reloads.answered_up_to(document);
+        // Read from elsewhere, if at all, is like read and changed since.
+        let seen = reloads.seen(document, &path);
+        let config = control.view.config.clone();
+        let config_seen = reloads.seen(Document::Config, &config);
         let looked_at = path.clone();
+        let look = move || {
+            let now = reload::settled(&looked_at, seen)?;
+            // Both were written: the config is asked first, and reads this one, too.
+            let config_first = seen != Some(now) && config_seen != Some(reload::fingerprint(&config));
+            Some(now).filter(|_| !config_first)
+        };
         // A dead network file system must not hold up identity and signals.
-        let now = match tokio::task::spawn_blocking(move || reload::settled(&looked_at, seen)).await {
-            Ok(Some(now)) if now == seen && asked == answered => continue,
+        let now = match tokio::task::spawn_blocking(look).await {
+            Ok(Some(now)) if seen == Some(now) && asked == answered => continue,
             Ok(Some(now)) => now,
             // Somebody is writing: what lies there was perhaps never meant as a whole.
             Ok(None) => continue,
             // A panic, which is in the log.
             Err(_) => continue,
         };
-        let (settings, time, looked_at) = (control.settings.clone(), control.clock.now(), path.clone());
+        let (by, time, looked_at) = (running.clone(), control.clock.now(), path.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            let loaded = load(document, &settings, time);
+            let loaded = load(document, &by.settings, time);
             (loaded, reload::fingerprint(&looked_at))
         });
         let loaded = match reading.await {
@@ -48,7 +68,11 @@ pub(in crate::app) async fn follow(
                 Err(vec![Diagnostic::of_file(&path.display().to_string(), message)])
             }
         };
-        (seen, answered) = (now, asked);
+        if !Arc::ptr_eq(&running, &control.running()) {
+            // By a config that is not in force any more.
+            continue;
+        }
+        reloads.saw(document, &path, now);
         match loaded {
             Ok((loaded, warnings)) => control.read_again(document, loaded, &warnings).await,
             Err(problems) => control.refused(document, &problems),
@@ -82,7 +106,7 @@ impl Control {
         }
     }
 
-    fn refused(&self, document: Document, problems: &[Diagnostic]) {
+    pub(super) fn refused(&self, document: Document, problems: &[Diagnostic]) {
         let what = name(document);
         self.metrics.policy_reloaded(document, ReloadResult::Failure);
         let view = self.live.policy();
@@ -103,7 +127,7 @@ impl Control {
     }
 
     /// Asks once, of a candidate that was not asked yet, how many of the open connections it would end.
-    async fn count_what_it_would_end(&self) {
+    pub(in crate::app) async fn count_what_it_would_end(&self) {
         let view = self.live.policy();
         let Some(candidate) = &view.candidate else { return };
         if candidate.listing().open_connections_denied.is_none() {
@@ -119,7 +143,7 @@ impl Control {
 }
 
 impl Loaded {
-    fn content_hash(&self) -> &str {
+    pub(super) fn content_hash(&self) -> &str {
         match self {
             Self::Policy(policy) | Self::Candidate(policy) => policy.content_hash(),
             Self::DenyList(list) => list.content_hash(),

@@ -1,19 +1,21 @@
 //! Shows what is in force, and what is wrong with the newest files: in `/readyz` and at `/api/v1/policy`.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{in_force, name};
+use super::{in_force, name, path_of};
 use crate::app::shared::Control;
 use crate::authorize::{Candidate, Diverged, PolicyView};
 use crate::clock::rfc3339;
 use crate::connection::registry::lock;
 use crate::lifecycle::readiness::Condition;
 use crate::policy::deny_list::Entry;
+use crate::reload::Fingerprint;
 use crate::telemetry::metrics::Document;
 use crate::yaml::{Diagnostic, counted};
 
@@ -24,6 +26,10 @@ const MAX_SHOWN: usize = 100;
 #[derive(Debug, Default)]
 pub(in crate::app) struct Reloads {
     last: Mutex<BTreeMap<Document, LastReload>>,
+    /// Where each document was read last, and what its files looked like then.
+    seen: Mutex<BTreeMap<Document, (PathBuf, Fingerprint)>>,
+    /// The last generation of each.
+    generations: Mutex<BTreeMap<Document, u64>>,
     /// How often somebody asked for everything to be read again.
     asked: watch::Sender<u64>,
     /// Up to which of these times each document was read since.
@@ -42,12 +48,61 @@ impl Reloads {
     }
 
     /// How often it was asked for, up to each moment.
-    pub(super) fn asked(&self) -> watch::Receiver<u64> {
+    pub(in crate::app) fn asked(&self) -> watch::Receiver<u64> {
         self.asked.subscribe()
     }
 
+    /// Notes what a document's files looked like before they were read.
+    pub(in crate::app) fn saw(&self, document: Document, path: &Path, fingerprint: Fingerprint) {
+        lock(&self.seen).insert(document, (path.to_owned(), fingerprint));
+    }
+
+    /// A document that is read from nowhere any more.
+    pub(in crate::app) fn forget(&self, document: Document) {
+        lock(&self.seen).remove(&document);
+    }
+
+    /// What the files at this path looked like when the document was read from there; `None` where it was not.
+    pub(in crate::app) fn seen(&self, document: Document, path: &Path) -> Option<Fingerprint> {
+        let seen = lock(&self.seen);
+        let (_, fingerprint) = seen.get(&document).filter(|(read, _)| read == path)?;
+        Some(*fingerprint)
+    }
+
+    /// The number of the next that comes into force, also after a time without one.
+    pub(in crate::app) fn next_generation(&self, document: Document) -> u64 {
+        let mut generations = lock(&self.generations);
+        let generation = generations.entry(document).or_default();
+        *generation = generation.saturating_add(1);
+        *generation
+    }
+
+    /// Up to which of the times that somebody asked the document was read.
+    pub(in crate::app) fn answered_up_to(&self, document: Document) -> u64 {
+        self.answered.borrow().get(&document).copied().unwrap_or_default()
+    }
+
+    /// Notes how a reading went.
+    pub(in crate::app) fn note(&self, document: Document, at: SystemTime, problems: &[Diagnostic]) {
+        let problems = problems
+            .iter()
+            .filter(|problem| problem.is_error())
+            .map(Diagnostic::summary)
+            .collect();
+        lock(&self.last).insert(document, LastReload { at, problems });
+    }
+
+    /// What is wrong with what was read last of a document, in words; `None` when it went well.
+    pub(in crate::app) fn problem(&self, document: Document) -> Option<String> {
+        let last = lock(&self.last);
+        let problems = &last.get(&document)?.problems;
+        let first = problems.first()?;
+        let errors = counted(problems.len(), "error");
+        Some(format!("the files have {errors}, the first: {first}"))
+    }
+
     /// Says that a document was read since it was asked for this time.
-    pub(super) fn answer(&self, document: Document, number: u64) {
+    pub(in crate::app) fn answer(&self, document: Document, number: u64) {
         self.answered.send_modify(|answered| {
             answered.insert(document, number);
         });
@@ -59,7 +114,7 @@ impl Reloads {
         // The sender lives in `self`, so that waiting cannot fail.
         let _ = answered
             .wait_for(|answered| {
-                let read = |document| answered.get(document).is_some_and(|last| *last >= number);
+                let read = |document| answered.get(document).copied().unwrap_or_default() >= number;
                 documents.iter().all(read)
             })
             .await;
@@ -76,31 +131,32 @@ struct LastReload {
 impl Control {
     /// Notes how a reading went, and shows all that is in force.
     pub(super) fn show(&self, document: Document, problems: &[Diagnostic]) {
-        let problems = problems
-            .iter()
-            .filter(|problem| problem.is_error())
-            .map(Diagnostic::summary)
-            .collect();
-        let reload = LastReload {
-            at: self.clock.now(),
-            problems,
+        self.view.reloads.note(document, self.clock.now(), problems);
+        self.show_all();
+    }
+
+    /// Shows all that is in force.
+    pub(super) fn show_all(&self) {
+        let (running, view) = (self.running(), self.live.policy());
+        let named = |document: &Document| {
+            // Where nothing is inbound there is a policy all the same.
+            *document == Document::Policy || path_of(&running.settings, *document).is_some()
         };
-        let reloads = &self.view.reloads.last;
-        lock(reloads).insert(document, reload);
-        let view = self.live.policy();
         let details: Vec<String> = Document::ALL
             .iter()
-            .filter_map(|document| detail(&view, *document, lock(reloads).get(document)))
+            .filter(|document| named(document))
+            .filter_map(|document| detail(&view, *document, self.view.reloads.problem(*document)))
             .collect();
         self.readiness.set(Condition::Policy, true, details.join("; "));
     }
 }
 
 /// One document for a person; `None` for one that was not named.
-fn detail(view: &PolicyView, document: Document, reload: Option<&LastReload>) -> Option<String> {
+fn detail(view: &PolicyView, document: Document, bad: Option<String>) -> Option<String> {
     let in_force = in_force(view, document);
     let generation = in_force.map_or(0, |(generation, ..)| generation);
     let holds = match document {
+        Document::Config => return None,
         Document::Policy => counted(view.admission.policy.rules().len(), "rule"),
         Document::DenyList => counted(view.admission.deny_list.entries().len(), "entry"),
         Document::Candidate => {
@@ -112,11 +168,6 @@ fn detail(view: &PolicyView, document: Document, reload: Option<&LastReload>) ->
         Document::Policy => String::new(),
         _ => format!("{} ", name(document)),
     };
-    let problems = reload.map_or(&[][..], |reload| &reload.problems);
-    let bad = problems.first().map(|first| {
-        let errors = counted(problems.len(), "error");
-        format!("the files have {errors}, the first: {first}")
-    });
     match (in_force, bad) {
         (None, None) => None,
         (Some(_), None) => Some(format!("{which}generation {generation}, {holds}")),

@@ -19,9 +19,10 @@ const MAX_ENTRIES: usize = 100;
 
 impl View {
     pub(super) fn listener_states(&self) -> Vec<Value> {
-        self.listeners
-            .iter()
-            .map(|(listener, metrics)| state(listener, metrics))
+        let running = self.running.load();
+        let listeners = running.listeners.iter().map(|running| &running.context);
+        listeners
+            .map(|context| state(&context.settings, &context.metrics))
             .collect()
     }
 
@@ -42,9 +43,11 @@ impl View {
     /// What can decide, at each listener, and how often it did; what decided most comes first. With how many there are, and how
     /// many of these never decided: those are the ones that a bounded list leaves out.
     fn rules(&self) -> (Vec<Value>, usize, usize) {
-        let rules = self.listeners.iter().flat_map(|(listener, metrics)| {
-            let decisions = metrics.snapshot().decisions.into_iter();
-            decisions.map(move |decision| (&*listener.name, decision))
+        let running = self.running.load();
+        let listeners = running.listeners.iter().map(|running| &running.context);
+        let rules = listeners.flat_map(|context| {
+            let decisions = context.metrics.snapshot().decisions.into_iter();
+            decisions.map(|decision| (&*context.settings.name, decision))
         });
         bounded(rules.collect())
     }

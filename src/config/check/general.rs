@@ -1,9 +1,9 @@
-//! Limits, open connections, workers, TLS, and the sections of later versions.
+//! Limits, open connections, workers, TLS, the sandbox.
 
 use std::time::Duration;
 
 use super::{Context, duration_field, duration_node};
-use crate::config::settings::{Limits, OnChange, OpenConnections};
+use crate::config::settings::{Limits, OnChange, OpenConnections, SandboxMode};
 use crate::yaml::{Fields, Findings, Value};
 
 /// Threads by default, even where more cores are at hand: a sidecar is the application's guest.
@@ -139,17 +139,9 @@ pub(super) fn workers(top: &Fields<'_>, context: &Context<'_>, findings: &mut Fi
         .unwrap_or_else(|| context.environment.cores.clamp(1, DEFAULT_MAX_WORKERS))
 }
 
-/// Sections that this version reads without acting on them, and those that it does not have.
-pub(super) fn refuse_later_sections(top: &Fields<'_>, findings: &mut Findings) {
-    let sandbox = top.word(
-        "sandbox",
-        &[("off", false), ("best-effort", false), ("strict", true)],
-        findings,
-    );
-    if let (Some(true), Some(node)) = (sandbox, top.get("sandbox")) {
-        let help = "write `best-effort`, or take the line out";
-        findings.error_with_help(node.place, "`sandbox: strict` is not in this version", help);
-    }
+pub(super) fn sandbox(top: &Fields<'_>, findings: &mut Findings) -> SandboxMode {
+    top.word("sandbox", SandboxMode::WORDS, findings)
+        .unwrap_or_default()
 }
 
 /// Whether TLS sessions are resumed, and whether connections between svidecars are renewed: on, unless the file says

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::authorize::{Delta, PolicyView};
-use crate::connection::live::IdentityView;
+use crate::connection::live::{IdentityView, Terms};
 use crate::connection::registry::Basis;
 use crate::record::Direction;
 use crate::spiffe::TrustDomain;
@@ -12,7 +12,8 @@ use crate::spiffe::TrustDomain;
 /// A change, as the question whom it can concern.
 #[derive(Debug)]
 pub(super) struct Change<'a> {
-    /// Our identity is another or gone, or the clock went backwards: nothing that was found before is sure to hold.
+    /// Our identity is another or gone, the clock went backwards, or what was found is treated otherwise: nothing that was
+    /// found before is sure to hold.
     everything: bool,
     /// Trust domains whose bundle changed, came or went.
     bundles: Vec<TrustDomain>,
@@ -20,6 +21,8 @@ pub(super) struct Change<'a> {
     rules: Delta<'a>,
     /// The deny list, which is asked about servers, too.
     deny_list: bool,
+    /// What listeners expect of servers: their `peer` lists.
+    servers: bool,
 }
 
 impl<'a> Change<'a> {
@@ -50,6 +53,7 @@ impl<'a> Change<'a> {
             bundles: Vec::new(),
             rules,
             deny_list: !Arc::ptr_eq(&old.deny_list, &new.deny_list),
+            servers: false,
         };
         match (identity, new_identity) {
             (same, new) if std::ptr::eq(same, new) => {}
@@ -69,14 +73,28 @@ impl<'a> Change<'a> {
         change
     }
 
+    /// With what is different in the config. What inbound listeners trust is in the policy.
+    pub(super) fn and_of_config(mut self, terms: &Arc<Terms>, new_terms: &Arc<Terms>) -> Self {
+        if !Arc::ptr_eq(terms, new_terms) {
+            self.servers = true;
+            self.everything |= terms.open_connections != new_terms.open_connections;
+        }
+        self
+    }
+
     pub(super) fn is_nothing(&self) -> bool {
-        !self.everything && self.rules.is_empty() && !self.deny_list && self.bundles.is_empty()
+        !self.everything
+            && self.rules.is_empty()
+            && !self.deny_list
+            && !self.servers
+            && self.bundles.is_empty()
     }
 
     /// Whether what was found of `basis` may be different now.
     pub(super) fn concerns(&self, basis: &Basis) -> bool {
         self.everything
             || self.deny_list
+            || (self.servers && basis.direction == Direction::Outbound)
             || (basis.direction == Direction::Inbound
                 && self.rules.may_concern(&basis.listener.name, &basis.peer.id))
             || self.bundles.contains(basis.peer.id.trust_domain())

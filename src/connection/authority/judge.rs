@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::authorize::{self, Admission, Facts, PolicyView};
 use crate::clock::rfc3339;
 use crate::connection::certificate;
-use crate::connection::live::IdentityView;
+use crate::connection::live::{IdentityView, Terms};
 use crate::connection::registry::{Basis, Entry, Registry, Trust};
 use crate::identity::material::Bundle;
 use crate::record::{Check, Direction, Nearest, Reason};
@@ -81,11 +81,15 @@ pub(super) fn judge(
     basis: &Basis,
     registry: &Registry,
     identity: &IdentityView,
-    policy: &PolicyView,
+    (policy, terms): (&PolicyView, &Terms),
     now: SystemTime,
     verified: &mut Verified,
 ) -> impl Iterator<Item = Finding> + use<> {
-    judge_trust(basis, registry, identity, now, verified).chain(judge_policy(basis, identity, policy, now))
+    let by_policy = match basis.direction {
+        Direction::Inbound => judge_client(basis, identity, (policy, terms), now),
+        Direction::Outbound => judge_server(basis, policy, terms),
+    };
+    judge_trust(basis, registry, identity, now, verified).chain(by_policy)
 }
 
 /// Checks a connection that has just registered against an identity that is newer than the one its handshake used.
@@ -204,22 +208,44 @@ fn same_bundle(a: Option<&Arc<Bundle>>, b: Option<&Arc<Bundle>>) -> bool {
     }
 }
 
-fn judge_policy(
-    basis: &Basis,
-    identity: &IdentityView,
-    policy: &PolicyView,
-    now: SystemTime,
-) -> Option<Finding> {
-    if basis.direction == Direction::Outbound {
-        // Its `peer` list is in the config, which the connection keeps as it was.
-        let listed = authorize::listed(policy, &basis.peer.id, &certificate(&basis.peer))?;
+/// Asks about a server what was asked when it answered: by the `peer` list that its listener has now.
+fn judge_server(basis: &Basis, policy: &PolicyView, terms: &Terms) -> Option<Finding> {
+    let listener = terms.now(&basis.listener);
+    let certificate = certificate(&basis.peer);
+    if Arc::ptr_eq(listener, &basis.listener) {
+        let listed = authorize::listed(policy, &basis.peer.id, &certificate)?;
         return Some(Finding::by_terms(Reason::DenyListChange, listed));
     }
+    let denial = authorize::outbound(policy, &listener.kind, &basis.peer.id, &certificate).err()?;
+    let reason = match denial.reason {
+        Reason::DenyList => Reason::DenyListChange,
+        _ => Reason::PolicyChange,
+    };
+    Some(Finding::by_terms(
+        reason,
+        authorize::Decision::clone(&denial.decision),
+    ))
+}
+
+fn judge_client(
+    basis: &Basis,
+    identity: &IdentityView,
+    (policy, terms): (&PolicyView, &Terms),
+    now: SystemTime,
+) -> Option<Finding> {
     let facts = facts(basis, identity);
     let refusal = authorize::refusal(policy, &facts, now)?;
     let (reason, by_time) = match refusal.reason.unwrap_or(Reason::Internal) {
         Reason::DenyList => (Reason::DenyListChange, None),
-        // What a listener trusts stands in the config; it is our own trust domain that is another one.
+        // Policy does not know a listener any more that was removed. When its connections end is decided already; who is
+        // denied by a rule ends at once all the same.
+        Reason::TrustDomainNotAccepted | Reason::NoAllowRule if terms.is_leaving(&basis.listener) => {
+            return None;
+        }
+        // What the listener trusts is another list, or our own trust domain another one.
+        Reason::TrustDomainNotAccepted if facts.own_trust_domain == basis.own.id.trust_domain() => {
+            (Reason::PolicyChange, None)
+        }
         Reason::TrustDomainNotAccepted => (Reason::IdentityChange, None),
         Reason::Internal => (Reason::Internal, None),
         reason => {

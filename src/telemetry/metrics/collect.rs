@@ -67,16 +67,6 @@ impl Collector for LogLinesDropped {
     }
 }
 
-/// The version and the commit, which the build hands in as `SVIDECAR_COMMIT`.
-pub(super) fn build_labels() -> Vec<(&'static str, &'static str)> {
-    vec![
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("commit", option_env!("SVIDECAR_COMMIT").unwrap_or("unknown")),
-        ("os", std::env::consts::OS),
-        ("arch", std::env::consts::ARCH),
-    ]
-}
-
 pub(super) fn unix_seconds(time: SystemTime) -> i64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),

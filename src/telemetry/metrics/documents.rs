@@ -1,4 +1,4 @@
-//! The documents that say who may connect: how reading them went, and which are in force.
+//! The config, and the documents that say who may connect: how reading them went, and which are in force.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +19,8 @@ use super::labels::{DocumentLabels, ReloadLabels};
 /// Which document: the `document` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Document {
+    /// The config file.
+    Config,
     /// `policy.path`.
     Policy,
     /// `policy.deny_list`.
@@ -29,12 +31,13 @@ pub enum Document {
 
 impl Document {
     /// Every value, in the order of the documentation.
-    pub const ALL: &'static [Self] = &[Self::Policy, Self::DenyList, Self::Candidate];
+    pub const ALL: &'static [Self] = &[Self::Config, Self::Policy, Self::DenyList, Self::Candidate];
 
     /// The word used as label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Config => "config",
             Self::Policy => "policy",
             Self::DenyList => "deny_list",
             Self::Candidate => "candidate",
@@ -98,6 +101,11 @@ impl Collector for Documents {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let all = self.0.load();
         let generations = [
+            (
+                Document::Config,
+                "config_generation",
+                "The number of the config in force, counted from 1 in this process",
+            ),
             (
                 Document::Policy,
                 "policy_generation",
@@ -180,7 +188,7 @@ impl Reloads {
         }
         registry.register(
             "policy_reload",
-            "Policies, deny lists and candidates read, at start and after",
+            "Configs, policies, deny lists and candidates read, at start and after",
             count,
         );
         registry.register(

@@ -131,7 +131,7 @@ impl Game {
                 &basis,
                 &live.registry,
                 &identity,
-                &policy,
+                (&policy, &live.terms()),
                 self.world.now(),
                 &mut verified,
             );

@@ -1,0 +1,233 @@
+use super::*;
+use crate::config::{self, Environment};
+
+const IN: &str =
+    "inbound: [{ name: orders, listen: 0.0.0.0:8443, upstream: 127.0.0.1:8080 }]\npolicy: { path: policy }\n";
+const AGENT: &str = "identity: { socket: unix:///run/agent.sock }\n";
+
+/// The machine of these tests: no links.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    vec![path.parent().unwrap().to_owned()]
+}
+
+fn plan(text: &str) -> Plan {
+    let environment = Environment {
+        endpoint_socket: None,
+        cores: 2,
+    };
+    let file = Path::new("/etc/svidecar/svidecar.yaml");
+    let (settings, _) = config::check(text, "svidecar.yaml", file.parent().unwrap(), &environment).unwrap();
+    let surroundings = Surroundings {
+        folders: &folders,
+        first_free_port: 1024,
+    };
+    Plan::of(&settings, file, &surroundings)
+}
+
+const HELD: Held = Held {
+    files: true,
+    network: true,
+    capabilities: true,
+};
+
+/// What the plan of `text` grants beyond what everybody has, in words.
+fn granted(text: &str) -> Vec<String> {
+    let always = |grant: &&Grant| !grant.why.starts_with("metrics of") && grant.why != "the config file";
+    plan(text)
+        .grants()
+        .iter()
+        .filter(always)
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn every_part_of_the_settings_is_granted_what_it_needs() {
+    let least = [
+        "`policy.path`: reading in `/etc/svidecar`",
+        "listener `orders`: binding TCP port 8443",
+        "listener `orders`: connecting to TCP port 8080",
+    ];
+    assert_eq!(granted(&format!("{AGENT}{IN}")), least);
+    for (more, grants) in [
+        ("sandbox: strict", &[][..]),
+        (
+            "admin: { listen: unix:///run/svidecar/admin.sock, probes: 0.0.0.0:15021, token_file: /run/token/t }",
+            &[
+                "`admin.token_file`: reading in `/run/token`",
+                "`admin.listen`: a unix socket in `/run/svidecar`",
+                "`admin.probes`: binding TCP port 15021",
+            ],
+        ),
+        (
+            "admin: { listen: 127.0.0.1:15000 }",
+            &["`admin.listen`: binding TCP port 15000"],
+        ),
+        (
+            "outbound: [{ name: pay, listen: unix:///run/pay/s, connect: 'pay.svc:444', peer: ['spiffe://a.example/b'] }]",
+            &[
+                "listener `pay`: a unix socket in `/run/pay`",
+                "listener `pay`: connecting to TCP port 444",
+                "resolving names: reading in `/etc`",
+                "resolving names: reading in `/etc`",
+                "resolving names: connecting to TCP port 53",
+            ],
+        ),
+        (
+            "audit: { file: /var/audit/a.jsonl, sinks: [{ name: one, otlp: { endpoint: 'http://127.0.0.1:4317' } }] }",
+            &[
+                "`audit.file`: writing in `/var/audit`",
+                "audit sink `one`: connecting to TCP port 4317",
+            ],
+        ),
+        (
+            "telemetry: { access_log: { file: /var/access/l }, decisions: { file: /var/verdicts/v }, \
+             traces: { otlp: { endpoint: 'http://127.0.0.1:4318' } } }",
+            &[
+                "`telemetry.decisions.file`: writing in `/var/verdicts`",
+                "`telemetry.access_log.file`: writing in `/var/access`",
+                "`telemetry.traces`: connecting to TCP port 4318",
+            ],
+        ),
+        (
+            "redaction: { profile: gdpr, key_file: /run/key/k }",
+            &["`redaction.key_file`: reading in `/run/key`"],
+        ),
+    ] {
+        let mut found = granted(&format!("{AGENT}{IN}{more}\n"));
+        found.retain(|grant| !least.contains(&grant.as_str()));
+        assert_eq!(found, grants, "{more}");
+    }
+    let documents = "inbound: [{ name: orders, listen: unix:///run/o/s, upstream: 'unix:///run/app.sock' }]\n\
+                     policy: { path: /a/p.yaml, deny_list: /b/d.yaml, candidate: /c/p.yaml }\n";
+    let expected = [
+        "`policy.path`: reading in `/a`",
+        "`policy.deny_list`: reading in `/b`",
+        "`policy.candidate`: reading in `/c`",
+        "`identity.socket`: connecting to TCP port 8081",
+        "listener `orders`: a unix socket in `/run/o`",
+    ];
+    assert_eq!(
+        granted(&format!(
+            "identity: {{ socket: 'tcp://127.0.0.1:8081' }}\n{documents}"
+        )),
+        expected
+    );
+    let files =
+        "identity: { files: { certificate: /s/c.pem, key: /k/k.pem, bundles: { a.example: /b/ca.pem } } }\n";
+    let expected = [
+        "`identity.files.certificate`: reading in `/s`",
+        "`identity.files.key`: reading in `/k`",
+        "`identity.files.bundles`: reading in `/b`",
+    ];
+    let found = granted(&format!("{files}{IN}"));
+    assert!(
+        expected
+            .iter()
+            .all(|grant| found.iter().any(|found| found == grant)),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn other_settings_lack_what_they_need_beyond_the_plan() {
+    let with = |more: &str| plan(&format!("{AGENT}{more}\n"));
+    let start = with(&format!("{IN}audit: {{ file: /var/audit/a }}")).held(HELD);
+    let listener = |listen: &str, upstream: &str| {
+        with(&format!(
+            "inbound: [{{ name: x, listen: '{listen}', upstream: '{upstream}' }}]\npolicy: {{ path: policy }}"
+        ))
+    };
+    let say =
+        |wanted: &Plan| -> Vec<String> { start.lacking(wanted).iter().map(ToString::to_string).collect() };
+    for (wanted, expected) in [
+        (start.clone(), &[][..]),
+        (listener("127.0.0.1:8443", "127.0.0.1:8080"), &[]),
+        (
+            listener("0.0.0.0:9000", "127.0.0.1:8080"),
+            &["listener `x`: binding TCP port 9000"],
+        ),
+        (
+            listener("0.0.0.0:8443", "127.0.0.1:8081"),
+            &["listener `x`: connecting to TCP port 8081"],
+        ),
+        (
+            listener("unix:///run/x/s", "unix:///run/app"),
+            &["listener `x`: a unix socket in `/run/x`"],
+        ),
+        (
+            listener("0.0.0.0:443", "127.0.0.1:8080"),
+            &["listener `x`: binding TCP port 443 takes a capability, and those were given up at the start"],
+        ),
+        (with(&format!("{IN}audit: {{ file: /var/audit/below/b }}")), &[]),
+        (
+            with(&format!("{IN}audit: {{ file: /var/auditor/a }}")),
+            &["`audit.file`: writing in `/var/auditor`"],
+        ),
+        (
+            with(&format!(
+                "{IN}redaction: {{ profile: gdpr, key_file: /var/audit/k }}"
+            )),
+            &[],
+        ),
+        (
+            with(&format!("{IN}audit: {{ file: /etc/svidecar/a }}")),
+            &["`audit.file`: writing in `/etc/svidecar`"],
+        ),
+        (
+            listener("0.0.0.0:8443", "app.svc:8080"),
+            &[
+                "resolving names: reading in `/etc`",
+                "resolving names: reading in `/etc`",
+                "resolving names: connecting to TCP port 53",
+            ],
+        ),
+    ] {
+        assert_eq!(say(&wanted), expected);
+    }
+}
+
+#[test]
+fn nothing_is_lacking_that_nothing_holds_back() {
+    let text = |port: u16, file: &str| {
+        format!(
+            "{AGENT}inbound: [{{ name: x, listen: '0.0.0.0:{port}', upstream: '127.0.0.1:1' }}]\npolicy: {{ path: {file} }}\n"
+        )
+    };
+    let start = plan(&text(8443, "/a/p.yaml"));
+    let wanted = plan(&text(80, "/b/p.yaml"));
+    let nothing = Held::default();
+    for (held, lacking) in [
+        (nothing, 0),
+        (
+            Held {
+                files: true,
+                ..nothing
+            },
+            1,
+        ),
+        (
+            Held {
+                network: true,
+                ..nothing
+            },
+            1,
+        ),
+        (
+            Held {
+                capabilities: true,
+                ..nothing
+            },
+            1,
+        ),
+        (HELD, 2),
+    ] {
+        assert_eq!(
+            start.clone().held(held).lacking(&wanted).len(),
+            lacking,
+            "{held:?}"
+        );
+    }
+    // The socket is bound since the start, with the capability.
+    assert_eq!(wanted.clone().held(HELD).lacking(&wanted), []);
+}
