@@ -38,16 +38,18 @@ const MAY_USE: &[(&str, &str)] = &[
         "audit",
         "clock config identity record redaction spiffe telemetry tls",
     ),
+    ("handover", "config sys"),
+    ("supervise", "app audit config handover sys telemetry"),
     ("worker", "connection lifecycle listener sys upstream"),
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize build_info clock config connection identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
+        "admin audit authorize build_info clock config connection handover identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app audit build_info clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
+        "app audit build_info clock config handover identity policy record redaction spiffe supervise sys tls trial workload_api yaml",
     ),
 ];
 
@@ -85,6 +87,8 @@ const PURE: &[&str] = &[
     "tls/renewal.rs",
     "audit/chain.rs",
     "audit/checkpoint.rs",
+    "handover/message.rs",
+    "supervise/machine.rs",
     "sandbox/plan.rs",
 ];
 /// Files inside pure modules whose work it is to read files or to ask for the surroundings.

@@ -21,6 +21,8 @@
 //! | control | [`admin`] | what a running sidecar tells over HTTP |
 //! | control | [`audit`] | who talked to whom and why, in a log that shows what was done to it |
 //! | control | [`lifecycle`] | signals, drain, readiness |
+//! | control | [`supervise`] | the parent that holds the sockets and starts the next process beside this one |
+//! | control | [`handover`] | sockets from another process, and what a parent and its child tell each other |
 //! | ground | [`record`] | what became of a connection: the closed sets of words |
 //! | ground | [`redaction`] | what must not leave is taken out of records |
 //! | ground | [`telemetry`] | the log, the metrics and the traces made of it |
@@ -43,6 +45,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod forward;
+pub mod handover;
 pub mod identity;
 pub mod lifecycle;
 pub mod listener;
@@ -53,6 +56,7 @@ pub mod redaction;
 pub mod reload;
 pub mod sandbox;
 pub mod spiffe;
+pub mod supervise;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;

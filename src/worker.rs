@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::{Notify, oneshot, watch};
@@ -24,8 +24,8 @@ use crate::upstream::resolve::Resolver;
 pub struct BoundListener {
     /// What its connections need.
     pub context: Arc<ListenerContext>,
-    /// Its socket.
-    pub socket: Listening,
+    /// Its socket, until it is closed.
+    socket: Mutex<Option<Listening>>,
     /// Tells it from a later listener of the same name.
     id: u64,
     /// The listener whose socket this one has a copy of and whose place it takes.
@@ -41,11 +41,26 @@ impl BoundListener {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self {
             context: Arc::new(context),
-            socket,
+            socket: Mutex::new(Some(socket)),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             replaces: None,
             accepting: watch::Sender::new(()),
         }
+    }
+
+    /// Another descriptor of its socket.
+    ///
+    /// # Errors
+    /// When it is closed, and the system's.
+    pub fn copy(&self) -> io::Result<Listening> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
+        socket.as_ref().ok_or_else(closed)?.try_clone()
+    }
+
+    /// Closes its socket, for all who still know the listener; workers that accept from it have copies of their own.
+    pub fn close(&self) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// As one that takes the place of `before`, of whose socket it has a copy: what waits in their queue when `before` leaves
@@ -204,8 +219,9 @@ fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::
     tokio::spawn(async move {
         let context = listener.context.clone();
         let name = context.settings.name.clone();
-        let acceptor = match Acceptor::new(&listener.socket) {
+        let acceptor = match listener.copy().and_then(Acceptor::new) {
             Ok(acceptor) => acceptor,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
             Err(error) => {
                 tracing::error!(listener = %name, %error, "a worker cannot accept from this listener");
                 return;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use rustls::AlertDescription;
+use serde_json::Value;
 
 use crate::peers::{Client, connect, expect_alert};
 use crate::plain::{self, exchange, expect_reset, read_to_end};
@@ -233,4 +234,102 @@ fn a_port_that_is_taken_exits_with_1_and_names_the_listener() {
         said.contains("`out`") && said.contains(&addr.to_string()),
         "{said}"
     );
+}
+
+/// The entries of the audit log that is beside the config.
+fn audited(scene: &Inbound) -> Vec<Value> {
+    let text = fs::read_to_string(scene.sidecar.folder().join("audit.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// What the log's last line and the last entry that tells of the process say of connections that were cut.
+fn expect_cut(scene: &Inbound, cut: u64) {
+    let last = scene.sidecar.wait_words(Mark::default(), "ended;");
+    if cut > 0 {
+        assert_eq!(last["cut"], cut, "{last}");
+    } else {
+        assert!(last["cut"].is_null(), "{last}");
+    }
+    let entries = audited(scene);
+    let stop = entries
+        .iter()
+        .rev()
+        .find(|entry| entry["kind"] == "process")
+        .unwrap();
+    assert_eq!(stop["operation"], "stop", "{stop}");
+    assert_eq!(stop["data"]["cut_connections"], cut, "{stop}");
+}
+
+#[test]
+fn of_busy_and_idle_connections_each_ends_properly() {
+    const EACH: usize = 8;
+    let mut scene = InboundSetup {
+        settings: "limits: { drain_timeout: 3s }\naudit: { file: audit.jsonl }\n",
+        ..InboundSetup::default()
+    }
+    .start();
+    let busy: Vec<_> = (0..EACH).map(|_| open(&scene)).collect();
+    let idle: Vec<_> = (0..EACH).map(|_| open(&scene)).collect();
+    scene.sidecar.process().signal(Signal::TERM);
+    wait_draining(&scene);
+    // The busy ones are in the middle of something, and bring it to its end.
+    for (mut client, mut app) in busy {
+        let sent: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+        let expected = sent.clone();
+        let reader = std::thread::spawn(move || {
+            let got = read_to_end(&mut app);
+            app.write_all(b"got it").unwrap();
+            app.shutdown(std::net::Shutdown::Write).unwrap();
+            assert!(got == expected, "other bytes came out than went in");
+        });
+        client.write_all(&sent).unwrap();
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        assert_eq!(read_to_end(&mut client), b"got it");
+        reader.join().unwrap();
+    }
+    // The idle ones are cut when the time is over, and both their ends are told that it is no clean end.
+    for (mut client, mut app) in idle {
+        expect_alert(&mut client, AlertDescription::InternalError);
+        expect_reset(&mut app);
+    }
+    assert_eq!(scene.sidecar.process_mut().wait(SOON).code(), Some(0));
+    eventually("a record of each", SOON, || {
+        let records = scene.sidecar.records_since(Mark::default());
+        let count = |reason: &str| records.iter().filter(|record| record["reason"] == reason).count();
+        (count("finished") == EACH && count("drain_timeout") == EACH).then_some(())
+    });
+    expect_cut(&scene, EACH as u64);
+}
+
+#[test]
+fn how_many_a_second_signal_cut_is_said_and_recorded() {
+    let mut scene = InboundSetup {
+        settings: "limits: { drain_timeout: 10m }\naudit: { file: audit.jsonl }\n",
+        ..InboundSetup::default()
+    }
+    .start();
+    let held: Vec<_> = (0..3).map(|_| open(&scene)).collect();
+    scene.sidecar.process().signal(Signal::TERM);
+    wait_draining(&scene);
+    scene.sidecar.process().signal(Signal::TERM);
+    for (mut client, mut app) in held {
+        expect_alert(&mut client, AlertDescription::InternalError);
+        expect_reset(&mut app);
+    }
+    assert_eq!(scene.sidecar.process_mut().wait(SOON).code(), Some(0));
+    expect_cut(&scene, 3);
+}
+
+#[test]
+fn an_end_that_cuts_nobody_says_so() {
+    let mut scene = InboundSetup {
+        settings: "audit: { file: audit.jsonl }\n",
+        ..InboundSetup::default()
+    }
+    .start();
+    assert_eq!(scene.sidecar.terminate(SOON).code(), Some(0));
+    expect_cut(&scene, 0);
 }

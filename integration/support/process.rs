@@ -78,10 +78,12 @@ impl Output {
 impl Process {
     /// Starts the program with both output streams captured.
     pub(crate) fn start(name: &str, command: &mut Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        Self::start_with(name, command, Stdio::null())
+    }
+
+    /// Starts the program with this as its standard input.
+    pub(crate) fn start_with(name: &str, command: &mut Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("`{command:?}` does not start: {error}"));

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -31,6 +32,12 @@ pub(crate) struct Setup<'a> {
     pub(crate) config: String,
     /// The policy file, where the config names one.
     pub(crate) policy: Option<&'a str>,
+    /// The command and what comes before `--config FILE`.
+    pub(crate) arguments: &'a [&'a str],
+    /// Further variables of its environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Listening sockets that it is passed, as by systemd.
+    pub(crate) passed: Option<OwnedFd>,
 }
 
 impl<'a> Setup<'a> {
@@ -41,12 +48,33 @@ impl<'a> Setup<'a> {
             program: Path::new(SVIDECAR),
             config,
             policy: None,
+            arguments: &["run"],
+            environment: &[],
+            passed: None,
         }
     }
 
     /// With this policy file.
     pub(crate) fn policy(mut self, policy: &'a str) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// By another command than `run`.
+    pub(crate) fn arguments(mut self, arguments: &'a [&'a str]) -> Self {
+        self.arguments = arguments;
+        self
+    }
+
+    /// With these variables in its environment.
+    pub(crate) fn environment(mut self, environment: &'a [(&'a str, &'a str)]) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// With a listening socket that it finds open, as systemd passes one (`sd_listen_fds(3)`).
+    pub(crate) fn passed(mut self, socket: OwnedFd) -> Self {
+        self.passed = Some(socket);
         self
     }
 
@@ -71,12 +99,24 @@ impl<'a> Setup<'a> {
             fs::create_dir(folder.path().join("policy")).unwrap();
             write_policy(folder.path(), policy);
         }
-        let mut command = Command::new(self.program);
+        let mut command = match &self.passed {
+            None => Command::new(self.program),
+            Some(_) => {
+                // The process that is told of the sockets must be the one that takes them: the shell, before it is replaced.
+                let mut shell = Command::new("sh");
+                let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+                shell.args(["-c", script]).arg(self.program);
+                shell
+            }
+        };
         command
-            .args(["run", "--config"])
+            .args(self.arguments)
+            .arg("--config")
             .arg(&config)
+            .envs(self.environment.iter().copied())
             .env_remove("SPIFFE_ENDPOINT_SOCKET");
-        let process = Process::start(self.name, &mut command);
+        let stdin = self.passed.map_or_else(Stdio::null, Stdio::from);
+        let process = Process::start_with(self.name, &mut command, stdin);
         Sidecar {
             process,
             folder,
@@ -175,6 +215,15 @@ impl Sidecar {
         let response = self.get("/metrics").ok()?;
         let line = response.body.lines().find(|line| line.starts_with(sample))?;
         line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Waits for a log line after the mark whose message has these words.
+    pub(crate) fn wait_words(&self, mark: Mark, words: &str) -> Value {
+        self.wait_log(words, mark, |line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|message| message.contains(words))
+        })
     }
 
     /// The end of the log so far.

@@ -32,7 +32,7 @@ use crate::telemetry::decisions::Decisions;
 use crate::telemetry::log::LogControl;
 
 pub use feed::Feed;
-pub use server::{Handed, Kind, serve, serve_handed};
+pub use server::{Handed, Kind, serve, serve_handed, serve_lent};
 pub use status::Status;
 use token::TokenFile;
 

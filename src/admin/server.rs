@@ -77,7 +77,21 @@ pub async fn serve(
     state: Arc<dyn AdminState>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    serve_from(Listener::adopt(listener)?, kind, state, stop).await;
+    serve_from(Listener::adopt(listener, true)?, kind, state, stop).await;
+    Ok(())
+}
+
+/// As [`serve`], from a socket that another process bound, whose file stays.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_lent(
+    listener: Listening,
+    kind: Kind,
+    state: Arc<dyn AdminState>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    serve_from(Listener::adopt(listener, false)?, kind, state, stop).await;
     Ok(())
 }
 
@@ -221,12 +235,13 @@ enum Listener {
 type Accepted = (Box<dyn Stream>, Option<IpAddr>, Option<Kind>);
 
 impl Listener {
-    fn adopt(bound: Listening) -> io::Result<Self> {
+    /// With `ours` a unix socket's file is removed at the end.
+    fn adopt(bound: Listening, ours: bool) -> io::Result<Self> {
         Ok(match bound {
             Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             Listening::Unix(listener) => {
                 let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
-                let file = path.and_then(|path| SocketFile::of(&path).ok());
+                let file = path.filter(|_| ours).and_then(|path| SocketFile::of(&path).ok());
                 Self::Unix {
                     _file: file.map(RemoveFile),
                     listener: UnixListener::from_std(listener)?,

@@ -2,7 +2,7 @@
 //! and the signals live. Bytes move on the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use super::audit::{Auditor, Done};
 use super::doors::Doors;
 use super::reload::{self, Reloader};
 use super::running::Running;
+use super::service::{Order, Service};
 use super::shared::Control;
 use super::sinks;
 use super::state::View;
@@ -107,6 +108,7 @@ async fn control(
     fitting: usize,
 ) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
+    let service = Arc::new(Service::new(started.parent.take())?);
     let (log_lines_dropped, log) = (sink.dropped(), sink.control());
     let metrics = Arc::new(Metrics::new(Some(log_lines_dropped.clone())));
     let ids = decision_ids();
@@ -162,6 +164,7 @@ async fn control(
             .and_then(|admin| admin.token_file.clone())
             .map(TokenFile),
         drain_asked: watch::Sender::new(false),
+        held: AtomicBool::new(service.holds()),
         confined,
         auditor: Auditor {
             live: live.clone(),
@@ -203,12 +206,19 @@ async fn control(
     } else {
         control.readiness.set(Condition::Audit, true, "there is none");
     }
-    outputs.send(control.live.decisions.process());
+    let process = control.live.decisions.process();
+    outputs.send_traces(process);
+    if service.alone() {
+        outputs.send_audit(process);
+    }
     let drain = Drain::new();
     let workers = Workers::start(settings.workers, &control.live, &drain.watch())?;
-    let doors = Arc::new(Doors::new(workers.publisher()));
+    let doors = Arc::new(Doors::new(
+        workers.publisher(),
+        started.lent.clone(),
+        service.clone(),
+    ));
     doors.open(&bound);
-    control.show_listeners();
     if build_info::FIPS {
         tracing::info!(
             module = build_info::tls_provider(),
@@ -216,10 +226,28 @@ async fn control(
             "FIPS build: only what is approved is offered and taken; post-quantum key exchange stays first, X25519 alone is refused"
         );
     }
-    tracing::info!(
-        version = build_info::VERSION, workers = settings.workers, listeners = %running.names(),
-        "listening"
-    );
+    let (opened, is_open) = watch::channel(false);
+    let open = || {
+        doors.release();
+        control.view.held.store(false, Ordering::Relaxed);
+        control.show_listeners();
+        opened.send_replace(true);
+        let running = control.running();
+        tracing::info!(
+            version = build_info::VERSION, workers = running.settings.workers, listeners = %running.names(),
+            "listening"
+        );
+    };
+    let mut held = service.holds();
+    if held {
+        let why = "not accepted from before everything else is ready";
+        control.readiness.set(Condition::Listeners, false, why);
+        tracing::info!("{why}");
+    } else {
+        open();
+    }
+    let admin_address = settings.admin.as_ref().map(|admin| &admin.listen);
+    let admin_lent = admin_address.is_some_and(|address| started.lent.contains(address));
     // From here on what is in force may be another.
     drop((bound, running));
 
@@ -230,12 +258,23 @@ async fn control(
         (started.sockets.probes, admin::Kind::Probes),
     ] {
         if let Some(socket) = socket {
-            let mut stopped = admin_stopped.clone();
+            let (mut stopped, mut is_open) = (admin_stopped.clone(), is_open.clone());
             let state: Arc<dyn admin::AdminState> = control.view.clone();
-            let serving = tokio::spawn(admin::serve(socket, kind, state, async move {
+            let serving = tokio::spawn(async move {
                 // Either a value or the sender's end: both mean stop.
-                let _ = stopped.changed().await;
-            }));
+                tokio::select! {
+                    _ = is_open.wait_for(|open| *open) => {}
+                    _ = stopped.changed() => return Ok(()),
+                }
+                let stop = async move {
+                    let _ = stopped.changed().await;
+                };
+                if admin_lent {
+                    admin::serve_lent(socket, kind, state, stop).await
+                } else {
+                    admin::serve(socket, kind, state, stop).await
+                }
+            });
             admin_tasks.spawn(named("the admin endpoint", serving));
         }
     }
@@ -254,19 +293,46 @@ async fn control(
     let following = tokio::spawn(reload::follow(Reloader {
         control: control.clone(),
         doors: doors.clone(),
+        service: service.clone(),
         environment: started.environment,
         fitting,
         granted: Arc::new(control.view.confined.plan.clone()),
     }));
     tasks.spawn(named("the watch over the config", following));
 
-    let result = tokio::select! {
-        result = identity::follow(&control, source.state.clone()) => result,
-        () = until_terminated(&control, &mut signals, &doors) => Ok(()),
-        () = workers.one_ended() => Err(AppError::Ended("a worker")),
-        name = one_ended(&mut tasks) => Err(AppError::Ended(name)),
-        name = one_ended(&mut admin_tasks) => Err(AppError::Ended(name)),
-        name = outputs.exporters.one_ended() => Err(AppError::Ended(name)),
+    let attending = {
+        let (service, readiness) = (service.clone(), control.readiness.clone());
+        tokio::spawn(async move { service.attend(&readiness).await })
+    };
+    tasks.spawn(named("what tells the service manager", attending));
+    service.started();
+
+    let identity = identity::follow(&control, source.state.clone());
+    tokio::pin!(identity);
+    let (mut draining, mut superseded) = (false, false);
+    let result = loop {
+        let asked = tokio::select! {
+            result = &mut identity => break result,
+            asked = asked(&control, &mut signals, &doors, &service, &mut draining) => asked,
+            () = control.readiness.hold_but(&[Condition::Listeners]), if held => Asked::Open,
+            () = workers.one_ended() => break Err(AppError::Ended("a worker")),
+            name = one_ended(&mut tasks) => break Err(AppError::Ended(name)),
+            name = one_ended(&mut admin_tasks) => break Err(AppError::Ended(name)),
+            name = outputs.one_ended() => break Err(AppError::Ended(name)),
+        };
+        match asked {
+            Asked::End => break Ok(()),
+            Asked::Superseded => {
+                superseded = true;
+                break Ok(());
+            }
+            Asked::Alone => outputs.send_audit(process),
+            Asked::Open => {
+                if std::mem::take(&mut held) {
+                    open();
+                }
+            }
+        }
     };
     let patience = match result {
         // Nobody may watch over the open connections any more.
@@ -274,62 +340,115 @@ async fn control(
         _ => control.live.terms().limits.drain_timeout,
     };
     doors.close();
-    let ending = end(&control, &drain, &mut signals, patience);
-    tokio::select! {
-        () = ending => {}
-        () = async {
-            outputs.exporters.leave(&drain).await;
-            std::future::pending().await
-        } => {}
+    if superseded {
+        // Both are the other process's from here on.
+        let _ = stop_admin.send(());
+        outputs.leave_audit().await;
     }
+    service.stopping();
+    service.draining(control.live.capacity.connections());
+    let ending = end(&control, &drain, &mut signals, patience, superseded);
+    let cut = tokio::select! {
+        cut = ending => cut,
+        cut = async {
+            outputs.leave(&drain).await;
+            std::future::pending().await
+        } => cut,
+    };
+    service.ended(cut);
     workers.stop();
     if let Some(log) = &control.view.auditor.log {
         // So that the last entries and their signature can be sent on, too. A log that cannot be written is not waited for.
         let _ = tokio::time::timeout(LAST_ENTRIES, log.flush()).await;
     }
-    outputs.exporters.end().await;
+    outputs.end().await;
     let _ = stop_admin.send(());
     while admin_tasks.join_next().await.is_some() {}
     result
 }
 
-/// Handles signals, and a drain that the admin endpoint asks for, up to the first signal that asks for the end.
-async fn until_terminated(control: &Control, signals: &mut Signals, doors: &Doors) {
+/// What somebody asks of a process that runs.
+enum Asked {
+    /// The end.
+    End,
+    /// The end, as another process has taken over.
+    Superseded,
+    /// No other process sends the audit log on.
+    Alone,
+    /// To accept connections, which waited for everything else, or long enough.
+    Open,
+}
+
+/// Handles signals, and a drain that the admin endpoint asks for, up to what ends the process or changes its part. `draining`
+/// says that this drain has begun. Cancel safe.
+async fn asked(
+    control: &Arc<Control>,
+    signals: &mut Signals,
+    doors: &Doors,
+    service: &Arc<Service>,
+    draining: &mut bool,
+) -> Asked {
     let mut drain_asked = control.view.drain_asked.subscribe();
-    let mut draining = false;
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Terminate { .. } => return,
+                Signal::Terminate { .. } => return Asked::End,
                 Signal::Reload => {
-                    control.view.reloads.ask();
+                    service.reloading();
+                    let (control, service) = (control.clone(), service.clone());
+                    tokio::spawn(async move {
+                        // What came of it is in the log.
+                        let _ = control.view.read_again().await;
+                        service.reloaded();
+                    });
                 }
             },
+            order = service.order() => return match order {
+                Order::Superseded => Asked::Superseded,
+                Order::Open => Asked::Open,
+                Order::Alone => Asked::Alone,
+                Order::Orphaned => Asked::End,
+            },
             // The sender lives in the view, so that waiting cannot fail.
-            _ = drain_asked.wait_for(|asked| *asked), if !draining => {
-                draining = true;
+            _ = drain_asked.wait_for(|asked| *asked), if !*draining => {
+                *draining = true;
                 doors.close();
+                service.draining(control.live.capacity.connections());
             }
         }
     }
 }
 
-/// Stops accepting, lets connections finish, and forces those that do not.
-async fn end(control: &Control, drain: &Drain, signals: &mut Signals, patience: Duration) {
+/// Lets connections finish, and forces those that do not; returns how many were cut. Nothing is accepted any more.
+async fn end(
+    control: &Control,
+    drain: &Drain,
+    signals: &mut Signals,
+    patience: Duration,
+    superseded: bool,
+) -> usize {
     let open = control.live.capacity.connections();
-    let drained = Done::well(EntryKind::Process, Actor::Signal, Operation::Drain);
+    let (actor, why) = if superseded {
+        (Actor::Svidecar, "another process has taken over")
+    } else {
+        (Actor::Signal, "shutting down")
+    };
+    let drained = Done::well(EntryKind::Process, actor, Operation::Drain);
     control.audit(drained, None, json!({ "open_connections": open }));
-    control
-        .readiness
-        .set(Condition::NotDraining, false, "shutting down");
+    control.readiness.set(Condition::NotDraining, false, why);
     tracing::info!(
         open,
         drain_timeout_s = patience.as_secs_f64(),
-        "shutting down: no new connections; open ones may finish"
+        "{why}: no new connections; open ones may finish"
     );
     let again = async {
-        // What else comes does not matter any more.
-        while !matches!(signals.next().await, Signal::Terminate { .. }) {}
+        // What else comes does not matter any more. Who was superseded drains already when the first signal comes.
+        loop {
+            match signals.next().await {
+                Signal::Terminate { again } if again || !superseded => return,
+                Signal::Terminate { .. } | Signal::Reload => {}
+            }
+        }
     };
     let cut = tokio::select! {
         drained = drain.drain(patience) => match drained {
@@ -356,4 +475,5 @@ async fn end(control: &Control, drain: &Drain, signals: &mut Signals, patience: 
     } else {
         tracing::info!("ended; every connection had finished");
     }
+    cut
 }

@@ -1,10 +1,11 @@
 //! Which listeners are open: publishes the set to the workers, and keeps the files of unix sockets in step with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use super::service::Service;
 use crate::config::settings::Address;
 use crate::connection::registry::lock;
 use crate::sys::bind::SocketFile;
@@ -14,21 +15,42 @@ use crate::worker::{ListenerSet, Publisher};
 #[derive(Debug)]
 pub(super) struct Doors {
     publisher: Publisher,
+    /// Sockets that another process opened: their files are its own.
+    lent: HashSet<Address>,
+    service: Arc<Service>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Nothing is accepted yet.
+    held: bool,
     closed: bool,
+    set: ListenerSet,
     files: HashMap<PathBuf, SocketFile>,
 }
 
 impl Doors {
-    pub(super) fn new(publisher: Publisher) -> Self {
+    /// Held until [`Self::release`].
+    pub(super) fn new(publisher: Publisher, lent: HashSet<Address>, service: Arc<Service>) -> Self {
         Self {
             publisher,
-            state: Mutex::default(),
+            lent,
+            service,
+            state: Mutex::new(State {
+                held: true,
+                closed: false,
+                set: Arc::new([]),
+                files: HashMap::new(),
+            }),
         }
+    }
+
+    /// Accepts from the listeners that are open from now on.
+    pub(super) fn release(&self) {
+        let mut state = lock(&self.state);
+        state.held = false;
+        self.publisher.publish(state.set.clone());
     }
 
     /// Accepts from these listeners and no others. Files of sockets that left are removed: those who hold the set of before
@@ -41,8 +63,13 @@ impl Doors {
         let paths = set
             .iter()
             .filter_map(|listener| match &listener.context.settings.listen {
-                Address::Unix(path) => Some(path),
-                Address::Tcp(_) => None,
+                // Where there is a supervisor it has all of them.
+                listen @ Address::Unix(path)
+                    if !self.service.is_supervised() && !self.lent.contains(listen) =>
+                {
+                    Some(path)
+                }
+                Address::Unix(_) | Address::Tcp(_) => None,
             });
         let mut files = HashMap::new();
         for path in paths {
@@ -53,7 +80,10 @@ impl Doors {
         }
         let left = std::mem::replace(&mut state.files, files);
         left.values().for_each(SocketFile::remove);
-        self.publisher.publish(set.clone());
+        state.set = set.clone();
+        if !state.held {
+            self.publisher.publish(set.clone());
+        }
     }
 
     /// Accepts no more.
@@ -63,6 +93,9 @@ impl Doors {
         // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
         state.files.values().for_each(SocketFile::remove);
         state.files.clear();
+        // Whoever still shows the listeners must not keep their ports.
+        state.set.iter().for_each(|listener| listener.close());
+        state.set = Arc::new([]);
         self.publisher.publish(Arc::new([]));
     }
 

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::tasks::{named, one_ended};
-use crate::lifecycle::drain::Drain;
 use crate::telemetry::otlp::Stage;
 
 /// For what is still to be sent when the process ends.
@@ -45,18 +44,20 @@ impl Exporters {
         one_ended(&mut self.tasks).await
     }
 
-    /// Waits until a drain waits for no others than our own connections, if for those, and has these closed.
-    pub(super) async fn leave(&self, drain: &Drain) {
-        drain.at_most(self.tasks.len()).await;
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Has our own connections to collectors closed.
+    pub(super) fn leave(&self) {
         self.stage.send_replace(Stage::Leaving);
     }
 
-    /// Has what is left sent, for a moment.
-    pub(super) async fn end(mut self) {
+    /// Has what is left sent, for a moment; says whether all of it was.
+    pub(super) async fn end(&mut self) -> bool {
         self.stage.send_replace(Stage::Ending);
         let sent = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_EXPORT, sent).await.is_err() {
-            tracing::warn!("telemetry was left that no collector took in time");
-        }
+        tokio::time::timeout(LAST_EXPORT, sent).await.is_ok()
     }
 }

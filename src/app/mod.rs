@@ -17,6 +17,7 @@ mod policy;
 pub mod redaction;
 mod reload;
 mod running;
+mod service;
 mod shared;
 mod sinks;
 mod sockets;
@@ -25,6 +26,7 @@ mod status;
 mod tasks;
 mod visitors;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,13 +34,14 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
-pub use self::sockets::OpenSockets;
 use self::sockets::Sockets;
+pub use self::sockets::{OpenSockets, WantedSocket, wanted_sockets};
 use crate::admin::token::TokenFile;
 use crate::audit::{OpenedAudit, Upstreams};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::settings::{LinesFile, Settings};
+use crate::config::settings::{Address, LinesFile, Settings};
 use crate::config::{self, Environment};
+use crate::handover::Parent;
 use crate::policy::{Policy, Surroundings};
 use crate::redaction::Redactor;
 use crate::reload::Fingerprint;
@@ -55,6 +58,17 @@ pub enum AppError {
     /// A socket could not be bound.
     #[error("listener `{0}`: {1}")]
     Listener(Arc<str>, BindError),
+    /// A socket was handed over that the settings do not name.
+    #[error(
+        "a socket was handed over that no listener asks for: `{stray}`; the config listens on {wanted}. Both must be written \
+         alike, in the config (`listen`) and in the `.socket` unit (`ListenStream=`)"
+    )]
+    StraySocket {
+        /// Its address.
+        stray: Address,
+        /// The addresses that the settings name.
+        wanted: String,
+    },
     /// The admin socket could not be bound.
     #[error("admin endpoint: {0}")]
     Admin(BindError),
@@ -95,6 +109,10 @@ pub struct Started {
     documents: Vec<policy::Found>,
     warnings: Vec<Diagnostic>,
     sockets: Sockets,
+    /// The addresses of the sockets that another process handed over: their files are not ours to remove.
+    lent: HashSet<Address>,
+    /// Who started us to be its child, if somebody did.
+    parent: Option<Parent>,
     decisions: Option<Opened>,
     access_log: Option<Opened>,
     audit: Option<OpenedAudit>,
@@ -124,7 +142,11 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         return Err(AppError::Configuration(vec![problem]));
     }
 
+    let lent: HashSet<_> = open.addresses().cloned().collect();
     let sockets = sockets::all(&settings, &mut open)?;
+    if let Some(stray) = open.addresses().next() {
+        return Err(stray_socket(stray, &settings));
+    }
     let file = |file: &LinesFile| {
         Destination::File(FileOptions {
             path: file.path.clone(),
@@ -141,7 +163,7 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
     let audit = settings
         .audit
         .as_ref()
-        .map(|settings| crate::audit::open(settings, None))
+        .map(|settings| crate::audit::open(settings, open.audit_lock(settings)))
         .transpose()?;
     Ok(Started {
         upstreams: Arc::new(ArcSwap::from_pointee(shared::upstreams(&settings.listeners))),
@@ -149,6 +171,8 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         documents,
         warnings,
         sockets,
+        lent,
+        parent: None,
         decisions: decisions.transpose().map_err(AppError::Decisions)?,
         access_log: access_log.transpose().map_err(AppError::AccessLog)?,
         audit,
@@ -158,6 +182,19 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         environment,
         clock,
     })
+}
+
+/// The error for a socket that was handed over and that the settings do not name.
+#[must_use]
+pub fn stray_socket(stray: &Address, settings: &Settings) -> AppError {
+    let wanted: Vec<_> = wanted_sockets(settings)
+        .iter()
+        .map(|wanted| format!("`{}`", wanted.address))
+        .collect();
+    AppError::StraySocket {
+        stray: stray.clone(),
+        wanted: wanted.join(", "),
+    }
 }
 
 /// What is wrong with the token that the settings name, if they name one. Blocking.
@@ -191,6 +228,13 @@ impl Started {
     #[must_use]
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
+    }
+
+    /// As the child of a supervisor, which is told how it goes and says when another child takes over.
+    #[must_use]
+    pub fn supervised_by(mut self, parent: Option<Parent>) -> Self {
+        self.parent = parent;
+        self
     }
 
     /// Confines the process, for good, and runs until a signal ends it.

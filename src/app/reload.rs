@@ -13,10 +13,12 @@ pub(super) use apply::by_name;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::doors::Doors;
 use super::policy::{self, Found, path_of};
+use super::service::Service;
 use super::shared::Control;
 use crate::config::settings::{Limits, Settings};
 use crate::config::{self, Difference, Environment};
@@ -30,6 +32,7 @@ use crate::yaml::Diagnostic;
 pub(super) struct Reloader {
     pub(super) control: Arc<Control>,
     pub(super) doors: Arc<Doors>,
+    pub(super) service: Arc<Service>,
     /// The surroundings as they were at the start: a process that has confined itself may see less of them.
     pub(super) environment: Environment,
     /// The most connections that the limit of open files allows.
@@ -245,8 +248,11 @@ impl Control {
         self.metrics.set_in_force(Document::Config, Some(in_force));
     }
 
-    /// Shows the listeners, which are open, and what is wrong with the newest config.
+    /// Shows the listeners, which are open unless they are held back, and what is wrong with the newest config.
     pub(super) fn show_listeners(&self) {
+        if self.view.held.load(Ordering::Relaxed) {
+            return;
+        }
         let running = self.running();
         let mut detail = running.names();
         if let Some(problem) = self.view.reloads.problem(Document::Config) {

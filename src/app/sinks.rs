@@ -6,6 +6,7 @@ use super::exporters::Exporters;
 use super::{AppError, Started, audit};
 use crate::audit::{AuditGuard, AuditLog, Sink, SinkHandle};
 use crate::config::settings::LogFormat;
+use crate::lifecycle::drain::Drain;
 use crate::record::audit::{Event, Refusal};
 use crate::record::{ConnectionRecord, Decision, DecisionIds, LogLine, Receipt, RecordSink};
 use crate::telemetry::access::{AccessLog, AccessLogGuard};
@@ -71,8 +72,9 @@ impl RecordSink for Sinks {
 
 /// What writes and sends, until it is dropped: in order, the audit log last.
 pub(super) struct Outputs {
-    /// The tasks that send to collectors; none of them ends by itself.
-    pub(super) exporters: Exporters,
+    /// The tasks that send traces and the audit log to collectors; none of them ends by itself.
+    exporters: Exporters,
+    sending: Exporters,
     traces: Option<Exporter>,
     sinks: Vec<Sink>,
     _decisions: Option<LinesGuard<Arc<Decision>>>,
@@ -117,6 +119,7 @@ pub(super) fn start(
         .unzip();
     let outputs = Outputs {
         exporters: Exporters::new(),
+        sending: Exporters::new(),
         traces: exporter,
         sinks: audit::sinks(audit.as_ref(), settings, metrics),
         _decisions: decisions_guard,
@@ -141,15 +144,50 @@ impl Outputs {
         self.sinks.iter().map(Sink::handle).collect()
     }
 
-    /// Starts the tasks that send to collectors. `process` is the number that tells this process from others.
-    pub(super) fn send(&mut self, process: u64) {
+    /// Starts the tasks that send traces to collectors. `process` is the number that tells this process from others.
+    pub(super) fn send_traces(&mut self, process: u64) {
         if let Some(exporter) = self.traces.take() {
             self.exporters
                 .spawn("the sending of traces", |stage| exporter.run(process, stage));
         }
+    }
+
+    /// Starts the tasks that send the audit log on, which one process at a time may do.
+    pub(super) fn send_audit(&mut self, process: u64) {
         for sink in self.sinks.drain(..) {
-            self.exporters
+            self.sending
                 .spawn("the sending of the audit log", |stage| sink.run(process, stage));
+        }
+    }
+
+    /// The name of the first of all these tasks that ends. None may while the process runs.
+    pub(super) async fn one_ended(&mut self) -> &'static str {
+        tokio::select! {
+            name = self.exporters.one_ended() => name,
+            name = self.sending.one_ended() => name,
+        }
+    }
+
+    /// Ends the sending of the audit log: another process goes on where this one was.
+    pub(super) async fn leave_audit(&mut self) {
+        self.sinks.clear();
+        // What is left is sent by the other.
+        let _ = self.sending.end().await;
+        self.sending = Exporters::new();
+    }
+
+    /// Waits until a drain waits for no others than our own connections, if for those, and has these closed.
+    pub(super) async fn leave(&self, drain: &Drain) {
+        drain.at_most(self.exporters.len() + self.sending.len()).await;
+        self.exporters.leave();
+        self.sending.leave();
+    }
+
+    /// Has what is left sent, for a moment.
+    pub(super) async fn end(&mut self) {
+        let (traces, audit) = tokio::join!(self.exporters.end(), self.sending.end());
+        if !(traces && audit) {
+            tracing::warn!("telemetry was left that no collector took in time");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -52,6 +52,8 @@ pub(super) struct View {
     pub(super) log: LogControl,
     pub(super) feed: Feed,
     pub(super) token: Option<TokenFile>,
+    /// No connection is accepted before everything else is ready.
+    pub(super) held: AtomicBool,
     /// Becomes true when no more connections are to be accepted.
     pub(super) drain_asked: watch::Sender<bool>,
     /// What the process can no longer do.

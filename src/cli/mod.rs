@@ -11,6 +11,7 @@ pub mod policy;
 pub mod run;
 pub mod schema;
 pub mod status;
+pub mod supervise;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Supervise(supervise::SuperviseArgs),
     Check(check::CheckArgs),
     Identity(identity::IdentityArgs),
     /// Ask questions of policy files
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
     let code = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Supervise(args) => supervise::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Identity(args) => identity::run(&args),
         Command::Policy(command) => policy::run(&command),

@@ -3,9 +3,10 @@
 //! The process is ready while all conditions hold. It has started once it was ready for the first time; that
 //! never goes back, so that a passing trouble later does not look like a failed start to an orchestrator.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// What must hold for the process to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,13 @@ pub struct Snapshot {
 
 /// The conditions, shared by all that set or show them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<Mutex<State>>);
+pub struct Readiness(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -89,7 +96,7 @@ impl Readiness {
             Condition::Audit,
             Condition::NotDraining,
         ];
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             started: false,
             conditions: conditions.map(|condition| {
                 let (ok, detail) = match condition {
@@ -101,29 +108,65 @@ impl Readiness {
                 };
                 (condition, ok, detail)
             }),
-        })))
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of every change from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// Waits until every condition holds, but for those that are `left_out`. Cancel safe.
+    pub async fn hold_but(&self, left_out: &[Condition]) {
+        let holds = |state: &State| {
+            let mut asked = state
+                .conditions
+                .iter()
+                .filter(|(which, ..)| !left_out.contains(which));
+            asked.all(|(_, ok, _)| *ok)
+        };
+        let mut changes = self.changes();
+        while !holds(&self.lock()) {
+            // The sender lives in `self`, so that waiting cannot fail.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Sets one condition. The detail is shown whether it holds or not. Returns whether `ok` changed.
     pub fn set(&self, condition: Condition, ok: bool, detail: impl Into<String>) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = false;
+        let mut state = self.lock();
+        let (mut changed, mut told) = (false, false);
         for (which, now, text) in &mut state.conditions {
             if *which == condition {
+                let detail = detail.into();
                 changed = *now != ok;
+                told = changed || *text != detail;
                 *now = ok;
-                *text = detail.into();
+                *text = detail;
                 break;
             }
         }
         state.started |= state.conditions.iter().all(|(_, ok, _)| *ok);
+        drop(state);
+        if told {
+            self.0.changed.send_replace(());
+        }
         changed
     }
 
     /// All conditions at this moment.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         Snapshot {
             ready: state.conditions.iter().all(|(_, ok, _)| *ok),
             started: state.started,
@@ -172,6 +215,28 @@ mod tests {
         );
         assert_eq!(shown.conditions[0].detail, "still expired");
         assert!(!shown.conditions[0].ok);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_conditions_is_told() {
+        let readiness = Readiness::new();
+        readiness.set(Condition::Identity, true, "");
+        readiness.set(Condition::Policy, true, "");
+        let setter = readiness.clone();
+        let waiting = readiness.hold_but(&[Condition::Listeners]);
+        let setting = async move {
+            tokio::task::yield_now().await;
+            setter.set(Condition::Audit, true, "");
+        };
+        tokio::join!(waiting, setting);
+        assert!(!readiness.snapshot().ready);
+        // A detail is a change, too; the same again is none.
+        let mut changes = readiness.changes();
+        readiness.set(Condition::Audit, true, "");
+        assert!(!changes.has_changed().unwrap());
+        readiness.set(Condition::Audit, true, "written");
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
     }
 
     #[test]

@@ -22,11 +22,13 @@ pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
+    /// Meant for a supervisor: sent to a whole service it must not kill the others.
+    _upgrade: Stream,
     terminated: bool,
 }
 
 impl Signals {
-    /// Takes over SIGTERM, SIGINT and SIGHUP. Call inside a runtime with I/O, early: until then each of them kills
+    /// Takes over SIGTERM, SIGINT and SIGHUP, and disregards SIGUSR2. Call inside a runtime with I/O, early: until then each of them kills
     /// the process.
     ///
     /// # Errors
@@ -36,6 +38,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _upgrade: signal(SignalKind::user_defined2())?,
             terminated: false,
         })
     }
@@ -71,6 +74,7 @@ mod tests {
     async fn tells_the_first_end_from_the_second() {
         let mut signals = Signals::new().unwrap();
         let send = |posix| kill_process(getpid(), posix).unwrap();
+        send(Posix::USR2);
         send(Posix::HUP);
         assert_eq!(signals.next().await, Signal::Reload);
         send(Posix::TERM);

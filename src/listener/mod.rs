@@ -39,12 +39,12 @@ pub enum Acceptor {
 }
 
 impl Acceptor {
-    /// Registers a copy of a bound socket with the runtime of the calling worker.
+    /// Registers a bound socket with the runtime of the calling worker.
     ///
     /// # Errors
     /// The system's.
-    pub fn new(socket: &Listening) -> io::Result<Self> {
-        match socket.try_clone()? {
+    pub fn new(socket: Listening) -> io::Result<Self> {
+        match socket {
             Listening::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
             Listening::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
         }

@@ -101,6 +101,8 @@ impl Reloader {
             control.live.set_identity(IdentityView::Held(Arc::new(context)));
         }
         self.doors.open(&set);
+        // For the next process, which a supervisor starts with the sockets that it knows of.
+        self.service.sockets(&set);
         if level != running.settings.log.level
             && let Err(error) = control.view.log.set(&level)
         {
@@ -151,8 +153,7 @@ impl Reloader {
                 .find(|old| is_at_the_place_of(&old.context.settings, listener));
             let door = match here {
                 Some(old) => old
-                    .socket
-                    .try_clone()
+                    .copy()
                     .map(|copy| Door::Taken(copy, old.clone()))
                     .map_err(|error| BindError::new(listener.listen.to_string(), error)),
                 None => sockets::bind(listener).map(Door::New),

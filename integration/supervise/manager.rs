@@ -1,0 +1,135 @@
+//! What a service manager hears: the test plays systemd's end of `sd_notify(3)`.
+
+use std::os::unix::net::UnixDatagram;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::plain::Door;
+use crate::scene::{inbound, upgrade};
+use crate::support::SOON;
+use crate::support::net::free_address;
+use crate::support::process::Mark;
+use crate::support::sidecar::{Setup, Sidecar};
+use crate::world::{Api, HOUR, ORDERS, STOREFRONT_ONLY};
+
+struct Manager {
+    socket: UnixDatagram,
+    folder: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        Self { socket, folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("notify").display().to_string()
+    }
+
+    /// The next message that has this line; gives all that came up to it.
+    fn wait(&self, line: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self
+                .socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("no `{line}` ({error}) after {all:#?}"));
+            all.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+            if all.last().unwrap().lines().any(|l| l.starts_with(line)) {
+                return all;
+            }
+        }
+    }
+}
+
+fn start(command: &str, manager: &Manager, api: &Api, watchdog: &str) -> Sidecar {
+    let path = manager.path();
+    let mut environment = vec![("NOTIFY_SOCKET", path.as_str())];
+    if !watchdog.is_empty() {
+        environment.push(("WATCHDOG_USEC", watchdog));
+    }
+    Setup::new("orders", inbound(api, free_address(), Door::open().addr(), ""))
+        .policy(STOREFRONT_ONLY)
+        .arguments(&[command])
+        .environment(&environment)
+        .start()
+}
+
+fn is_ready(messages: &[String]) -> bool {
+    messages
+        .iter()
+        .any(|message| message.lines().any(|line| line == "READY=1"))
+}
+
+#[test]
+fn a_service_manager_hears_of_the_start_reloads_and_the_end() {
+    for command in ["run", "supervise"] {
+        let manager = Manager::new();
+        let mut api = Api::absent();
+        let mut sidecar = start(command, &manager, &api, "");
+        // Ready means what `/readyz` means.
+        let before = manager.wait("STATUS=not ready: identity");
+        assert!(!is_ready(&before), "{command}: {before:?}");
+        api.come(&[ORDERS], HOUR);
+        manager.wait("READY=1");
+        assert!(sidecar.is_ready());
+
+        sidecar.process().signal(Signal::HUP);
+        let reload = manager.wait("RELOADING=1");
+        let time = reload
+            .last()
+            .unwrap()
+            .lines()
+            .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+        assert!(time.unwrap().parse::<u64>().unwrap() > 0);
+        let after = manager.wait("READY=1");
+        assert_eq!(after.iter().filter(|m| m.contains("RELOADING")).count(), 0);
+
+        if command == "supervise" {
+            upgrade(&sidecar);
+            manager.wait("STATUS=child 2 is ready and in charge");
+        }
+        sidecar.process().signal(Signal::TERM);
+        let end = manager.wait("STOPPING=1");
+        // An upgrade is no start.
+        assert!(!is_ready(&end), "{command}: {end:?}");
+        assert_eq!(sidecar.process_mut().wait(SOON).code(), Some(0));
+    }
+}
+
+#[test]
+fn a_service_manager_that_watches_hears_of_life() {
+    for command in ["run", "supervise"] {
+        let manager = Manager::new();
+        let api = Api::start(&[ORDERS]);
+        let sidecar = start(command, &manager, &api, "200000");
+        sidecar.wait_ready();
+        for _ in 0..3 {
+            manager.wait("WATCHDOG=1");
+        }
+        if command == "supervise" {
+            upgrade(&sidecar);
+            for _ in 0..3 {
+                manager.wait("WATCHDOG=1");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_signal_for_a_supervisor_does_not_end_a_process_that_runs_alone() {
+    let manager = Manager::new();
+    let api = Api::start(&[ORDERS]);
+    let mut sidecar = start("run", &manager, &api, "");
+    sidecar.wait_ready();
+    sidecar.process().signal(Signal::USR2);
+    sidecar.process().signal(Signal::HUP);
+    manager.wait("RELOADING=1");
+    sidecar.wait_words(Mark::default(), "listening");
+    assert!(sidecar.process_mut().is_running());
+}

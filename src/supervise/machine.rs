@@ -1,0 +1,612 @@
+//! What a supervisor decides: events in, actions out, and nothing done here.
+//!
+//! One child is in charge (`incumbent`). During an upgrade another one starts beside it (`candidate`) and takes its place by
+//! saying that it is ready; one that does not is sent away, and nothing has happened. Those that were replaced or sent away
+//! are `leaving`. A child that ends by itself is started again after a pause, while its sockets stay open.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::handover::{ToChild, ToParent, manager::Notice};
+
+/// The pause before a child that died is started again; it doubles up to [`LAST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// A child that lived so long died of something new: pauses begin anew.
+const LIVED_LONG: Duration = Duration::from_secs(60);
+/// For a new child that is sent away to end by itself.
+const SENT_AWAY: Duration = Duration::from_secs(5);
+/// How long whoever connects may wait for a child that replaces a dead one to have its identity, before it is refused.
+const HOLD: Duration = Duration::from_secs(5);
+/// For a child to see to SIGHUP.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most children that may still end: each is a process with its connections.
+const MAX_LEAVING: usize = 16;
+
+/// Tells children apart; none is given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ChildId(pub(super) u64);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The beginning.
+    Begin,
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR2.
+    Upgrade,
+    /// A start could not be carried out.
+    NotStarted { child: ChildId, why: String, code: u8 },
+    /// A child said something.
+    Said { child: ChildId, what: ToParent },
+    /// A child has ended; without a code by a signal.
+    Exited {
+        child: ChildId,
+        code: Option<u8>,
+        how: String,
+        lived: Duration,
+    },
+    /// A timer has run out.
+    Due(Timer),
+}
+
+/// What can run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// For a new child to get ready.
+    Ready(ChildId),
+    /// For a child that was sent away to end.
+    Kill(ChildId),
+    /// For a child that replaces a dead one to get ready before it accepts.
+    Hold(ChildId),
+    /// Before a child is started again.
+    Restart,
+    /// For SIGHUP to be seen to; the number tells one from another.
+    Reload(u64),
+    /// Before the next sign of life to the service manager.
+    Watchdog,
+}
+
+/// A signal to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    Terminate,
+    Reload,
+    Kill,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Read the config, bind what it wants and is not bound, start the program. The sockets that it gets become the supervisor's
+    /// with [`Self::Keep`], and what was bound for it alone is closed by [`Self::Discard`].
+    Start {
+        child: ChildId,
+        hold: bool,
+        alone: bool,
+    },
+    Keep(ChildId),
+    Discard(ChildId),
+    /// The supervisor's own copies of all sockets are closed.
+    CloseSockets,
+    Signal(ChildId, Signal),
+    Tell(ChildId, ToChild),
+    Arm(Timer, Duration),
+    Notify(Notice),
+    /// A line for the log and the service manager's status.
+    Say {
+        good: bool,
+        text: String,
+    },
+    /// For the status alone.
+    Status(String),
+    /// The end, with this code.
+    Exit(u8),
+}
+
+#[derive(Debug)]
+struct Child {
+    id: ChildId,
+    started: bool,
+    /// Was told that it sends the audit log on.
+    alone: bool,
+    /// Accepts no more and sends no audit log on.
+    draining: bool,
+    /// How many connections it cut.
+    cut: usize,
+    /// Why it ends, in its own words.
+    why: Option<String>,
+}
+
+/// How far a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reload {
+    Idle,
+    /// The child in charge cannot take the signal yet.
+    Waits,
+    Sent,
+}
+
+/// Who is who, and what waits.
+#[derive(Debug)]
+pub(super) struct Machine {
+    ready_timeout: Duration,
+    watchdog: Option<Duration>,
+    last_id: u64,
+    incumbent: Option<Child>,
+    candidate: Option<Child>,
+    leaving: Vec<Child>,
+    /// SIGUSR2 came while it could not be seen to.
+    upgrade_waits: bool,
+    reload: Reload,
+    reloads: u64,
+    /// SIGHUP came while the candidate was starting: it may have read the files before.
+    candidate_reloads: bool,
+    ending: bool,
+    /// One child got as far as [`ToParent::Started`]: from then on a start that fails is tried again.
+    has_started: bool,
+    /// The service manager was told that we are ready.
+    announced: bool,
+    pause: Duration,
+    code: u8,
+}
+
+impl Machine {
+    pub(super) const fn new(ready_timeout: Duration, watchdog: Option<Duration>) -> Self {
+        Self {
+            ready_timeout,
+            watchdog,
+            last_id: 0,
+            incumbent: None,
+            candidate: None,
+            leaving: Vec::new(),
+            upgrade_waits: false,
+            reload: Reload::Idle,
+            reloads: 0,
+            candidate_reloads: false,
+            ending: false,
+            has_started: false,
+            announced: false,
+            pause: FIRST_PAUSE,
+            code: 0,
+        }
+    }
+
+    /// Whether this child is the one in charge.
+    pub(super) fn in_charge(&self, child: ChildId) -> bool {
+        is(self.incumbent.as_ref(), child)
+    }
+
+    /// What to do about an event, in order.
+    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
+        let mut todo = Vec::new();
+        match event {
+            Event::Begin => {
+                if let Some(every) = self.watchdog {
+                    todo.push(Action::Arm(Timer::Watchdog, every));
+                }
+                self.start(&mut todo);
+            }
+            Event::Terminate => self.terminate(&mut todo),
+            Event::Reload => self.reload(&mut todo),
+            Event::Upgrade => self.upgrade(&mut todo),
+            Event::NotStarted { child, why, code } => {
+                self.note(child, |it| it.why = Some(why));
+                self.ended(
+                    child,
+                    Some(code),
+                    "could not be started",
+                    Duration::ZERO,
+                    &mut todo,
+                );
+            }
+            Event::Said { child, what } => self.said(child, what, &mut todo),
+            Event::Exited {
+                child,
+                code,
+                how,
+                lived,
+            } => self.ended(child, code, &how, lived, &mut todo),
+            Event::Due(timer) => self.due(timer, &mut todo),
+        }
+        todo
+    }
+
+    fn new_child(&mut self, hold: bool, todo: &mut Vec<Action>) -> Child {
+        self.last_id += 1;
+        let id = ChildId(self.last_id);
+        let alone = self.incumbent.is_none() && self.nobody_sends();
+        todo.push(Action::Start {
+            child: id,
+            hold,
+            alone,
+        });
+        Child {
+            id,
+            started: false,
+            alone,
+            draining: false,
+            cut: 0,
+            why: None,
+        }
+    }
+
+    /// Starts the child in charge: at the beginning, or in the place of one that died, for which connections wait already.
+    fn start(&mut self, todo: &mut Vec<Action>) {
+        let again = self.has_started;
+        let child = self.new_child(again, todo);
+        todo.push(Action::Keep(child.id));
+        if again {
+            todo.push(Action::Arm(Timer::Hold(child.id), HOLD));
+        }
+        self.incumbent = Some(child);
+    }
+
+    fn nobody_sends(&self) -> bool {
+        self.leaving.iter().all(|child| child.draining)
+    }
+
+    /// Tells the child in charge that it sends the audit log on, as soon as nobody else does.
+    fn tell_alone(&mut self, todo: &mut Vec<Action>) {
+        let free = self.nobody_sends();
+        if let Some(child) = self.incumbent.as_mut().filter(|child| free && !child.alone) {
+            child.alone = true;
+            todo.push(Action::Tell(child.id, ToChild::Alone));
+        }
+    }
+
+    fn note(&mut self, child: ChildId, note: impl FnOnce(&mut Child)) {
+        let all = self.incumbent.iter_mut().chain(&mut self.candidate);
+        if let Some(found) = all.chain(&mut self.leaving).find(|it| it.id == child) {
+            note(found);
+        }
+    }
+
+    fn terminate(&mut self, todo: &mut Vec<Action>) {
+        if !self.ending {
+            self.ending = true;
+            todo.push(Action::Notify(Notice::Stopping));
+            todo.push(say(true, "shutting down"));
+            todo.push(Action::CloseSockets);
+        }
+        for child in self.all() {
+            todo.push(Action::Signal(child, Signal::Terminate));
+        }
+        self.exit_when_empty(todo);
+    }
+
+    fn all(&self) -> Vec<ChildId> {
+        let all = self.incumbent.iter().chain(&self.candidate);
+        all.chain(&self.leaving).map(|child| child.id).collect()
+    }
+
+    fn exit_when_empty(&self, todo: &mut Vec<Action>) {
+        if self.ending && self.all().is_empty() {
+            todo.push(Action::Exit(self.code));
+        }
+    }
+
+    fn reload(&mut self, todo: &mut Vec<Action>) {
+        if self.ending {
+            return;
+        }
+        if self.announced && self.reload == Reload::Idle {
+            todo.push(Action::Notify(Notice::Reloading));
+        }
+        self.candidate_reloads |= self.candidate.is_some();
+        self.send_reload(todo);
+    }
+
+    fn send_reload(&mut self, todo: &mut Vec<Action>) {
+        // A child that has no handler yet would die of it.
+        let Some(child) = self.incumbent.as_ref().filter(|child| child.started) else {
+            self.reload = Reload::Waits;
+            return;
+        };
+        self.reload = Reload::Sent;
+        self.reloads += 1;
+        todo.push(Action::Signal(child.id, Signal::Reload));
+        todo.push(Action::Arm(Timer::Reload(self.reloads), RELOAD_TIMEOUT));
+    }
+
+    fn reloaded(&mut self, todo: &mut Vec<Action>) {
+        if std::mem::replace(&mut self.reload, Reload::Idle) != Reload::Idle && self.announced {
+            todo.push(Action::Notify(Notice::Ready));
+        }
+    }
+
+    fn upgrade(&mut self, todo: &mut Vec<Action>) {
+        if self.ending {
+            return;
+        }
+        if self.candidate.is_some() || self.incumbent.as_ref().is_some_and(|child| !child.started) {
+            self.upgrade_waits = true;
+            todo.push(say(
+                true,
+                "an upgrade waits until the child that is starting now is ready, or is not",
+            ));
+            return;
+        }
+        self.upgrade_waits = false;
+        if self.incumbent.is_none() {
+            // What is on disk now is what is started.
+            self.start(todo);
+            return;
+        }
+        if self.leaving.len() >= MAX_LEAVING {
+            todo.push(say(
+                false,
+                format!(
+                    "no upgrade: {MAX_LEAVING} replaced children still drain; try again when some have ended"
+                ),
+            ));
+            return;
+        }
+        let child = self.new_child(true, todo);
+        todo.push(Action::Arm(Timer::Ready(child.id), self.ready_timeout));
+        todo.push(say(
+            true,
+            format!("upgrade: child {} starts beside the one in charge", child.id),
+        ));
+        self.candidate = Some(child);
+    }
+
+    fn waiting_upgrade(&mut self, todo: &mut Vec<Action>) {
+        if self.upgrade_waits {
+            self.upgrade(todo);
+        }
+    }
+
+    fn said(&mut self, child: ChildId, what: ToParent, todo: &mut Vec<Action>) {
+        let in_charge = self.in_charge(child);
+        match what {
+            ToParent::Started { version } => {
+                self.has_started = true;
+                self.note(child, |it| it.started = true);
+                todo.push(say(
+                    true,
+                    format!("child {child} (svidecar {version}) has started"),
+                ));
+                if in_charge {
+                    if self.reload == Reload::Waits {
+                        self.send_reload(todo);
+                    }
+                    self.waiting_upgrade(todo);
+                }
+            }
+            ToParent::Ready => self.ready(child, todo),
+            ToParent::Status { text } if in_charge => todo.push(Action::Status(text)),
+            ToParent::Alive if in_charge => todo.push(Action::Notify(Notice::Watchdog)),
+            ToParent::Reloaded if in_charge => self.reloaded(todo),
+            ToParent::Draining { open } => {
+                self.note(child, |it| it.draining = true);
+                if in_charge && !self.ending {
+                    // It was asked to at its admin endpoint: nobody may wait in a queue that nobody empties.
+                    todo.push(say(
+                        true,
+                        format!("child {child} accepts no more connections; {open} are open"),
+                    ));
+                    todo.push(Action::CloseSockets);
+                }
+                self.tell_alone(todo);
+            }
+            ToParent::Ended { cut } => self.note(child, |it| it.cut = cut),
+            ToParent::Failed { why } => self.note(child, |it| it.why = Some(why)),
+            ToParent::Status { .. }
+            | ToParent::Alive
+            | ToParent::Reloaded
+            | ToParent::Sockets { .. }
+            | ToParent::Unknown => {}
+        }
+    }
+
+    fn ready(&mut self, child: ChildId, todo: &mut Vec<Action>) {
+        self.note(child, |it| it.started = true);
+        if is(self.candidate.as_ref(), child) && !self.ending {
+            let old = std::mem::replace(&mut self.incumbent, self.candidate.take());
+            todo.push(Action::Keep(child));
+            if let Some(mut old) = old {
+                // Even where it accepts no more already, it still sends the audit log on.
+                old.draining = false;
+                todo.push(Action::Tell(old.id, ToChild::Superseded));
+                todo.push(say(
+                    true,
+                    format!("child {child} is ready and in charge; child {} drains", old.id),
+                ));
+                self.leaving.push(old);
+            }
+            self.took_over(todo);
+        } else if self.in_charge(child) {
+            todo.push(say(true, format!("child {child} is ready")));
+        } else {
+            return;
+        }
+        if !self.ending && !std::mem::replace(&mut self.announced, true) {
+            todo.push(Action::Notify(Notice::Ready));
+        }
+        self.tell_alone(todo);
+        self.waiting_upgrade(todo);
+    }
+
+    /// What waited for the child that is in charge now.
+    fn took_over(&mut self, todo: &mut Vec<Action>) {
+        let again = std::mem::take(&mut self.candidate_reloads);
+        if again || self.reload != Reload::Idle {
+            self.send_reload(todo);
+        }
+    }
+
+    fn ended(
+        &mut self,
+        child: ChildId,
+        code: Option<u8>,
+        how: &str,
+        lived: Duration,
+        todo: &mut Vec<Action>,
+    ) {
+        if let Some(at) = self.leaving.iter().position(|it| it.id == child) {
+            let left = self.leaving.swap_remove(at);
+            let cut = left.cut;
+            todo.push(say(
+                code == Some(0),
+                format!("child {child} {how}; {cut} connections were cut"),
+            ));
+            self.tell_alone(todo);
+        } else if let Some(new) = self.candidate.take_if(|it| it.id == child) {
+            todo.push(Action::Discard(child));
+            let why = reason(&new, how);
+            if !self.ending {
+                todo.push(say(
+                    false,
+                    format!("the upgrade failed: child {child} {why}; the one before stays in charge"),
+                ));
+            }
+            self.candidate_reloads = false;
+            self.waiting_upgrade(todo);
+        } else if let Some(old) = self.incumbent.take_if(|it| it.id == child) {
+            self.lost(&old, code, how, lived, todo);
+        }
+        self.exit_when_empty(todo);
+    }
+
+    /// The child in charge is gone.
+    fn lost(&mut self, old: &Child, code: Option<u8>, how: &str, lived: Duration, todo: &mut Vec<Action>) {
+        let why = reason(old, how);
+        if self.ending {
+            self.code = code.unwrap_or(1);
+            let cut = old.cut;
+            todo.push(say(
+                code == Some(0),
+                format!("child {} {how}; {cut} connections were cut", old.id),
+            ));
+        } else if let Some(new) = self.candidate.take() {
+            todo.push(say(
+                false,
+                format!(
+                    "child {} {why} during an upgrade; child {} takes over as it is",
+                    old.id, new.id
+                ),
+            ));
+            todo.push(Action::Keep(new.id));
+            todo.push(Action::Arm(Timer::Hold(new.id), HOLD));
+            self.incumbent = Some(new);
+            self.tell_alone(todo);
+            self.took_over(todo);
+        } else if !self.has_started {
+            todo.push(say(false, format!("not started: child {} {why}", old.id)));
+            self.ending = true;
+            self.code = code.unwrap_or(1);
+            todo.push(Action::CloseSockets);
+        } else {
+            if self.reload == Reload::Sent {
+                // The next one reads the files at its start.
+                self.reloaded(todo);
+            }
+            self.pause = if lived >= LIVED_LONG {
+                FIRST_PAUSE
+            } else {
+                self.pause
+            };
+            todo.push(say(
+                false,
+                format!(
+                    "child {} {why}; it is started again in {:?}, and connections wait",
+                    old.id, self.pause
+                ),
+            ));
+            todo.push(Action::Arm(Timer::Restart, self.pause));
+            self.pause = self.pause.saturating_mul(2).min(LAST_PAUSE);
+        }
+    }
+
+    fn due(&mut self, timer: Timer, todo: &mut Vec<Action>) {
+        match timer {
+            Timer::Ready(child) => {
+                let Some(mut new) = self.candidate.take_if(|it| it.id == child) else {
+                    return;
+                };
+                todo.push(Action::Discard(child));
+                todo.push(Action::Signal(child, Signal::Terminate));
+                todo.push(Action::Arm(Timer::Kill(child), SENT_AWAY));
+                todo.push(say(
+                    false,
+                    format!(
+                        "the upgrade failed: child {child} was not ready within {:?}; the one before stays in charge",
+                        self.ready_timeout
+                    ),
+                ));
+                // It never sent anything on.
+                new.draining = true;
+                self.leaving.push(new);
+                self.candidate_reloads = false;
+                self.waiting_upgrade(todo);
+            }
+            Timer::Kill(child) => {
+                if self.leaving.iter().any(|it| it.id == child) {
+                    todo.push(Action::Signal(child, Signal::Kill));
+                }
+            }
+            Timer::Hold(child) => {
+                if self.in_charge(child) {
+                    todo.push(Action::Tell(child, ToChild::Open));
+                }
+            }
+            Timer::Restart => {
+                if !self.ending && self.incumbent.is_none() {
+                    self.start(todo);
+                }
+            }
+            Timer::Reload(number) => {
+                if self.reload == Reload::Sent && self.reloads == number {
+                    todo.push(say(
+                        false,
+                        "the child in charge has not said that the files were read again",
+                    ));
+                    self.reloaded(todo);
+                }
+            }
+            Timer::Watchdog => {
+                todo.push(match &self.incumbent {
+                    Some(child) => Action::Tell(child.id, ToChild::Ping),
+                    // Between two children this process does what it must.
+                    None => Action::Notify(Notice::Watchdog),
+                });
+                if let Some(every) = self.watchdog {
+                    todo.push(Action::Arm(Timer::Watchdog, every));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for ChildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn is(slot: Option<&Child>, child: ChildId) -> bool {
+    slot.is_some_and(|it| it.id == child)
+}
+
+fn say(good: bool, text: impl Into<String>) -> Action {
+    Action::Say {
+        good,
+        text: text.into(),
+    }
+}
+
+/// How it ended, and why by its own words.
+fn reason(child: &Child, how: &str) -> String {
+    match &child.why {
+        Some(why) => format!("{how}: {why}"),
+        None => how.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
