@@ -38,8 +38,11 @@ const MPTCP: i32 = 262;
 const FAST_OPEN: i32 = 0x2000_0000;
 const NETLINK: i32 = 16;
 
-/// Under each name what a process of its own tries.
-const CASES: &[(&str, fn(&World))] = &[
+/// A name, and what a process of its own tries under it.
+type Case = (&'static str, fn(&World));
+
+/// All that is tried.
+const CASES: &[Case] = &[
     ("own files can be read and foreign ones not", own_files_alone),
     (
         "logs can be rotated in their folder, and nothing else be made there",
