@@ -43,9 +43,10 @@ const MAY_USE: &[(&str, &str)] = &[
         "admin audit authorize clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
+    ("inject", "config yaml"),
     (
         "cli",
-        "app audit clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
+        "app audit clock config identity inject policy record redaction spiffe sys tls trial workload_api yaml",
     ),
 ];
 
@@ -73,6 +74,7 @@ const PURE: &[&str] = &[
     "redaction",
     "redaction.rs",
     "yaml",
+    "inject",
     "identity/rotation.rs",
     "identity/update.rs",
     "identity/material.rs",
