@@ -165,6 +165,11 @@ pub(super) fn read(annotations: Option<&Node>, object: &str, findings: &mut Find
     (reader.findings.errors() == before).then_some(wanted)?
 }
 
+/// Whether there are annotations of ours.
+pub(super) fn has_any(annotations: Option<&Node>) -> bool {
+    matches!(annotations, Some(Node::Map(entries)) if entries.iter().any(|(key, _)| key.text.starts_with(PREFIX)))
+}
+
 /// Finds fault with annotations of ours on the workload itself, where they do nothing.
 pub(super) fn refuse_misplaced(annotations: Option<&Node>, object: &str, findings: &mut Findings) {
     let Some(Node::Map(entries)) = annotations else {

@@ -38,11 +38,17 @@ pub(super) fn chunks(text: &str) -> Vec<Chunk<'_>> {
         let end = at + line.len();
         if marker {
             let body = text.get(begin..at).unwrap_or_default();
-            if current.0.is_some() || !body.is_empty() {
-                all.push(chunk(current, body));
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            // Directives belong to the document behind them.
+            if current.0.is_none() && body.starts_with('%') {
+                current = (text.get(begin..end), current.1);
+            } else {
+                if current.0.is_some() || !body.is_empty() {
+                    all.push(chunk(current, body));
+                }
+                // What stands on the line itself is part of the document.
+                current = (Some(line), number);
             }
-            // What stands on the line itself is part of the document.
-            current = (Some(line), u32::try_from(number).unwrap_or(u32::MAX));
             begin = end;
         }
         at = end;

@@ -135,6 +135,11 @@ fn what_is_not_concerned_is_the_same_to_the_byte() {
     ] {
         assert_eq!(injected(empty), empty);
     }
+    // A patch, as kustomize has them, and a directive.
+    let patch = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 3}\n";
+    assert_eq!(injected(patch), patch);
+    let directive = format!("%YAML 1.2\n---\n{patch}");
+    assert_eq!(injected(&directive), directive);
     let said_no = workload("Deployment", "inject: \"false\"\ninbound: whatever");
     assert_eq!(injected(&said_no), said_no);
 }

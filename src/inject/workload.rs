@@ -51,19 +51,23 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
         workload: Some(workload.clone()),
         config_map: None,
     };
-    let Some(template) = object
-        .at_mut(path)
-        .filter(|template| template.get("spec").is_some())
-    else {
-        let spec = path
-            .iter()
-            .chain(&["spec"])
-            .copied()
-            .collect::<Vec<_>>()
-            .join(".");
-        findings.error(place, format!("{workload}: has no `{spec}`"));
-        return outcome;
+    let Some(template) = object.at_mut(path) else {
+        // A patch of something else, such as the number of replicas.
+        return Outcome::default();
     };
+    if template.get("spec").is_none() {
+        if annotations::has_any(template.at(&["metadata", "annotations"])) {
+            let spec = path
+                .iter()
+                .chain(&["spec"])
+                .copied()
+                .collect::<Vec<_>>()
+                .join(".");
+            let message = format!("{workload}: has annotations of ours, but no `{spec}` to put a sidecar in");
+            findings.error(place, message);
+        }
+        return Outcome::default();
+    }
     let marked = annotation(template, INJECTED).is_some();
     let before = findings.errors();
     let wanted = match options.remove {

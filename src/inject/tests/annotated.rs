@@ -61,7 +61,7 @@ fn bad_annotations_are_refused_by_name_with_what_was_expected() {
         ("BASE\ninbound: a:8443=1,b:8443=2", &["listens on"]),
         ("BASE\ninbound: a:15021=1", &["15021", "admin.probes"]),
         (
-            "BASE\ninbound: a:8443=:::",
+            "BASE\ninbound: \"a:8443=:::\"",
             &["the config made of its annotations would not do", "upstream"],
         ),
         ("BASE\ninbound: 8443=unix", &["write `NAME:PORT=unix`"]),
@@ -180,6 +180,8 @@ fn what_has_our_names_and_is_not_ours_is_not_overwritten() {
     assert!(refused(&format!("{text}---\n{foreign}")).contains("which something else is already"));
     let twins = format!("{text}---\n{}", workload("CronJob", GOOD));
     assert!(refused(&twins).contains("which something else is already"));
+    let empty = text.split("    spec:\n").next().unwrap();
+    assert!(refused(empty).contains("no `spec.template.spec`"));
     let nameless = text.replacen("  name: orders\n", "  generateName: orders-\n", 1);
     assert!(refused(&nameless).contains("has no name"));
 }
