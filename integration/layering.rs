@@ -47,9 +47,10 @@ const MAY_USE: &[(&str, &str)] = &[
         "admin audit authorize build_info clock config connection handover identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
     ),
     ("trial", "clock config policy record spiffe yaml"),
+    ("inject", "config yaml"),
     (
         "cli",
-        "app audit build_info clock config handover identity policy record redaction spiffe supervise sys tls trial workload_api yaml",
+        "app audit build_info clock config handover identity inject policy record redaction spiffe supervise sys tls trial workload_api yaml",
     ),
 ];
 
@@ -78,6 +79,7 @@ const PURE: &[&str] = &[
     "redaction",
     "redaction.rs",
     "yaml",
+    "inject",
     "identity/rotation.rs",
     "identity/update.rs",
     "identity/material.rs",

@@ -33,6 +33,7 @@
 //! | ground | [`clock`], [`sys`] | the time of day; what is asked of the system |
 //! | tools | [`workload_api`] | the Workload API's messages, and an embedded server that attests nobody |
 //! | tools | [`trial`] | policies tried before they bite: expectations, differences, suggestions |
+//! | tools | [`inject`] | the sidecar put into Kubernetes manifests |
 //! | tools | [`cli`] | the commands |
 
 pub mod admin;
@@ -47,6 +48,7 @@ pub mod connection;
 pub mod forward;
 pub mod handover;
 pub mod identity;
+pub mod inject;
 pub mod lifecycle;
 pub mod listener;
 pub mod policy;

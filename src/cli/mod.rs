@@ -3,9 +3,11 @@
 pub mod admin_client;
 pub mod audit;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod healthcheck;
 pub mod identity;
+pub mod inject;
 mod output;
 pub mod policy;
 pub mod run;
@@ -67,6 +69,8 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     Schema(schema::SchemaArgs),
+    Inject(inject::InjectArgs),
+    Completions(completions::CompletionsArgs),
     WorkloadApi(workload_api::WorkloadApiArgs),
     Status(status::StatusArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
@@ -90,6 +94,8 @@ pub fn main() -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Audit(command) => audit::run(&command),
         Command::Schema(args) => schema::run(&args),
+        Command::Inject(args) => inject::run(&args),
+        Command::Completions(args) => completions::run(&args),
         Command::WorkloadApi(args) => workload_api::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
