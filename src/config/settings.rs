@@ -5,6 +5,7 @@ mod audit;
 mod level;
 mod otlp;
 mod redaction;
+mod transparent;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use audit::{Audit, AuditSink, AuditSync, OnAuditFailure};
 pub use level::{LEVELS, NoLevel, log_directives};
 pub use otlp::{Denials, Otlp, OtlpHeaders, OtlpProtocol, Traces};
 pub use redaction::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
+pub use transparent::{Connect, Destination, Destinations, DialledPorts, Ours, Reach, Redirected, Unmatched};
 
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
@@ -164,6 +166,8 @@ pub enum ListenerKind {
         /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
         /// are compared as [`crate::record::PeerAddr`] has them: IPv4-mapped ones are IPv4.
         accept_proxy_from: Vec<IpNet>,
+        /// Whether it takes connections that were redirected to it, and no others.
+        redirected: Option<Redirected>,
     },
     /// Plaintext in, mutual TLS to `connect`.
     Outbound {
@@ -174,6 +178,8 @@ pub enum ListenerKind {
         /// The server name to send; none for an IP address unless the file says one.
         sni: Option<String>,
     },
+    /// Plaintext in that was redirected, mutual TLS to where it was meant to go.
+    Transparent(Destinations),
 }
 
 impl ListenerKind {
@@ -185,6 +191,7 @@ impl ListenerKind {
             trust: Vec::new(),
             proxy_protocol: None,
             accept_proxy_from: Vec::new(),
+            redirected: None,
         }
     }
 }
@@ -194,6 +201,8 @@ impl ListenerKind {
 pub enum Upstream {
     /// To the application.
     Application(Target),
+    /// To where a redirected connection was meant to go: the application, as it is without us.
+    Original,
     /// To us.
     Own(OwnPages),
 }
@@ -207,10 +216,14 @@ pub enum OwnPages {
     Admin,
 }
 
+/// Where redirected connections go, in words.
+const ORIGINAL: &str = "original";
+
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Application(target) => target.fmt(f),
+            Self::Original => f.write_str(ORIGINAL),
             Self::Own(OwnPages::Metrics) => f.write_str("metrics"),
             Self::Own(OwnPages::Admin) => f.write_str("admin"),
         }
@@ -236,7 +249,51 @@ impl Listener {
         match &self.kind {
             ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
             ListenerKind::Outbound { connect, .. } => connect.to_string(),
+            ListenerKind::Transparent(_) => ORIGINAL.to_owned(),
         }
+    }
+
+    /// Who may answer a connection that goes out, where it was meant for `destination` if it was redirected.
+    #[must_use]
+    pub fn expected(&self, destination: Option<SocketAddr>) -> &[IdPattern] {
+        match &self.kind {
+            ListenerKind::Inbound { .. } => &[],
+            ListenerKind::Outbound { peer, .. } => peer,
+            ListenerKind::Transparent(destinations) => destination
+                .and_then(|address| destinations.find(address))
+                .map_or(&[], |(_, destination)| &destination.peer),
+        }
+    }
+
+    /// See [`ListenerName::port`].
+    fn policy_port(&self) -> Option<u16> {
+        match (&self.kind, &self.listen) {
+            (
+                ListenerKind::Inbound {
+                    redirected: Some(redirected),
+                    ..
+                },
+                _,
+            ) => match redirected.ports[..] {
+                [port] => Some(port),
+                _ => None,
+            },
+            (_, Address::Tcp(address)) => Some(address.port()).filter(|port| *port != 0),
+            (_, Address::Unix(_)) => None,
+        }
+    }
+
+    /// Whether it takes connections that were redirected to it, and no others.
+    #[must_use]
+    pub const fn is_transparent(&self) -> bool {
+        matches!(
+            self.kind,
+            ListenerKind::Transparent(_)
+                | ListenerKind::Inbound {
+                    redirected: Some(_),
+                    ..
+                }
+        )
     }
 
     /// Which way it faces.
@@ -244,7 +301,7 @@ impl Listener {
     pub const fn direction(&self) -> Direction {
         match self.kind {
             ListenerKind::Inbound { .. } => Direction::Inbound,
-            ListenerKind::Outbound { .. } => Direction::Outbound,
+            ListenerKind::Outbound { .. } | ListenerKind::Transparent(_) => Direction::Outbound,
         }
     }
 }
@@ -256,7 +313,8 @@ pub struct ListenerName {
     pub name: Arc<str>,
     /// Which way it faces: policies decide about inbound ones.
     pub direction: Direction,
-    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one.
+    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one. Of a
+    /// transparent listener, the port that callers dial; none where these are several.
     pub port: Option<u16>,
     /// The trust domains accepted beside our own; `None` when that is not known, and any is accepted.
     pub trust: Option<Vec<TrustDomain>>,
@@ -270,13 +328,10 @@ pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
         .map(|l| ListenerName {
             name: Arc::clone(&l.name),
             direction: l.direction(),
-            port: match &l.listen {
-                Address::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
-                Address::Unix(_) => None,
-            },
+            port: l.policy_port(),
             trust: match &l.kind {
                 ListenerKind::Inbound { trust, .. } => Some(trust.clone()),
-                ListenerKind::Outbound { .. } => None,
+                ListenerKind::Outbound { .. } | ListenerKind::Transparent(_) => None,
             },
         })
         .collect()

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::budget::Budgets;
 use super::capacity::Capacity;
+use super::loops::Loops;
 use super::own::OwnEndpoint;
 use super::registry::Registry;
 use crate::authorize::PolicyView;
@@ -58,6 +59,8 @@ pub struct Live {
     pub limits: Limits,
     /// What a change does to open connections.
     pub open_connections: OpenConnections,
+    /// The redirected connections that are being set up.
+    pub loops: Arc<Loops>,
     /// Takes the connections that end at ourselves.
     pub own: OwnEndpoint,
     /// Set when a second signal asked for the end at once.
@@ -91,6 +94,7 @@ impl Live {
             records,
             limits,
             open_connections,
+            loops: Arc::default(),
             own: OwnEndpoint::default(),
             shutdown_now: AtomicBool::new(false),
         }

@@ -115,6 +115,7 @@ impl Registry {
             id: facts.id,
             peer_addr: facts.peer_addr,
             source: facts.source,
+            destination: facts.destination,
             local: OnceLock::new(),
             since: facts.since,
             traffic: Arc::default(),

@@ -362,6 +362,9 @@ fn admitted(
             };
             authorize::inbound(policy, &facts, now)
         }
-        Direction::Outbound => authorize::outbound(policy, &basis.listener.kind, &peer.id, &certificate),
+        Direction::Outbound => {
+            let expected = basis.listener.expected(entry.destination.as_deref().copied());
+            authorize::outbound(policy, expected, &peer.id, &certificate)
+        }
     }
 }

@@ -87,6 +87,8 @@ pub struct Entry {
     pub peer_addr: PeerAddr,
     /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
     pub source: PeerAddr,
+    /// Where it was meant to go before it was redirected to us.
+    pub destination: Option<Box<SocketAddr>>,
     /// Our address of the connection to the application, which is what the application sees as its peer's.
     pub local: OnceLock<SocketAddr>,
     /// When it was accepted.
@@ -168,6 +170,8 @@ pub struct Registration {
     pub peer_addr: PeerAddr,
     /// See [`Entry::source`].
     pub source: PeerAddr,
+    /// See [`Entry::destination`].
+    pub destination: Option<Box<SocketAddr>>,
     /// See [`Entry::since`].
     pub since: SystemTime,
     /// See [`Basis::listener`].
