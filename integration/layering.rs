@@ -42,10 +42,11 @@ const MAY_USE: &[(&str, &str)] = &[
         "app",
         "admin audit authorize clock config connection identity lifecycle policy record redaction reload spiffe sys telemetry tls worker yaml",
     ),
+    ("intercept", "config sys"),
     ("trial", "clock config policy record spiffe yaml"),
     (
         "cli",
-        "app audit clock config identity policy record redaction spiffe sys tls trial workload_api yaml",
+        "app audit clock config identity intercept policy record redaction spiffe sys tls trial workload_api yaml",
     ),
 ];
 
@@ -59,6 +60,7 @@ const SETTINGS_ONLY: &[&str] = &[
     "audit",
     "redaction",
     "telemetry",
+    "intercept",
 ];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
@@ -68,6 +70,8 @@ const PURE: &[&str] = &[
     "trial",
     "config",
     "proxy_protocol",
+    "intercept/rules.rs",
+    "intercept/netlink.rs",
     "record.rs",
     "record",
     "redaction",

@@ -29,6 +29,7 @@
 //! | ground | [`clock`], [`sys`] | the time of day; what is asked of the system |
 //! | tools | [`workload_api`] | the Workload API's messages, and an embedded server that attests nobody |
 //! | tools | [`trial`] | policies tried before they bite: expectations, differences, suggestions |
+//! | tools | [`intercept`] | rules of the packet filter that redirect connections to transparent listeners |
 //! | tools | [`cli`] | the commands |
 
 pub mod admin;
@@ -41,6 +42,7 @@ pub mod config;
 pub mod connection;
 pub mod forward;
 pub mod identity;
+pub mod intercept;
 pub mod lifecycle;
 pub mod listener;
 pub mod policy;

@@ -3,5 +3,6 @@
 
 pub mod bind;
 pub mod limits;
+pub mod netfilter;
 pub mod secret;
 pub mod stream;
