@@ -46,11 +46,12 @@ const MAY_USE: &[(&str, &str)] = &[
         "app",
         "admin audit authorize build_info clock config connection handover identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
     ),
+    ("intercept", "config sys"),
     ("trial", "clock config policy record spiffe yaml"),
     ("inject", "config yaml"),
     (
         "cli",
-        "app audit build_info clock config handover identity inject policy record redaction spiffe supervise sys tls trial workload_api yaml",
+        "app audit build_info clock config handover identity inject intercept policy record redaction spiffe supervise sys tls trial workload_api yaml",
     ),
 ];
 
@@ -65,6 +66,7 @@ const SETTINGS_ONLY: &[&str] = &[
     "redaction",
     "telemetry",
     "sandbox",
+    "intercept",
 ];
 
 /// Modules and files that decide without asking the world: no socket, file, clock, randomness, runtime.
@@ -74,6 +76,8 @@ const PURE: &[&str] = &[
     "trial",
     "config",
     "proxy_protocol",
+    "intercept/rules.rs",
+    "intercept/netlink.rs",
     "record.rs",
     "record",
     "redaction",

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use self::candidate::{Candidate, Diverged, Diverging, Listing};
-use crate::config::settings::{ListenerKind, PolicyMode};
+use crate::config::settings::PolicyMode;
 use crate::policy::Outcome;
 pub use crate::policy::{Admission, Budget, CertificateFacts, Delta, DenyList, Facts, Policy, Rate};
 use crate::record::{Nearest, Reason, Unmet, Verdict};
@@ -284,25 +284,21 @@ pub fn expected<'a>(patterns: &'a [IdPattern], peer: &SpiffeId) -> Option<&'a Id
     patterns.iter().find(|pattern| pattern.matches(peer))
 }
 
-/// Decides about the server that answered an outbound listener's call: by the deny list in force, and by the listener's
-/// `peer` list.
+/// Decides about the server that answered an outbound listener's call: by the deny list in force, and by the `peer` list
+/// of the listener, or of one of its destinations.
 ///
 /// # Errors
 /// A [`Denial`] when an entry of the deny list names it, or no `peer` pattern does.
 pub fn outbound(
     view: &PolicyView,
-    kind: &ListenerKind,
+    patterns: &[IdPattern],
     peer: &SpiffeId,
     certificate: &CertificateFacts<'_>,
 ) -> Result<Permit, Denial> {
     if let Some(decision) = listed(view, peer, certificate) {
         return Err(Denial::of(decision));
     }
-    let pattern = match kind {
-        ListenerKind::Outbound { peer: patterns, .. } => expected(patterns, peer),
-        ListenerKind::Inbound { .. } => None,
-    };
-    match pattern {
+    match expected(patterns, peer) {
         Some(pattern) => Ok(Permit {
             decision: Arc::new(Decision {
                 verdict: Verdict::Allow,

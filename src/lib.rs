@@ -34,6 +34,7 @@
 //! | tools | [`workload_api`] | the Workload API's messages, and an embedded server that attests nobody |
 //! | tools | [`trial`] | policies tried before they bite: expectations, differences, suggestions |
 //! | tools | [`inject`] | the sidecar put into Kubernetes manifests |
+//! | tools | [`intercept`] | rules of the packet filter that redirect connections to transparent listeners |
 //! | tools | [`cli`] | the commands |
 
 pub mod admin;
@@ -49,6 +50,7 @@ pub mod forward;
 pub mod handover;
 pub mod identity;
 pub mod inject;
+pub mod intercept;
 pub mod lifecycle;
 pub mod listener;
 pub mod policy;

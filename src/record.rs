@@ -6,7 +6,7 @@
 //!
 //! Every verdict on the way there is one [`Decision`] with an id of its own: see [`mod@decision`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -133,6 +133,9 @@ closed_set! {
     Reason {
         /// Both directions ended in order.
         Finished = "finished",
+        /// Both directions of a connection that was not protected ended in order: no entry of `destinations` names where
+        /// the application wanted to go, and `unmatched` is `passthrough`.
+        PassedThrough = "passed_through",
 
         /// A `deny` rule matched the peer.
         DenyRule = "deny_rule",
@@ -161,6 +164,12 @@ closed_set! {
         MaxHandshakesPerSource = "max_handshakes_per_source",
         /// A load balancer in `accept_proxy_from` sent no PROXY header, or a malformed one.
         ProxyHeader = "proxy_header",
+        /// A transparent listener was called by itself: the connection was not redirected to it.
+        NotIntercepted = "not_intercepted",
+        /// A redirected connection would lead to ourselves, or comes from ourselves.
+        LoopDetected = "loop_detected",
+        /// A redirected connection was meant for an address that the listener does not name.
+        DestinationNotListed = "destination_not_listed",
         /// The handshake took longer than `limits.handshake_timeout`.
         HandshakeTimeout = "handshake_timeout",
         /// The peer spoke something other than TLS.
@@ -240,7 +249,7 @@ impl Reason {
     #[must_use]
     pub const fn outcome(self) -> Outcome {
         match self {
-            Self::Finished => Outcome::Ok,
+            Self::Finished | Self::PassedThrough => Outcome::Ok,
             Self::DenyRule
             | Self::NoAllowRule
             | Self::PeerNotExpected
@@ -254,6 +263,9 @@ impl Reason {
             | Self::MaxHandshakes
             | Self::MaxHandshakesPerSource
             | Self::ProxyHeader
+            | Self::NotIntercepted
+            | Self::LoopDetected
+            | Self::DestinationNotListed
             | Self::HandshakeTimeout
             | Self::NotTls
             | Self::NoCommonParameters
@@ -406,6 +418,8 @@ pub struct ConnectionRecord {
     pub reason: Reason,
     /// What a person needs beyond the reason: the check that failed, the error of the system, the alert.
     pub detail: Option<String>,
+    /// Where it was meant to go before it was redirected to a transparent listener.
+    pub destination: Option<SocketAddr>,
     /// Where the connection was forwarded to, once that was dialled.
     pub upstream: Option<Arc<str>>,
     /// Payload bytes from the one who connected to the one who was connected to.

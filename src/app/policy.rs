@@ -5,6 +5,7 @@ mod follow;
 mod replace;
 mod show;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -246,8 +247,15 @@ fn set_rules(metrics: &ListenerMetrics, listener: &Listener, policy: &Policy) {
             });
             metrics.set_rules(rules.chain(budgets));
         }
-        ListenerKind::Outbound { peer, .. } => {
-            let patterns: Vec<_> = peer.iter().map(ToString::to_string).collect();
+        kind => {
+            let patterns = match kind {
+                ListenerKind::Transparent(destinations) => {
+                    let all = destinations.list.iter().flat_map(|destination| &destination.peer);
+                    // One pattern may stand in several entries.
+                    all.map(ToString::to_string).collect::<BTreeSet<_>>()
+                }
+                _ => listener.expected(None).iter().map(ToString::to_string).collect(),
+            };
             metrics.set_rules(patterns.iter().map(|pattern| (pattern.as_str(), Verdict::Allow)));
         }
     }

@@ -230,6 +230,7 @@ pub(super) fn connection(entry: &Entry) -> Value {
         "peer_addr": entry.peer_addr,
         "source": entry.source,
         "local": entry.local.get(),
+        "destination": entry.destination,
         "peer_id": basis.peer.id.to_string(),
         "own_id": basis.own.id.to_string(),
         "decision_id": decision.as_ref().map(|d| d.id),

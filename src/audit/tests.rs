@@ -160,6 +160,7 @@ fn refusal(number: u64) -> Refusal {
         admission: None,
         reason: Reason::NotTls,
         detail: None,
+        destination: None,
         upstream: None,
         bytes_up: 0,
         bytes_down: 0,

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod healthcheck;
 pub mod identity;
 pub mod inject;
+pub mod intercept;
 mod output;
 pub mod policy;
 pub mod run;
@@ -74,6 +75,7 @@ enum Command {
     WorkloadApi(workload_api::WorkloadApiArgs),
     Status(status::StatusArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
+    Intercept(intercept::InterceptArgs),
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::WorkloadApi(args) => workload_api::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Intercept(args) => intercept::run(&args),
     };
     ExitCode::from(code)
 }

@@ -41,6 +41,7 @@ pub(super) const FIELDS: &[&[&str]] = &[
     listeners::INBOUND,
     listeners::PROXY_PROTOCOL,
     listeners::OUTBOUND,
+    listeners::DESTINATION,
     policy::POLICY,
     general::LIMITS,
     general::OPEN_CONNECTIONS,
@@ -136,13 +137,14 @@ fn read(
     )?;
     let top = Fields::of(&root, "", TOP, findings)?;
     let identity = identity::read(&top, context, findings);
-    let listeners = listeners::read(&top, findings);
+    let mut listeners = listeners::read(&top, findings);
     let policy = policy::read(&top, context, listeners.any_inbound, findings);
     seen.policy = policy.clone();
     seen.listeners = listeners.all_named.then(|| listener_names(&listeners.listeners));
     listeners.check_names(findings);
     let admin = admin::read(&top, context, findings);
     listeners.check_addresses(admin.as_ref(), findings);
+    listeners.check_transparent(admin.as_ref(), findings);
     let audit = audit::read(&top, context, findings);
     let redaction = redaction::read(&top, context, &listeners.listeners, findings);
     let sandbox = general::sandbox(&top, findings);

@@ -6,6 +6,7 @@ mod level;
 mod otlp;
 mod redaction;
 mod sandbox;
+mod transparent;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ pub use level::{LEVELS, NoLevel, log_directives};
 pub use otlp::{Denials, Otlp, OtlpHeaders, OtlpProtocol, Traces};
 pub use redaction::{Redact, Redaction, RedactionFind, RedactionProfile, RedactionRule};
 pub use sandbox::SandboxMode;
+pub use transparent::{Connect, Destination, Destinations, DialledPorts, Ours, Reach, Redirected, Unmatched};
 
 use crate::record::Direction;
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
@@ -168,6 +170,8 @@ pub enum ListenerKind {
         /// The load balancers that must say, in a PROXY header before TLS, for whom they call; nobody else may. Addresses
         /// are compared as [`crate::record::PeerAddr`] has them: IPv4-mapped ones are IPv4.
         accept_proxy_from: Vec<IpNet>,
+        /// Whether it takes connections that were redirected to it, and no others.
+        redirected: Option<Redirected>,
     },
     /// Plaintext in, mutual TLS to `connect`.
     Outbound {
@@ -178,6 +182,8 @@ pub enum ListenerKind {
         /// The server name to send; none for an IP address unless the file says one.
         sni: Option<String>,
     },
+    /// Plaintext in that was redirected, mutual TLS to where it was meant to go.
+    Transparent(Destinations),
 }
 
 impl ListenerKind {
@@ -189,6 +195,7 @@ impl ListenerKind {
             trust: Vec::new(),
             proxy_protocol: None,
             accept_proxy_from: Vec::new(),
+            redirected: None,
         }
     }
 }
@@ -198,6 +205,8 @@ impl ListenerKind {
 pub enum Upstream {
     /// To the application.
     Application(Target),
+    /// To where a redirected connection was meant to go: the application, as it is without us.
+    Original,
     /// To us.
     Own(OwnPages),
 }
@@ -211,10 +220,14 @@ pub enum OwnPages {
     Admin,
 }
 
+/// Where redirected connections go, in words.
+const ORIGINAL: &str = "original";
+
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Application(target) => target.fmt(f),
+            Self::Original => f.write_str(ORIGINAL),
             Self::Own(OwnPages::Metrics) => f.write_str("metrics"),
             Self::Own(OwnPages::Admin) => f.write_str("admin"),
         }
@@ -240,7 +253,51 @@ impl Listener {
         match &self.kind {
             ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
             ListenerKind::Outbound { connect, .. } => connect.to_string(),
+            ListenerKind::Transparent(_) => ORIGINAL.to_owned(),
         }
+    }
+
+    /// Who may answer a connection that goes out, where it was meant for `destination` if it was redirected.
+    #[must_use]
+    pub fn expected(&self, destination: Option<SocketAddr>) -> &[IdPattern] {
+        match &self.kind {
+            ListenerKind::Inbound { .. } => &[],
+            ListenerKind::Outbound { peer, .. } => peer,
+            ListenerKind::Transparent(destinations) => destination
+                .and_then(|address| destinations.find(address))
+                .map_or(&[], |(_, destination)| &destination.peer),
+        }
+    }
+
+    /// See [`ListenerName::port`].
+    fn policy_port(&self) -> Option<u16> {
+        match (&self.kind, &self.listen) {
+            (
+                ListenerKind::Inbound {
+                    redirected: Some(redirected),
+                    ..
+                },
+                _,
+            ) => match redirected.ports[..] {
+                [port] => Some(port),
+                _ => None,
+            },
+            (_, Address::Tcp(address)) => Some(address.port()).filter(|port| *port != 0),
+            (_, Address::Unix(_)) => None,
+        }
+    }
+
+    /// Whether it takes connections that were redirected to it, and no others.
+    #[must_use]
+    pub const fn is_transparent(&self) -> bool {
+        matches!(
+            self.kind,
+            ListenerKind::Transparent(_)
+                | ListenerKind::Inbound {
+                    redirected: Some(_),
+                    ..
+                }
+        )
     }
 
     /// Which way it faces.
@@ -248,7 +305,7 @@ impl Listener {
     pub const fn direction(&self) -> Direction {
         match self.kind {
             ListenerKind::Inbound { .. } => Direction::Inbound,
-            ListenerKind::Outbound { .. } => Direction::Outbound,
+            ListenerKind::Outbound { .. } | ListenerKind::Transparent(_) => Direction::Outbound,
         }
     }
 }
@@ -260,7 +317,8 @@ pub struct ListenerName {
     pub name: Arc<str>,
     /// Which way it faces: policies decide about inbound ones.
     pub direction: Direction,
-    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one.
+    /// The port of `listen`, as `ports` may name it; none on a unix socket, and where the system picks one. Of a
+    /// transparent listener, the port that callers dial; none where these are several.
     pub port: Option<u16>,
     /// The trust domains accepted beside our own; `None` when that is not known, and any is accepted.
     pub trust: Option<Vec<TrustDomain>>,
@@ -274,13 +332,10 @@ pub fn listener_names(listeners: &[Arc<Listener>]) -> Vec<ListenerName> {
         .map(|l| ListenerName {
             name: Arc::clone(&l.name),
             direction: l.direction(),
-            port: match &l.listen {
-                Address::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
-                Address::Unix(_) => None,
-            },
+            port: l.policy_port(),
             trust: match &l.kind {
                 ListenerKind::Inbound { trust, .. } => Some(trust.clone()),
-                ListenerKind::Outbound { .. } => None,
+                ListenerKind::Outbound { .. } | ListenerKind::Transparent(_) => None,
             },
         })
         .collect()

@@ -2,6 +2,7 @@ mod evidence;
 mod otlp;
 mod policy;
 mod schema;
+mod transparent;
 
 use std::path::Path;
 use std::time::Duration;
@@ -140,6 +141,9 @@ fn the_examples_in_the_documentation_are_good() {
     configs.into_iter().for_each(|text| {
         good(text);
     });
+    let configs = blocks(include_str!("../../docs/transparent.md"));
+    assert_eq!(configs.len(), 2);
+    good(configs[0]);
     let policies = blocks(include_str!("../../docs/policy.md"));
     let [policy, deny_list] = policies.as_slice() else {
         panic!("{} blocks", policies.len())

@@ -1,5 +1,6 @@
 //! A record in the making.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -30,6 +31,8 @@ pub(super) struct Draft {
     pub(super) decision: Option<Arc<Decision>>,
     /// The verdict that let it in.
     pub(super) admission: Option<DecisionId>,
+    /// Where it was meant to go before it was redirected to us. Few connections have one, and all pay for the place.
+    pub(super) destination: Option<Box<SocketAddr>>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) traffic: Option<Arc<Traffic>>,
     phases: Phases,
@@ -51,6 +54,7 @@ impl Draft {
             resumed: None,
             decision: None,
             admission: None,
+            destination: None,
             upstream: None,
             traffic: None,
             phases: if live.records.traces() {
@@ -98,6 +102,7 @@ impl Draft {
             decision: ending.decision.or(self.decision),
             reason: ending.reason,
             detail: ending.detail,
+            destination: self.destination.map(|address| *address),
             upstream: self.upstream,
             bytes_up,
             bytes_down,

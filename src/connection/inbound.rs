@@ -23,7 +23,9 @@ use crate::upstream::dial;
 pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<Admitted, Closing> {
     let settings = serving.listener.settings.clone();
     let ListenerKind::Inbound {
-        accept_proxy_from, ..
+        accept_proxy_from,
+        redirected,
+        ..
     } = &settings.kind
     else {
         return Err(Closing::done(Ending::with(
@@ -31,6 +33,14 @@ pub(super) async fn serve(serving: &mut Serving<'_>, mut tls: Stream) -> Result<
             "an outbound listener served as inbound",
         )));
     };
+
+    // For whom was it meant? What was not redirected gets no answer, as from a port where nobody listens.
+    if let Some(redirected) = redirected
+        && let Err(ending) = serving.redirected_in(&tls, redirected)
+    {
+        tls.abort();
+        return Err(Closing::done(ending));
+    }
 
     // Who are we?
     let context = match serving.recordable().and_then(|()| serving.identity()) {
@@ -165,8 +175,14 @@ async fn connect(
     serving.draft.upstream = Some(serving.listener.upstream.clone());
     let limit = serving.worker.live.terms().limits.connect_timeout;
     let resolver = &serving.worker.resolver;
+    let original;
     let upstream = match upstream {
         Upstream::Application(target) => target,
+        Upstream::Original => {
+            original = serving.original_target()?;
+            serving.draft.upstream = Some(original.to_string().into());
+            &original
+        }
         Upstream::Own(pages) => return serving.worker.live.own.connect(permit, *pages),
     };
     let plain = tokio::select! {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::budget::Budgets;
 use super::capacity::Capacity;
+use super::loops::Loops;
 use super::own::OwnEndpoint;
 use super::registry::Registry;
 use crate::authorize::PolicyView;
@@ -99,6 +100,8 @@ pub struct Live {
     pub decisions: Arc<DecisionIds>,
     /// Where verdicts and finished connections are recorded.
     pub records: Arc<dyn RecordSink>,
+    /// The redirected connections that are being set up.
+    pub loops: Arc<Loops>,
     /// Takes the connections that end at ourselves.
     pub own: OwnEndpoint,
     /// Set when a second signal asked for the end at once.
@@ -131,6 +134,7 @@ impl Live {
             clock,
             decisions: decision_ids(),
             records,
+            loops: Arc::default(),
             own: OwnEndpoint::default(),
             shutdown_now: AtomicBool::new(false),
         }

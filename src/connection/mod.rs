@@ -13,12 +13,15 @@ pub mod capacity;
 mod draft;
 mod inbound;
 pub mod live;
+pub mod loops;
 mod open;
 mod outbound;
 pub mod own;
+mod passthrough;
 mod proxy;
 pub mod registry;
 pub mod renewal;
+mod transparent;
 mod verdict;
 
 use std::net::SocketAddr;
@@ -107,8 +110,11 @@ struct Serving<'a> {
     handshake: Option<capacity::Place>,
     /// Likewise.
     from_source: Option<capacity::FromSource>,
-    /// The address that a load balancer's caller reached, by its PROXY header.
+    /// The address that a caller reached, where it is not the one that we listen on: by a load balancer's PROXY header, or
+    /// before the connection was redirected.
     reached: Option<SocketAddr>,
+    /// That a redirected connection, and the one that is made for it, are being set up.
+    between: [Option<loops::Between>; 2],
     /// What became of the last verdict's record.
     receipt: Receipt,
 }
@@ -189,6 +195,7 @@ async fn admit(
         handshake: Some(handshake),
         from_source: None,
         reached: None,
+        between: [None, None],
         receipt: Receipt::Kept,
     };
     let admitted = match listener.direction {
@@ -292,6 +299,7 @@ impl Serving<'_> {
             id: self.draft.id,
             peer_addr: self.draft.peer_addr,
             source: self.draft.source(),
+            destination: self.draft.destination.clone(),
             since: self.draft.since,
             listener: self.listener.settings.clone(),
             direction: self.listener.direction,

@@ -1,6 +1,10 @@
-//! The application calls a peer: plaintext in, mutual TLS on to one of those that the listener's `peer` list names.
+//! The application calls a peer: plaintext in, mutual TLS on to one of those that the `peer` list of the listener names,
+//! or of the destination that a redirected connection was meant for.
 
-use super::{Admitted, Closing, Serving, refuse};
+use std::borrow::Cow;
+
+use super::transparent::Way;
+use super::{Admitted, Closing, Serving, passthrough, refuse};
 use crate::authorize;
 use crate::config::settings::ListenerKind;
 use crate::forward::relay::{Ends, alert_for};
@@ -11,33 +15,57 @@ use crate::upstream::dial;
 
 pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Admitted, Closing> {
     let settings = serving.listener.settings.clone();
-    let ListenerKind::Outbound { connect, .. } = &settings.kind else {
-        return Err(Closing::done(Ending::with(
-            Reason::Internal,
-            "an inbound listener served as outbound",
-        )));
+    if let Err(ending) = serving.recordable() {
+        return Err(refused(plain, ending));
+    }
+
+    // To whom?
+    let (connect, number) = match &settings.kind {
+        ListenerKind::Outbound { connect, .. } => (Cow::Borrowed(connect), 0),
+        ListenerKind::Transparent(destinations) => match serving.redirected_out(&plain, destinations) {
+            Ok(Way::Protected(number, destination, original)) => {
+                (Cow::Owned(destination.connect.target(original)), number)
+            }
+            Ok(Way::Plain(original)) => {
+                let ending = Box::pin(passthrough::serve(serving, plain, original)).await;
+                return Err(Closing::done(ending));
+            }
+            Err(ending) => return Err(refused(plain, ending)),
+        },
+        ListenerKind::Inbound { .. } => {
+            return Err(Closing::done(Ending::with(
+                Reason::Internal,
+                "an inbound listener served as outbound",
+            )));
+        }
     };
 
     // Who are we?
-    let context = match serving.recordable().and_then(|()| serving.identity()) {
+    let context = match serving.identity() {
         Ok(context) => context,
         Err(ending) => return Err(refused(plain, ending)),
     };
-    let Some(client) = context.client(&settings.name) else {
+    let Some(client) = context.client_to(&settings.name, number) else {
         let ending = Ending::with(Reason::Internal, "the listener has no TLS configuration");
         return Err(refused(plain, ending));
     };
 
-    // To whom?
     serving.draft.phase_over();
-    serving.draft.upstream = Some(serving.listener.upstream.clone());
+    serving.draft.upstream = Some(match &connect {
+        Cow::Borrowed(_) => serving.listener.upstream.clone(),
+        Cow::Owned(target) => target.to_string().into(),
+    });
     let limit = serving.worker.live.terms().limits.connect_timeout;
     let dialled = tokio::select! {
-        dialled = Box::pin(dial::peer(connect, &serving.worker.resolver, limit)) => {
+        dialled = Box::pin(dial::peer(&connect, &serving.worker.resolver, limit)) => {
             dialled.map_err(|e| Ending::with(e.reason, e.detail))
         }
         () = serving.worker.drain.forced() => Err(serving.forced()),
     };
+    let dialled = dialled.and_then(|tls| match serving.draft.destination {
+        Some(_) => serving.dialled_for_redirected(&tls).map(|()| tls),
+        None => Ok(tls),
+    });
     let mut tls = match dialled {
         Ok(tls) => tls,
         Err(ending) => return Err(refused(plain, ending)),
@@ -67,7 +95,8 @@ pub(super) async fn serve(serving: &mut Serving<'_>, plain: Stream) -> Result<Ad
     // May they? The authority's view, and the permit that forwarding asks for.
     let checked = serving.recheck(&registered).and_then(|()| {
         let view = serving.worker.live.policy();
-        let result = authorize::outbound(&view, &settings.kind, &peer.id, &super::certificate(&peer));
+        let expected = settings.expected(serving.draft.destination.as_deref().copied());
+        let result = authorize::outbound(&view, expected, &peer.id, &super::certificate(&peer));
         let decision = serving.expected(&result);
         match result {
             Ok(permit) => Ok((permit, decision)),

@@ -372,8 +372,8 @@ fn admitted(
             authorize::inbound(policy, &facts, now)
         }
         Direction::Outbound => {
-            let listener = terms.now(&basis.listener);
-            authorize::outbound(policy, &listener.kind, &peer.id, &certificate)
+            let expected = terms.now(&basis.listener).expected(basis.destination);
+            authorize::outbound(policy, expected, &peer.id, &certificate)
         }
     }
 }

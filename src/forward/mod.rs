@@ -1,6 +1,7 @@
 //! Moves the bytes of an admitted connection. There are two ways, made of the same halves (`incoming`, `outgoing`)
 //! and each asking for a permit: [`relay::run`] takes two sockets and the TLS session and returns how the connection
-//! ended; [`stream::TlsStream`] is the session as a stream, for a protocol that is spoken here.
+//! ended; [`stream::TlsStream`] is the session as a stream, for a protocol that is spoken here. Beside them,
+//! [`plain::run`] moves what the settings want passed on unprotected.
 
 mod buffer;
 mod incoming;
@@ -8,6 +9,7 @@ mod last_words;
 pub mod meter;
 mod outgoing;
 pub mod pace;
+pub mod plain;
 pub mod relay;
 pub mod renewing;
 pub mod stream;

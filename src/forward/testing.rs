@@ -15,7 +15,7 @@ use tokio_rustls::TlsStream;
 
 use super::meter::{Meter, Traffic};
 use crate::authorize::{self, Permit};
-use crate::config::settings::{ListenerKind, PolicyMode, Target};
+use crate::config::settings::PolicyMode;
 use crate::record::Direction;
 use crate::sys::stream::Stream;
 use crate::telemetry::metrics::Metrics;
@@ -48,16 +48,12 @@ pub(super) async fn tcp_pair(room: Option<u32>) -> (TcpStream, TcpStream) {
 }
 
 pub(super) fn permit() -> Permit {
-    let kind = ListenerKind::Outbound {
-        connect: Target::Ip(([127, 0, 0, 1], 1).into()),
-        peer: vec!["spiffe://example.org/**".parse().unwrap()],
-        sni: None,
-    };
+    let expected = ["spiffe://example.org/**".parse().unwrap()];
     let now = std::time::SystemTime::UNIX_EPOCH;
     let view = authorize::PolicyView::deny_all(PolicyMode::Enforce, now);
     let peer = crate::spiffe::SpiffeId::new(THEIR_ID).unwrap();
     let certificate = authorize::CertificateFacts::unlisted(now);
-    authorize::outbound(&view, &kind, &peer, &certificate).unwrap()
+    authorize::outbound(&view, &expected, &peer, &certificate).unwrap()
 }
 
 /// A meter of an inbound connection, and what it counts.

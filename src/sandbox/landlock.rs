@@ -52,14 +52,26 @@ pub(super) fn apply(plan: &Plan) -> Outcome {
 }
 
 fn restrict(plan: &Plan, outcome: &mut Outcome) -> Result<RestrictionStatus, RulesetError> {
+    let anywhere = plan
+        .grants()
+        .iter()
+        .any(|grant| grant.access == Access::ConnectAnywhere);
+    let network = if anywhere {
+        // A rule names a port: to hold back none, the right is left out.
+        AccessNet::BindTcp.into()
+    } else {
+        AccessNet::from_all(ABI::V4)
+    };
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V5))?
-        .handle_access(AccessNet::from_all(ABI::V4))?
+        .handle_access(network)?
         .scope(Scope::from_all(ABI::V6))?
         .create()?;
     for grant in plan.grants() {
         rules = match &grant.access {
             Access::Bind(address) => rules.add_rule(NetPort::new(address.port(), AccessNet::BindTcp))?,
+            Access::Connect(_) if anywhere => rules,
+            Access::ConnectAnywhere => rules,
             Access::Connect(port) => rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?,
             Access::Read(path) => beneath(rules, grant, path, read(), outcome)?,
             Access::Write(path) => beneath(rules, grant, path, write(), outcome)?,

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::settings::{
-    Address, IdentitySource, Listener, ListenerKind, Otlp, Settings, Target, Upstream,
+    Address, Connect, DialledPorts, IdentitySource, Listener, ListenerKind, Otlp, Settings, Target, Upstream,
 };
 
 /// Where names are asked for.
@@ -49,6 +49,8 @@ pub enum Access {
     Bind(SocketAddr),
     /// Connect to this TCP port, wherever.
     Connect(u16),
+    /// Connect to any TCP port: which, is known only when a redirected connection comes.
+    ConnectAnywhere,
 }
 
 impl fmt::Display for Access {
@@ -59,6 +61,7 @@ impl fmt::Display for Access {
             Self::Sockets(folder) => write!(f, "a unix socket in `{}`", folder.display()),
             Self::Bind(address) => write!(f, "binding TCP port {}", address.port()),
             Self::Connect(port) => write!(f, "connecting to TCP port {port}"),
+            Self::ConnectAnywhere => f.write_str("connecting to any TCP port"),
         }
     }
 }
@@ -176,7 +179,7 @@ impl Plan {
     fn forbids(&self, wanted: &Access) -> bool {
         let held = match wanted {
             Access::Read(_) | Access::Write(_) | Access::Sockets(_) => self.held.files,
-            Access::Bind(_) | Access::Connect(_) => self.held.network,
+            Access::Bind(_) | Access::Connect(_) | Access::ConnectAnywhere => self.held.network,
         };
         held && !self.grants.iter().any(|grant| covers(&grant.access, wanted))
     }
@@ -200,6 +203,7 @@ fn covers(granted: &Access, wanted: &Access) -> bool {
         | (Access::Sockets(have), Access::Sockets(want)) => want.starts_with(have),
         (Access::Bind(have), Access::Bind(want)) => have.port() == want.port(),
         (Access::Connect(have), Access::Connect(want)) => have == want,
+        (Access::ConnectAnywhere, Access::Connect(_) | Access::ConnectAnywhere) => true,
         _ => false,
     }
 }
@@ -292,6 +296,29 @@ impl Making<'_> {
                 upstream: Upstream::Own(_),
                 ..
             } => {}
+            ListenerKind::Inbound {
+                upstream: Upstream::Original,
+                ..
+            }
+            | ListenerKind::Transparent(_) => self.destinations(&why, listener),
+        }
+    }
+
+    /// Where a transparent listener goes.
+    fn destinations(&mut self, why: &str, listener: &Listener) {
+        match listener.dialled_ports() {
+            DialledPorts::These(ports) => {
+                for port in ports {
+                    self.grant(why, Access::Connect(port));
+                }
+            }
+            DialledPorts::Any => self.grant(why, Access::ConnectAnywhere),
+        }
+        if let ListenerKind::Transparent(destinations) = &listener.kind {
+            self.names |= destinations
+                .list
+                .iter()
+                .any(|destination| matches!(destination.connect, Connect::Target(Target::Name(..))));
         }
     }
 

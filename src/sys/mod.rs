@@ -4,5 +4,6 @@
 pub mod bind;
 pub mod limits;
 pub mod memory;
+pub mod netfilter;
 pub mod secret;
 pub mod stream;

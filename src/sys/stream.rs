@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use socket2::TcpKeepalive;
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -106,9 +106,34 @@ impl Stream {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let Self::Tcp(stream) = self else { return None };
-        let addr = stream.local_addr().ok()?;
-        Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+        stream.local_addr().ok().map(canonical)
     }
+
+    /// The other side's address, likewise.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        let Self::Tcp(stream) = self else { return None };
+        stream.peer_addr().ok().map(canonical)
+    }
+
+    /// Where the connection was meant to go before a rule of the packet filter redirected it to us (`SO_ORIGINAL_DST` of
+    /// ip(7), which asks the connection tracking), with IPv4-mapped addresses as IPv4. `None` where nothing was
+    /// redirected: the connection is not tracked, or was meant for the address that took it.
+    #[must_use]
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        let local = self.local_addr()?;
+        let original = if local.is_ipv4() {
+            sockopt::ip_original_dst(self).ok().map(SocketAddr::V4)
+        } else {
+            sockopt::ipv6_original_dst(self).ok().map(SocketAddr::V6)
+        };
+        original.map(canonical).filter(|original| *original != local)
+    }
+}
+
+/// Without what only IPv6 has beside address and port: flow and scope.
+const fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 impl AsFd for Stream {

@@ -80,7 +80,8 @@ pub struct Context {
     /// What our SVID signs with.
     pub key: Arc<dyn SigningKey>,
     servers: HashMap<Arc<str>, Server>,
-    clients: HashMap<Arc<str>, Client>,
+    /// Of each outbound listener, one for each of its destinations where it has several.
+    clients: HashMap<Arc<str>, Vec<Client>>,
 }
 
 impl fmt::Debug for Context {
@@ -187,9 +188,21 @@ impl Context {
                 ListenerKind::Outbound { connect, peer, sni } => {
                     let client = match before.and_then(|before| before.client(&listener.name)) {
                         Some(client) => client,
-                        None => builder.client(listener, connect, peer, sni.as_deref())?,
+                        None => builder.client(listener, Some(connect), peer, sni.as_deref())?,
                     };
-                    clients.insert(listener.name.clone(), client);
+                    clients.insert(listener.name.clone(), vec![client]);
+                }
+                ListenerKind::Transparent(destinations) => {
+                    let kept = before.and_then(|before| before.clients.get(&listener.name).cloned());
+                    let each = destinations.list.iter().map(|destination| {
+                        let (peer, sni) = (&destination.peer, destination.sni.as_deref());
+                        builder.client(listener, None, peer, sni)
+                    });
+                    let each = match kept {
+                        Some(kept) => kept,
+                        None => each.collect::<Result<_, _>>()?,
+                    };
+                    clients.insert(listener.name.clone(), each);
                 }
             }
         }
@@ -211,7 +224,13 @@ impl Context {
     /// What an outbound listener shakes hands with.
     #[must_use]
     pub fn client(&self, listener: &str) -> Option<Client> {
-        self.clients.get(listener).cloned()
+        self.client_to(listener, 0)
+    }
+
+    /// What it shakes hands with at the so-many-th of its destinations.
+    #[must_use]
+    pub fn client_to(&self, listener: &str, destination: usize) -> Option<Client> {
+        self.clients.get(listener)?.get(destination).cloned()
     }
 }
 
@@ -268,7 +287,7 @@ impl Builder<'_> {
     fn client(
         &self,
         listener: &Listener,
-        connect: &Target,
+        connect: Option<&Target>,
         peer: &[IdPattern],
         sni: Option<&str>,
     ) -> Result<Client, ContextError> {
@@ -319,10 +338,10 @@ fn admit(patterns: Vec<IdPattern>) -> Arc<dyn Fn(&crate::spiffe::SpiffeId) -> bo
 
 /// What rustls takes as the server's name. Without `sni` nothing is sent and nothing compared with it, but rustls
 /// wants one.
-fn server_name(connect: &Target, sni: Option<&str>) -> Result<ServerName<'static>, String> {
+fn server_name(connect: Option<&Target>, sni: Option<&str>) -> Result<ServerName<'static>, String> {
     match (sni, connect) {
         (Some(name), _) => ServerName::try_from(name.to_owned()).map_err(|_| name.to_owned()),
-        (None, Target::Ip(addr)) => Ok(ServerName::from(addr.ip())),
+        (None, Some(Target::Ip(addr))) => Ok(ServerName::from(addr.ip())),
         (None, _) => Ok(ServerName::from(std::net::IpAddr::from(
             std::net::Ipv4Addr::UNSPECIFIED,
         ))),

@@ -115,6 +115,7 @@ impl Scene {
             id: self.live.registry.next_id(),
             peer_addr: addr,
             source: addr,
+            destination: None,
             since: self.start,
             listener: self.listener.clone(),
             direction: Direction::Inbound,

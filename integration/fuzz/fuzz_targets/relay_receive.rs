@@ -12,7 +12,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use rustls::ContentType;
 use svidecar::authorize;
-use svidecar::config::settings::{ListenerKind, PolicyMode, Target};
+use svidecar::config::settings::PolicyMode;
 use svidecar::forward::meter::{Meter, Traffic};
 use svidecar::forward::relay::{self, Ends};
 use svidecar::record::{Direction, Reason};
@@ -290,16 +290,12 @@ fuzz_target!(|input: &[u8]| {
     tls::block_on(async {
         let (near, far) = UnixStream::pair().unwrap();
         let (plain, mut app) = UnixStream::pair().unwrap();
-        let kind = ListenerKind::Outbound {
-            connect: Target::Ip(([127, 0, 0, 1], 1).into()),
-            peer: vec!["spiffe://example.org/**".parse().unwrap()],
-            sni: None,
-        };
+        let expected = ["spiffe://example.org/**".parse().unwrap()];
         let now = std::time::SystemTime::UNIX_EPOCH;
         let view = authorize::PolicyView::deny_all(PolicyMode::Enforce, now);
         let certificate = authorize::CertificateFacts::unlisted(now);
         let them = SpiffeId::new("spiffe://example.org/them").unwrap();
-        let permit = authorize::outbound(&view, &kind, &them, &certificate).unwrap();
+        let permit = authorize::outbound(&view, &expected, &them, &certificate).unwrap();
         let ends = Ends {
             tls: Stream::Unix(near),
             session: ours.session,

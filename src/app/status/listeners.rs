@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::View;
 use crate::clock::rfc3339;
-use crate::config::settings::{Listener, ListenerKind};
+use crate::config::settings::Listener;
 use crate::record::Outcome;
 use crate::telemetry::metrics::{
     DecisionCount, HistogramSnapshot, ListenerMetrics, ListenerSnapshot, OTHER_RULE,
@@ -83,11 +83,7 @@ fn bound_entries(deny_list: &mut Map<String, Value>) {
 }
 
 fn state(listener: &Listener, metrics: &ListenerMetrics) -> Value {
-    let upstream = match &listener.kind {
-        ListenerKind::Inbound { upstream, .. } => upstream.to_string(),
-        ListenerKind::Outbound { connect, .. } => connect.to_string(),
-    };
-    counted(listener, &upstream, &metrics.snapshot())
+    counted(listener, &listener.upstream(), &metrics.snapshot())
 }
 
 fn counted(listener: &Listener, upstream: &str, counts: &ListenerSnapshot) -> Value {

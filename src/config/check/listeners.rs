@@ -1,6 +1,7 @@
 //! The `inbound` and `outbound` sections.
 
 mod proxy;
+mod transparent;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use crate::spiffe::{IdPattern, TrustDomain};
 use crate::yaml::{Fields, Findings, Node, Place, Value};
 #[cfg(test)]
 pub(super) use proxy::PROXY_PROTOCOL;
+#[cfg(test)]
+pub(super) use transparent::DESTINATION;
 
 /// More than this in one file is a mistake of a template.
 const MAX_LISTENERS: usize = 1000;
@@ -29,6 +32,8 @@ pub(super) const INBOUND: &[&str] = &[
     "alpn",
     "proxy_protocol",
     "accept_proxy_from",
+    "transparent",
+    "ports",
 ];
 pub(super) const OUTBOUND: &[&str] = &[
     "name",
@@ -39,6 +44,9 @@ pub(super) const OUTBOUND: &[&str] = &[
     "protocol",
     "alpn",
     "allow_remote_clients",
+    "transparent",
+    "destinations",
+    "unmatched",
 ];
 
 /// The listeners as far as they could be read.
@@ -173,12 +181,15 @@ fn listener(
     };
     let fields = Fields::of(node, path, known, findings)?;
     let name = name(&fields, findings);
-    let listen = listen(&fields, direction, findings);
+    let transparent = transparent::is(&fields, findings);
+    let listen = listen(&fields, direction, transparent, findings);
     let alpn = alpn(&fields, findings);
     refuse_later_fields(&fields, findings);
-    let kind = match direction {
-        Direction::Inbound => inbound(&fields, listen.as_ref().map(|(address, _)| address), findings),
-        Direction::Outbound => outbound(&fields, findings),
+    let place = listen.as_ref().map(|(address, place)| (address, *place));
+    let kind = match (direction, transparent) {
+        (Direction::Inbound, _) => inbound(&fields, place, transparent, findings),
+        (Direction::Outbound, false) => outbound(&fields, findings),
+        (Direction::Outbound, true) => transparent::outbound(&fields, place, findings),
     };
     let ((name, name_place), (listen, listen_place)) = (name?, listen?);
     let listener = Listener {
@@ -210,7 +221,12 @@ fn name<'n>(fields: &Fields<'n>, findings: &mut Findings) -> Option<(&'n str, Pl
     None
 }
 
-fn listen(fields: &Fields<'_>, direction: Direction, findings: &mut Findings) -> Option<(Address, Place)> {
+fn listen(
+    fields: &Fields<'_>,
+    direction: Direction,
+    transparent: bool,
+    findings: &mut Findings,
+) -> Option<(Address, Place)> {
     let example = match direction {
         Direction::Inbound => "0.0.0.0:8443",
         Direction::Outbound => "127.0.0.1:9001",
@@ -232,7 +248,9 @@ fn listen(fields: &Fields<'_>, direction: Direction, findings: &mut Findings) ->
             return None;
         }
     };
-    if !remote_allowed && !is_local(&address) {
+    // Who was not redirected is refused, wherever it comes from; and only an address of no family takes both.
+    let guarded = transparent && matches!(&address, Address::Tcp(tcp) if tcp.ip().is_unspecified());
+    if !remote_allowed && !guarded && !is_local(&address) {
         let message = format!("`{text}` lets other machines speak with our identity");
         let help = "listen on 127.0.0.1, [::1] or a unix socket, or say `allow_remote_clients: true` if that is meant";
         findings.error_with_help(place, message, help);
@@ -256,28 +274,42 @@ pub(super) fn listen_advice(text: &str, error: &AddressError, example: &str) -> 
     }
 }
 
-fn inbound(fields: &Fields<'_>, listen: Option<&Address>, findings: &mut Findings) -> Option<ListenerKind> {
-    let upstream = upstream(fields, findings);
+fn inbound(
+    fields: &Fields<'_>,
+    place: Option<(&Address, Place)>,
+    transparent: bool,
+    findings: &mut Findings,
+) -> Option<ListenerKind> {
+    let listen = place.map(|(address, _)| address);
+    let upstream = upstream(fields, transparent, findings);
     let trust = trust(fields, findings);
     let proxy_protocol = proxy::protocol(fields, listen, findings);
     let accept_proxy_from = proxy::accept_from(fields, listen, findings);
+    let redirected = transparent.then(|| transparent::inbound(fields, place, findings));
+    if !transparent {
+        transparent::refuse(fields, &["ports"], false, findings);
+    }
     Some(ListenerKind::Inbound {
         upstream: upstream?,
         trust,
         proxy_protocol,
         accept_proxy_from,
+        redirected,
     })
 }
 
 /// The application, or what of our own is served in its place.
-fn upstream(fields: &Fields<'_>, findings: &mut Findings) -> Option<Upstream> {
+fn upstream(fields: &Fields<'_>, transparent: bool, findings: &mut Findings) -> Option<Upstream> {
     let Some(place) = fields.key_place("serve") else {
+        if transparent && !fields.mentions("upstream") {
+            return Some(Upstream::Original);
+        }
         return target(fields, "upstream", "127.0.0.1:8080", findings).map(Upstream::Application);
     };
     let pages = [("metrics", OwnPages::Metrics), ("admin", OwnPages::Admin)];
     let serve = fields.word("serve", &pages, findings);
     let help = |what: &str| format!("take `{what}` out, or `serve`, which has no application behind it");
-    for field in ["upstream", "proxy_protocol"] {
+    for field in ["upstream", "proxy_protocol", "transparent"] {
         if fields.mentions(field) {
             let message = format!("`{}` and `{field}` exclude each other", fields.name_of("serve"));
             findings.error_with_help(place, message, help(field));
@@ -305,7 +337,18 @@ fn trust(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TrustDomain> {
 fn outbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind> {
     let connect = target(fields, "connect", "payments.shop.svc:8443", findings);
     let peer = peer(fields, findings);
-    let sni = match fields.text("sni", findings) {
+    let sni = server_name(fields, connect.as_ref(), findings);
+    transparent::refuse(fields, &["destinations", "unmatched"], false, findings);
+    Some(ListenerKind::Outbound {
+        connect: connect?,
+        peer: peer?,
+        sni,
+    })
+}
+
+/// The server name to send: as written, or else the host of what is dialled.
+fn server_name(fields: &Fields<'_>, connect: Option<&Target>, findings: &mut Findings) -> Option<String> {
+    match fields.text("sni", findings) {
         Some((text, place)) if !address::is_dns_name(text) || text.ends_with('.') => {
             let message = format!("`{}` is `{text}`, which is no DNS name", fields.name_of("sni"));
             let help = "a server name has no port and no final dot and is no IP address; without it the host of `connect` is sent";
@@ -313,16 +356,11 @@ fn outbound(fields: &Fields<'_>, findings: &mut Findings) -> Option<ListenerKind
             None
         }
         Some((text, _)) => Some(text.to_ascii_lowercase()),
-        None => match &connect {
+        None => match connect {
             Some(Target::Name(host, _)) => Some(host.strip_suffix('.').unwrap_or(host).to_owned()),
             _ => None,
         },
-    };
-    Some(ListenerKind::Outbound {
-        connect: connect?,
-        peer: peer?,
-        sni,
-    })
+    }
 }
 
 fn target(fields: &Fields<'_>, field: &str, example: &str, findings: &mut Findings) -> Option<Target> {

@@ -32,6 +32,7 @@ fn the_fields_are_those_that_are_read() {
         "/$defs/inbound/properties",
         "/$defs/inbound/properties/proxy_protocol/oneOf/1/properties",
         "/$defs/outbound/properties",
+        "/$defs/destination/properties",
         "/$defs/policy/properties",
         "/$defs/limits/properties",
         "/$defs/open_connections/properties",
@@ -90,6 +91,12 @@ fn typical_mistakes_are_found() {
         "inbound: [{ name: o, listen: '0.0.0.0:1', serve: changes }]",
         "inbound: [{ name: o, listen: '0.0.0.0:1', serve: admin, proxy_protocol: v2 }]",
         "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', proxy_protocol: v3 }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', upstream: 'a:1', ports: [1] }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', transparent: true, ports: [] }]",
+        "inbound: [{ name: o, listen: '0.0.0.0:1', transparent: true, serve: metrics }]",
+        "outbound: [{ name: o, listen: '127.0.0.1:1', transparent: true }]",
+        "outbound: [{ name: o, listen: '127.0.0.1:1', transparent: true, destinations: [{ to: ['10.0.0.0/8'], peer: ['spiffe://td/**'] }] }]",
+        "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: ['spiffe://td/a'], unmatched: refuse }]",
         "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: [] }]",
         "outbound: [{ name: o, listen: '127.0.0.1:1', connect: 'a:1', peer: ['spiffe://*/a'] }]",
     ] {
@@ -131,6 +138,14 @@ fn typical_mistakes_are_found() {
         let text = format!("{inbound}{right}");
         assert_eq!(problems(&text), Vec::<String>::new(), "{right}");
         checked(&with(&format!("{inbound}{right}"))).unwrap();
+    }
+    for right in [
+        "inbound: [{ name: o, listen: '[::]:1', transparent: true, ports: [8080] }]\n",
+        "outbound: [{ name: o, listen: '[::]:1', transparent: true, destinations: [{ to: ['10.0.0.0/8:*', '[fd00::/8]:80'], \
+         peer: ['spiffe://td/**'], connect: 8443 }] }]\n",
+    ] {
+        assert_eq!(problems(right), Vec::<String>::new(), "{right}");
+        good(&with(right));
     }
     let served =
         "inbound: [{ name: o, listen: '0.0.0.0:1', serve: metrics, accept_proxy_from: [10.0.0.0/8] }]\n";

@@ -216,7 +216,13 @@ fn judge_server(basis: &Basis, policy: &PolicyView, terms: &Terms) -> Option<Fin
         let listed = authorize::listed(policy, &basis.peer.id, &certificate)?;
         return Some(Finding::by_terms(Reason::DenyListChange, listed));
     }
-    let denial = authorize::outbound(policy, &listener.kind, &basis.peer.id, &certificate).err()?;
+    let denial = authorize::outbound(
+        policy,
+        listener.expected(basis.destination),
+        &basis.peer.id,
+        &certificate,
+    )
+    .err()?;
     let reason = match denial.reason {
         Reason::DenyList => Reason::DenyListChange,
         _ => Reason::PolicyChange,

@@ -182,6 +182,7 @@ impl World {
             id: self.live.registry.next_id(),
             peer_addr: PeerAddr::Unix,
             source: PeerAddr::Unix,
+            destination: None,
             since: self.now(),
             listener: self.listener.clone(),
             direction,

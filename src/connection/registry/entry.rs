@@ -27,6 +27,9 @@ pub struct Basis {
     pub direction: Direction,
     /// The address that rules ask for; `None` on a unix socket, and for an outbound connection, where nobody asks.
     pub source: Option<IpAddr>,
+    /// Where outbound connections were meant to go before they were redirected to us: it says who may answer. `None` where
+    /// nobody asks.
+    pub destination: Option<SocketAddr>,
     /// The verified peer.
     pub peer: Arc<VerifiedPeer>,
     /// The SVID we presented.
@@ -87,6 +90,8 @@ pub struct Entry {
     pub peer_addr: PeerAddr,
     /// For whom: `peer_addr`, but where a load balancer's PROXY header is believed.
     pub source: PeerAddr,
+    /// Where it was meant to go before it was redirected to us.
+    pub destination: Option<Box<SocketAddr>>,
     /// Our address of the connection to the application, which is what the application sees as its peer's.
     pub local: OnceLock<SocketAddr>,
     /// When it was accepted.
@@ -168,6 +173,8 @@ pub struct Registration {
     pub peer_addr: PeerAddr,
     /// See [`Entry::source`].
     pub source: PeerAddr,
+    /// See [`Entry::destination`].
+    pub destination: Option<Box<SocketAddr>>,
     /// See [`Entry::since`].
     pub since: SystemTime,
     /// See [`Basis::listener`].

@@ -71,6 +71,7 @@ impl World {
             id: self.registry.next_id(),
             peer_addr: addr,
             source: addr,
+            destination: None,
             since: at(0),
             listener: self.listener.clone(),
             direction: Direction::Inbound,

@@ -26,6 +26,7 @@ fn refused(reason: Reason, decision: Option<Arc<Decision>>) -> ConnectionRecord 
         admission: None,
         reason,
         detail: Some("no TLS".to_owned()),
+        destination: None,
         upstream: None,
         bytes_up: 0,
         bytes_down: 0,

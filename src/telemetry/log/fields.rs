@@ -8,7 +8,7 @@ use crate::record::{ConnectionRecord, Decision, Verdict};
 
 /// The names of a connection's fields, in the order of reading: where, who, to whom, what was decided and why, how much.
 #[cfg(test)]
-pub(in crate::telemetry) const CONNECTION_FIELDS: [&str; 31] = [
+pub(in crate::telemetry) const CONNECTION_FIELDS: [&str; 32] = [
     "id",
     "listener",
     "direction",
@@ -36,6 +36,7 @@ pub(in crate::telemetry) const CONNECTION_FIELDS: [&str; 31] = [
     "detail",
     "policy_generation",
     "policy_hash",
+    "destination",
     "upstream",
     "bytes_up",
     "bytes_down",
@@ -79,6 +80,7 @@ pub(super) fn of_connection(record: &ConnectionRecord) -> Fields {
     ]);
     policy(&mut fields, decision);
     fields.extend([
+        ("destination", text(record.destination.as_ref())),
         ("upstream", text(record.upstream.as_ref())),
         ("bytes_up", record.bytes_up.into()),
         ("bytes_down", record.bytes_down.into()),

@@ -56,6 +56,7 @@ pub(in crate::telemetry) fn record(reason: Reason) -> ConnectionRecord {
         admission: None,
         reason,
         detail: Some("two words".to_owned()),
+        destination: None,
         upstream: None,
         bytes_up: 10,
         bytes_down: 20,
@@ -78,7 +79,7 @@ fn a_record_is_one_readable_line() {
          nearest={\"rule\":\"storefront\",\"unmet\":[{\"condition\":\"from\",\"detail\":\"`a` is not `b`\"}]} \
          check={\"certificate\":\"intermediate 2\",\"rule\":\"SVID signing certificates MUST set `keyCertSign`\",\
          \"standard\":\"X509-SVID 4.3\"} candidate={\"rule\":\"next\",\"verdict\":\"allow\"} budget=batch result=denied \
-         reason=deny_rule detail=\"two words\" policy_generation=3 policy_hash=00ff00ff00ff upstream=- bytes_up=10 \
+         reason=deny_rule detail=\"two words\" policy_generation=3 policy_hash=00ff00ff00ff destination=- upstream=- bytes_up=10 \
          bytes_down=20 duration_ms=1.234\n"
     );
 }

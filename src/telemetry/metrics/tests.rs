@@ -24,6 +24,7 @@ fn record(listener: &str, reason: Reason) -> ConnectionRecord {
         admission: None,
         reason,
         detail: None,
+        destination: None,
         upstream: None,
         bytes_up: 0,
         bytes_down: 0,

@@ -36,6 +36,7 @@ pub(super) fn record(connection: u64, reason: Reason) -> ConnectionRecord {
         admission: None,
         reason,
         detail: None,
+        destination: None,
         upstream: None,
         bytes_up: 0,
         bytes_down: 0,

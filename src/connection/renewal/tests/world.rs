@@ -176,6 +176,7 @@ impl End {
             bundle: context.material.bundles.get(peer.id.trust_domain()).cloned(),
             peer,
             own: context.material.svid.clone(),
+            destination: None,
             since: self.now(),
         });
         let mut session = established.session;
@@ -196,6 +197,7 @@ impl End {
             bundle: None,
             peer: self.entry().basis().peer.clone(),
             own: context.material.svid.clone(),
+            destination: None,
             since: self.now(),
         })
     }
