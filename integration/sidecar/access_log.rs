@@ -28,7 +28,7 @@ fn one_of_each(scene: &Inbound) {
     client.conn.send_close_notify();
     client.conn.complete_io(&mut client.sock).unwrap();
     drop((client, app));
-    let ended = "svidecar_connections_total{listener=\"orders\",direction=\"inbound\",result=\"ok\"";
+    let ended = "svidecar_connections_total{listener=\"orders\",direction=\"inbound\",result=\"ok\",reason=\"finished\"";
     eventually("it has ended", SOON, || {
         (scene.sidecar.metric(ended) == Some(1.0)).then_some(())
     });
