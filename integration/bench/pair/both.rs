@@ -71,7 +71,13 @@ impl<'a> Subject<'a> {
             resumption,
             max_connections: self.options.idle + SPARE_CONNECTIONS,
             evidence: self.evidence,
+            agent: None,
         }
+    }
+
+    /// For sockets beside the configs.
+    pub(crate) const fn folder(&self) -> &Path {
+        self.folder
     }
 }
 

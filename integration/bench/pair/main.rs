@@ -14,6 +14,7 @@
 //! Without cargo's `--bench` (that is, by `cargo test --bench pair`) everything runs once and briefly: the figures mean
 //! nothing then, but each load must get through.
 
+mod agent;
 mod both;
 mod certificates;
 mod load;

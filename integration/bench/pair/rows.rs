@@ -1,14 +1,17 @@
 //! What is measured, a row at a time, each with a fresh pair.
 
 use std::fmt;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 
 use crate::Result;
+use crate::agent::Agent;
 use crate::both::{Pair, Subject};
 use crate::load::{self, Kind, Load};
-use crate::side::{Role, free_address};
+use crate::side::{Role, Setup, free_address};
+use crate::sink::{ECHO, Sink};
 
 /// Before a load is counted: buffers have grown and the scheduler has found its places.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -18,6 +21,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 const AFTER_CLOSE: Duration = Duration::from_secs(2);
 /// Starts in each round, of which the quickest counts: what disturbs a start only makes it longer.
 const STARTS: usize = 10;
+/// Until an exchange must get through a side that has just been started.
+const FIRST_EXCHANGE: Duration = Duration::from_secs(10);
+/// Between two tries of it.
+const AGAIN: Duration = Duration::from_micros(200);
 
 /// One figure of one round.
 #[derive(Clone, Debug)]
@@ -56,10 +63,11 @@ pub(crate) enum Row {
     Connect { resumed: bool },
     Idle,
     Start,
+    First,
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Bulk(Kind::Up, 1),
         Self::Bulk(Kind::Up, 8),
         Self::Bulk(Kind::Down, 1),
@@ -69,6 +77,7 @@ impl Row {
         Self::Connect { resumed: true },
         Self::Idle,
         Self::Start,
+        Self::First,
     ];
 
     /// What `--only` calls it by.
@@ -78,7 +87,7 @@ impl Row {
             Self::Ping(_) => "ping",
             Self::Connect { .. } => "connect",
             Self::Idle => "idle",
-            Self::Start => "start",
+            Self::Start | Self::First => "start",
         }
     }
 
@@ -93,6 +102,7 @@ impl Row {
             Self::Connect { resumed: true } => "new connection, resumed",
             Self::Idle => "memory",
             Self::Start => "exec to listening",
+            Self::First => "exec to the first exchange",
         }
     }
 
@@ -109,6 +119,7 @@ impl Row {
             Self::Connect { resumed } => self.load(subject, Kind::Connect, 32, resumed),
             Self::Idle => idle(subject),
             Self::Start => self.start(subject),
+            Self::First => self.first(subject),
         }
     }
 
@@ -166,12 +177,57 @@ impl Row {
             Ok(quickest.as_secs_f64() * 1000.0)
         };
         let (client, server) = (quickest(Role::Client)?, quickest(Role::Server)?);
-        // They start side by side: the slower one is the pair's.
-        let figure = Figure {
+        Ok(vec![self.slower(client, server)])
+    }
+
+    /// Each side beside another that has been there for long, with an agent that answers at once.
+    fn first(self, subject: &Subject<'_>) -> Result<Vec<Figure>> {
+        let agent = Agent::start(subject.folder())?;
+        let setup = Setup {
+            agent: Some(&agent.socket),
+            ..subject.setup(false)
+        };
+        let (inside, outside) = (free_address()?, free_address()?);
+        let sink = Sink::start()?;
+        let start = |role| match role {
+            Role::Server => setup.start(role, inside, sink.addr),
+            Role::Client => setup.start(role, outside, inside),
+        };
+        let quickest = |starting, other| -> Result<f64> {
+            let other = start(other)?;
+            let mut quickest = Duration::MAX;
+            for _ in 0..STARTS {
+                let began = Instant::now();
+                let side = start(starting)?;
+                until_exchanged(outside).map_err(|error| other.explain(&side.explain(&error.to_string())))?;
+                quickest = quickest.min(began.elapsed());
+            }
+            Ok(quickest.as_secs_f64() * 1000.0)
+        };
+        let client = quickest(Role::Client, Role::Server)?;
+        let server = quickest(Role::Server, Role::Client)?;
+        Ok(vec![self.slower(client, server)])
+    }
+
+    /// Sides start side by side: the slower one is the pair's.
+    fn slower(self, client: f64, server: f64) -> Figure {
+        Figure {
             pair: client.max(server),
             ..Figure::sum(self.name(), "ms", [client, server])
-        };
-        Ok(vec![figure])
+        }
+    }
+}
+
+/// Asks again at once where it is refused: as long as there is no identity, connections are.
+fn until_exchanged(to: SocketAddr) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let deadline = Instant::now() + FIRST_EXCHANGE;
+    loop {
+        match runtime.block_on(load::connect(to, ECHO)) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => std::thread::sleep(AGAIN),
+        }
     }
 }
 

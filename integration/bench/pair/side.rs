@@ -33,6 +33,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) max_connections: u32,
     /// What is written and sent about connections.
     pub(crate) evidence: &'a [String],
+    /// The agent that is asked for identities, in place of files.
+    pub(crate) agent: Option<&'a Path>,
 }
 
 impl Setup<'_> {
@@ -60,16 +62,28 @@ impl Setup<'_> {
                 .display()
                 .to_string()
         };
+        let identity = match self.agent {
+            Some(socket) => {
+                let id = match role {
+                    Role::Client => CLIENT_ID,
+                    Role::Server => SERVER_ID,
+                };
+                format!("socket: \"unix://{}\"\n  svid: \"{id}\"", socket.display())
+            }
+            None => format!(
+                "files:\n    certificate: {}\n    key: {}\n    bundles: {{ {TRUST_DOMAIN}: {} }}",
+                certificate("crt"),
+                certificate("key"),
+                self.certificates.path("ca.crt").display()
+            ),
+        };
         let text = format!(
-            "identity:\n  files:\n    certificate: {}\n    key: {}\n    bundles: {{ {TRUST_DOMAIN}: {} }}\n\
+            "identity:\n  {identity}\n\
              policy: {{ path: policy.yaml }}\n{listener}\n{workers}\
              tls: {{ resumption: {} }}\n\
              limits: {{ max_connections: {}, idle_timeout: 1h }}\n\
              {}\
              admin: {{ listen: \"unix://{}\" }}\n",
-            certificate("crt"),
-            certificate("key"),
-            self.certificates.path("ca.crt").display(),
             self.resumption,
             self.max_connections,
             self.telemetry(name),
