@@ -201,7 +201,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
 fn pair_is_whole(contents: &Contents) -> bool {
     let leaf = CertificateDer::pem_slice_iter(&contents.certificate).next();
     match (leaf, PrivateKeyDer::from_pem_slice(&contents.key)) {
-        (Some(Ok(leaf)), Ok(key)) => belongs_together(&leaf, &key),
+        (Some(Ok(leaf)), Ok(key)) => belongs_together(&leaf, &Zeroizing::new(key)),
         _ => false,
     }
 }
@@ -240,7 +240,7 @@ fn answer(paths: &IdentityFiles, contents: &Contents) -> Result<Answer, FileErro
     let offer = Offer {
         spiffe_id: None,
         chain: concatenated(&chain),
-        key: Some(key),
+        key: Some(Zeroizing::new(key)),
         bundle: bundle.unwrap_or_default(),
         hint: String::new(),
     };

@@ -24,10 +24,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::PublicKeyData as _;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroizing;
 
 pub use self::defect::{Defect, Problem, Refusal};
 use super::material::{Authority, Bundle, Svid};
@@ -59,8 +61,8 @@ pub struct Offer {
     pub spiffe_id: Option<String>,
     /// DER, one certificate after the other, leaf first.
     pub chain: Vec<u8>,
-    /// The private key; `None` when it cannot be read at all.
-    pub key: Option<PrivateKeyDer<'static>>,
+    /// The private key; `None` when it cannot be read at all. Wiped with the offer, whether it is taken or not.
+    pub key: Option<Zeroizing<PrivateKeyDer<'static>>>,
     /// DER, one certificate after the other. From files it is that of the leaf's trust domain, set by [`super::files`].
     pub bundle: Vec<u8>,
     /// Empty for none.
@@ -288,7 +290,7 @@ fn read_svid(
         id: Arc::new(leaf.id),
         hint: (!hint.is_empty()).then_some(hint),
         chain,
-        key,
+        key: key.clone_key(),
         not_before: leaf.not_before,
         not_after,
         serial: leaf.serial,
@@ -299,13 +301,15 @@ fn read_svid(
 
 /// Compares the public keys themselves: the algorithm's parameters may be written in more than one way.
 fn check_key(leaf: &CertificateDer<'_>, key: &PrivateKeyDer<'_>) -> Result<(), Defect> {
-    let pair = rcgen::KeyPair::try_from(key).map_err(|_| Defect::UnreadableKey)?;
+    let key = any_supported_type(key).map_err(|_| Defect::UnreadableKey)?;
+    let public = key.public_key().ok_or(Defect::UnreadableKey)?;
+    let (_, public) = SubjectPublicKeyInfo::from_der(&public).map_err(|_| Defect::UnreadableKey)?;
     let (_, leaf) =
         x509_parser::certificate::X509Certificate::from_der(leaf).map_err(|e| Defect::Profile {
             number: 1,
             why: e.to_string(),
         })?;
-    if *leaf.public_key().subject_public_key.data == *pair.der_bytes() {
+    if leaf.public_key().subject_public_key.data == public.subject_public_key.data {
         Ok(())
     } else {
         Err(Defect::OtherKey)

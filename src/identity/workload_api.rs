@@ -23,6 +23,7 @@ use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
+use zeroize::Zeroizing;
 
 use super::update::{Answer, Offer};
 use crate::config::settings::Address;
@@ -153,7 +154,9 @@ fn answer(mut response: X509SvidResponse) -> Answer {
     let svids = response.svids.iter_mut().map(|svid| Offer {
         spiffe_id: Some(take(&mut svid.spiffe_id)),
         chain: take(&mut svid.x509_svid),
-        key: Some(PrivatePkcs8KeyDer::from(take(&mut svid.x509_svid_key)).into()),
+        key: Some(Zeroizing::new(
+            PrivatePkcs8KeyDer::from(take(&mut svid.x509_svid_key)).into(),
+        )),
         bundle: take(&mut svid.bundle),
         hint: take(&mut svid.hint),
     });

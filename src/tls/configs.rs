@@ -6,12 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::{Resumption, Tls12Resumption};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, InconsistentKeys, ServerConfig};
 
 use super::present::{Listening, Presenting};
 use super::resumption::Time;
@@ -21,7 +22,7 @@ use super::traffic::collector;
 use super::verify::{PeerVerifier, TrustStore};
 use crate::clock::SharedClock;
 use crate::config::settings::{Listener, ListenerKind, Target};
-use crate::identity::material::Material;
+use crate::identity::material::{Material, Svid};
 use crate::spiffe::IdPattern;
 
 /// Why no context could be built from a material. The previous one stays in force.
@@ -113,6 +114,15 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
+/// Our SVID, ready to sign. As rustls' own way to it, which takes a copy of the key that it does not wipe.
+fn certified(svid: &Svid) -> Result<CertifiedKey, rustls::Error> {
+    let certified = CertifiedKey::new(svid.chain.clone(), any_supported_type(&svid.key)?);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error),
+    }
+}
+
 impl Context {
     /// Builds the configuration of each of `listeners` from `material`.
     ///
@@ -158,9 +168,7 @@ impl Context {
         features: Features,
         kept: impl Fn(&Arc<Listener>) -> Option<&'a Self>,
     ) -> Result<Self, ContextError> {
-        let key: PrivateKeyDer<'static> = material.svid.key.clone_key();
-        let certified = CertifiedKey::from_der(material.svid.chain.clone(), key, provider)
-            .map_err(ContextError::OwnSvid)?;
+        let certified = certified(&material.svid).map_err(ContextError::OwnSvid)?;
         let signing = certified.key.clone();
         let builder = Builder {
             material: &material,

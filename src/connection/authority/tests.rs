@@ -98,7 +98,9 @@ impl World {
             svids: vec![Offer {
                 spiffe_id: Some(issued.spiffe_id.clone()),
                 chain: issued.x509_svid.clone(),
-                key: rustls::pki_types::PrivateKeyDer::try_from(issued.x509_svid_key.clone()).ok(),
+                key: rustls::pki_types::PrivateKeyDer::try_from(issued.x509_svid_key.clone())
+                    .ok()
+                    .map(Into::into),
                 bundle: issued.bundle.clone(),
                 hint: String::new(),
             }],

@@ -31,7 +31,9 @@ fn offer_at(signer: &Signer, id: &SpiffeId, hint: &str, made: SystemTime) -> Off
     Offer {
         spiffe_id: Some(svid.spiffe_id.clone()),
         chain: svid.x509_svid.clone(),
-        key: Some(PrivatePkcs8KeyDer::from(svid.x509_svid_key.clone()).into()),
+        key: Some(Zeroizing::new(
+            PrivatePkcs8KeyDer::from(svid.x509_svid_key.clone()).into(),
+        )),
         bundle: svid.bundle.clone(),
         hint: svid.hint.clone(),
     }
@@ -60,7 +62,9 @@ fn odd_leaf(signer: &Signer, spoil: impl FnOnce(&mut rcgen::CertificateParams)) 
     Offer {
         spiffe_id: Some(id("web").to_string()),
         chain: issued.chain.iter().flat_map(|der| der.to_vec()).collect(),
-        key: Some(PrivatePkcs8KeyDer::from(issued.key.serialize_der()).into()),
+        key: Some(Zeroizing::new(
+            PrivatePkcs8KeyDer::from(issued.key.serialize_der()).into(),
+        )),
         bundle: signer.root().to_vec(),
         hint: String::new(),
     }
@@ -150,7 +154,7 @@ fn defects() -> Vec<(&'static str, Spoil)> {
         ("private key cannot be read", Box::new(|o| o.key = None)),
         (
             "private key cannot be read",
-            Box::new(|o| o.key = Some(PrivatePkcs8KeyDer::from(vec![1, 2, 3]).into())),
+            Box::new(|o| o.key = Some(Zeroizing::new(PrivatePkcs8KeyDer::from(vec![1, 2, 3]).into()))),
         ),
         ("private key does not belong", Box::new(|o| o.key = foreign_key)),
         ("expired at 2027-01-15T08:00:00", spoiled(long_ago)),

@@ -118,7 +118,9 @@ impl End {
             svids: vec![Offer {
                 spiffe_id: Some(issued.spiffe_id.clone()),
                 chain: issued.x509_svid.clone(),
-                key: PrivateKeyDer::try_from(issued.x509_svid_key.clone()).ok(),
+                key: PrivateKeyDer::try_from(issued.x509_svid_key.clone())
+                    .ok()
+                    .map(Into::into),
                 bundle: bundle.iter().flat_map(|ca| ca.root().to_vec()).collect(),
                 hint: String::new(),
             }],
