@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::audit::{Auditor, Done};
 use super::doors::Doors;
 use super::reload::{self, Reloader};
-use super::running::Running;
+use super::running::{Running, contexts};
 use super::shared::Control;
 use super::sinks;
 use super::state::View;
@@ -158,7 +158,7 @@ async fn control(mut started: Started, sink: LogSink, fitting: usize) -> Result<
         },
         running: ArcSwap::from_pointee(Running {
             settings,
-            listeners: bound.clone(),
+            listeners: contexts(&bound),
             past: Vec::new(),
             generation: 1,
             since: started.clock.now(),

@@ -17,9 +17,11 @@ pub(super) struct Doors {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     closed: bool,
+    /// Nobody else keeps it: a socket closes when it has left.
+    set: ListenerSet,
     files: HashMap<PathBuf, SocketFile>,
 }
 
@@ -27,12 +29,15 @@ impl Doors {
     pub(super) fn new(publisher: Publisher) -> Self {
         Self {
             publisher,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                closed: false,
+                set: Arc::new([]),
+                files: HashMap::new(),
+            }),
         }
     }
 
-    /// Accepts from these listeners and no others. Files of sockets that left are removed: those who hold the set of before
-    /// let go of it only then.
+    /// Accepts from these listeners and no others. Files of sockets that left are removed before these are closed.
     pub(super) fn open(&self, set: &ListenerSet) {
         let mut state = lock(&self.state);
         if state.closed {
@@ -53,7 +58,13 @@ impl Doors {
         }
         let left = std::mem::replace(&mut state.files, files);
         left.values().for_each(SocketFile::remove);
+        state.set = set.clone();
         self.publisher.publish(set.clone());
+    }
+
+    /// Those that are open.
+    pub(super) fn listeners(&self) -> ListenerSet {
+        lock(&self.state).set.clone()
     }
 
     /// Accepts no more.
@@ -63,6 +74,7 @@ impl Doors {
         // Before the sockets are closed: another process that finds nobody listening may put its own in their place.
         state.files.values().for_each(SocketFile::remove);
         state.files.clear();
+        state.set = Arc::new([]);
         self.publisher.publish(Arc::new([]));
     }
 

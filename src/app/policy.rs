@@ -188,8 +188,8 @@ impl Control {
         let next = |document| self.view.reloads.next_generation(document);
         let (document, generation) = match loaded {
             Loaded::Policy(policy) => {
-                for listener in self.running().listeners.iter() {
-                    set_rules(&listener.context.metrics, &listener.context.settings, &policy);
+                for listener in &self.running().listeners {
+                    set_rules(&listener.metrics, &listener.settings, &policy);
                 }
                 let generation = next(Document::Policy);
                 self.live

@@ -4,15 +4,16 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use crate::config::settings::{Listener, Settings};
+use crate::connection::ListenerContext;
 use crate::tls::configs::Features;
-use crate::worker::{BoundListener, ListenerSet};
+use crate::worker::ListenerSet;
 
 /// What is in force of the config file.
 pub(super) struct Running {
     /// As the file says it, but for limits that the system lowers.
     pub(super) settings: Settings,
-    /// In the order of the settings.
-    pub(super) listeners: ListenerSet,
+    /// In the order of the settings. Their sockets are with [`super::doors`].
+    pub(super) listeners: Vec<Arc<ListenerContext>>,
     /// What these listeners were before, as long as connections are open that came then.
     pub(super) past: Vec<Weak<Listener>>,
     /// Counts configs from 1 up in this process.
@@ -27,20 +28,13 @@ impl Running {
         features(&self.settings)
     }
 
-    /// The running listener that `listener` is the same as.
-    pub(super) fn same(&self, listener: &Listener) -> Option<&Arc<BoundListener>> {
-        self.listeners
-            .iter()
-            .find(|running| *running.context.settings == *listener)
-    }
-
     /// Each listener with its address, for a person.
     pub(super) fn names(&self) -> String {
         let names: Vec<_> = self
             .listeners
             .iter()
             .map(|running| {
-                let listener = &running.context.settings;
+                let listener = &running.settings;
                 format!("{}={}", listener.name, listener.listen)
             })
             .collect();
@@ -54,4 +48,9 @@ pub(super) const fn features(settings: &Settings) -> Features {
         resumption: settings.resumption,
         renewal: settings.renewal,
     }
+}
+
+/// The listeners of a set, without their sockets.
+pub(super) fn contexts(set: &ListenerSet) -> Vec<Arc<ListenerContext>> {
+    set.iter().map(|bound| bound.context.clone()).collect()
 }

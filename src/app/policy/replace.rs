@@ -45,9 +45,8 @@ impl Control {
             }
         }
         let view = self.live.policy();
-        for listener in running.listeners.iter() {
-            let context = &listener.context;
-            set_rules(&context.metrics, &context.settings, &view.admission.policy);
+        for listener in &running.listeners {
+            set_rules(&listener.metrics, &listener.settings, &view.admission.policy);
         }
         for document in [Document::Policy, Document::DenyList, Document::Candidate] {
             // Where it was read from may be another file with the same content.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::leaving::see_out;
 use super::{Read, Reloader, fit, restart};
-use crate::app::running::{Running, features};
+use crate::app::running::{Running, contexts, features};
 use crate::app::sockets;
 use crate::config::Difference;
 use crate::config::settings::{Address, Listener, Settings};
@@ -68,8 +68,9 @@ impl Reloader {
             let why = "this process accepts no more connections and takes no other config";
             return Err(vec![self.problem(why)]);
         }
+        let open = self.doors.listeners();
         let prepared = self
-            .prepare(&running, &mut settings)
+            .prepare(&open, &mut settings)
             .map_err(|problem| vec![problem])?;
         let context = self
             .context(&running, &settings)
@@ -80,8 +81,7 @@ impl Reloader {
         }
         let set = self.listeners(prepared);
         let (gone, past) = before(&running, &set);
-        let replaced: Vec<_> = running
-            .listeners
+        let replaced: Vec<_> = open
             .iter()
             .filter(|old| !set.iter().any(|new| Arc::ptr_eq(old, new)))
             .map(|old| old.left())
@@ -91,7 +91,7 @@ impl Reloader {
         let (level, patience) = (settings.log.level.clone(), settings.limits.drain_timeout);
         control.view.running.store(Arc::new(Running {
             settings,
-            listeners: set.clone(),
+            listeners: contexts(&set),
             past,
             generation: control.view.reloads.next_generation(Document::Config),
             since: control.clock.now(),
@@ -109,7 +109,7 @@ impl Reloader {
         }
         control.config_in_force(&difference);
         // Only now are the sockets closed of those that are gone.
-        drop(running);
+        drop((running, open, set));
         for (name, versions) in gone {
             tokio::spawn(see_out(control.clone(), versions, name, patience));
         }
@@ -134,19 +134,19 @@ impl Reloader {
 
     /// Finds or binds the socket of each listener. Those that are the same as before are made the very ones of before, by
     /// which all know them.
-    fn prepare(&self, running: &Running, settings: &mut Settings) -> Result<Prepared, Diagnostic> {
+    fn prepare(&self, open: &ListenerSet, settings: &mut Settings) -> Result<Prepared, Diagnostic> {
         let mut prepared = Prepared {
             doors: Vec::new(),
             made: Vec::new(),
         };
         for listener in &mut settings.listeners {
-            if let Some(same) = running.same(listener) {
+            let same = open.iter().find(|open| open.context.settings == *listener);
+            if let Some(same) = same {
                 *listener = same.context.settings.clone();
                 prepared.doors.push((listener.clone(), Door::Same(same.clone())));
                 continue;
             }
-            let here = running
-                .listeners
+            let here = open
                 .iter()
                 .find(|old| is_at_the_place_of(&old.context.settings, listener));
             let door = match here {
@@ -157,7 +157,7 @@ impl Reloader {
                     .map_err(|error| BindError::new(listener.listen.to_string(), error)),
                 None => sockets::bind(listener).map(Door::New),
             };
-            let door = door.map_err(|error| self.not_bound(running, listener, &error))?;
+            let door = door.map_err(|error| self.not_bound(open, listener, &error))?;
             if let (Door::New(_), Address::Unix(path)) = (&door, &listener.listen) {
                 prepared.made.extend(SocketFile::of(path));
             }
@@ -166,13 +166,13 @@ impl Reloader {
         Ok(prepared)
     }
 
-    fn not_bound(&self, running: &Running, listener: &Listener, error: &BindError) -> Diagnostic {
+    fn not_bound(&self, open: &ListenerSet, listener: &Listener, error: &BindError) -> Diagnostic {
         let ours = |old: &&Arc<BoundListener>| match (&old.context.settings.listen, &listener.listen) {
             (Address::Tcp(old), Address::Tcp(new)) => old.port() == new.port(),
             _ => false,
         };
         let name = &listener.name;
-        match (error, running.listeners.iter().find(ours)) {
+        match (error, open.iter().find(ours)) {
             (BindError::InUse(_), Some(old)) => {
                 let (other, address) = (&old.context.settings.name, &old.context.settings.listen);
                 let why = format!("listener `{name}` cannot be bound while `{other}` still has `{address}`");
@@ -255,7 +255,7 @@ fn before(running: &Running, set: &ListenerSet) -> (Vec<Gone>, Vec<Weak<Listener
     };
     let mut gone: Vec<Gone> = Vec::new();
     let mut past = Vec::new();
-    let old = running.listeners.iter().map(|old| old.context.settings.clone());
+    let old = running.listeners.iter().map(|old| old.settings.clone());
     for listener in old.chain(running.past.iter().filter_map(Weak::upgrade)) {
         let weak = Arc::downgrade(&listener);
         if set

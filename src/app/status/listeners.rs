@@ -20,7 +20,7 @@ const MAX_ENTRIES: usize = 100;
 impl View {
     pub(super) fn listener_states(&self) -> Vec<Value> {
         let running = self.running.load();
-        let listeners = running.listeners.iter().map(|running| &running.context);
+        let listeners = running.listeners.iter();
         listeners
             .map(|context| state(&context.settings, &context.metrics))
             .collect()
@@ -44,8 +44,7 @@ impl View {
     /// many of these never decided: those are the ones that a bounded list leaves out.
     fn rules(&self) -> (Vec<Value>, usize, usize) {
         let running = self.running.load();
-        let listeners = running.listeners.iter().map(|running| &running.context);
-        let rules = listeners.flat_map(|context| {
+        let rules = running.listeners.iter().flat_map(|context| {
             let decisions = context.metrics.snapshot().decisions.into_iter();
             decisions.map(|decision| (&*context.settings.name, decision))
         });
