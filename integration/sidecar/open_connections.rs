@@ -164,7 +164,7 @@ fn a_hangup_signal_reads_the_policy_again_and_disturbs_nobody() {
     scene.sidecar.wait_log("that the policy was read", mark, |line| {
         line["message"]
             .as_str()
-            .is_some_and(|m| m.contains("read again and has not changed"))
+            .is_some_and(|m| m.contains("the policy was read again and has not changed"))
     });
     first.must_flow();
     second.must_flow();
