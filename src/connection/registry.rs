@@ -107,6 +107,10 @@ impl Registry {
                 Direction::Inbound => facts.source.ip(),
                 Direction::Outbound => None,
             },
+            destination: match facts.direction {
+                Direction::Inbound => None,
+                Direction::Outbound => facts.destination.as_deref().copied(),
+            },
             trust: Mutex::new(Trust::new(facts.bundle, &facts.peer)),
             peer: facts.peer,
             own: facts.own,
@@ -165,6 +169,7 @@ impl Registry {
                 listener: before.listener.clone(),
                 direction: before.direction,
                 source: before.source,
+                destination: before.destination,
                 peer,
                 own,
                 trust: Mutex::new(trust),

@@ -363,7 +363,7 @@ fn admitted(
             authorize::inbound(policy, &facts, now)
         }
         Direction::Outbound => {
-            let expected = basis.listener.expected(entry.destination.as_deref().copied());
+            let expected = basis.listener.expected(basis.destination);
             authorize::outbound(policy, expected, &peer.id, &certificate)
         }
     }

@@ -27,6 +27,8 @@ pub struct Basis {
     pub direction: Direction,
     /// The address that rules ask for; `None` on a unix socket, and for an outbound connection, where nobody asks.
     pub source: Option<IpAddr>,
+    /// Where an outbound connection was meant to go before it was redirected to us: it says who is expected there.
+    pub destination: Option<SocketAddr>,
     /// The verified peer.
     pub peer: Arc<VerifiedPeer>,
     /// The SVID we presented.

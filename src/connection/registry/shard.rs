@@ -1,7 +1,7 @@
 //! A part of the registry behind one lock: the bases of some peers and the connections that rest on them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -30,6 +30,7 @@ pub(super) struct Shard {
 struct Key {
     listener: usize,
     source: Option<IpAddr>,
+    destination: Option<SocketAddr>,
     peer: usize,
     own: usize,
     bundle: usize,
@@ -41,6 +42,7 @@ impl Key {
         Self {
             listener: Arc::as_ptr(&basis.listener).addr(),
             source: basis.source,
+            destination: basis.destination,
             peer: Arc::as_ptr(&basis.peer).addr(),
             own: Arc::as_ptr(&basis.own).addr(),
             bundle: bundle.map_or(0, <*const _>::addr),
