@@ -67,6 +67,8 @@ done
 if [ "$target" = x86_64-unknown-linux-gnu ]; then
     flags+=(-C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all)
 fi
+# Nothing unwinds through C. The module of a FIPS build is left as its makers compile it.
+[ -n "${features[*]-}" ] || c_flags+=' -fno-asynchronous-unwind-tables'
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf '%s' "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS CFLAGS="${c_flags# }" CXXFLAGS="${c_flags# }"
 unset RUSTFLAGS MALLOC_CONF

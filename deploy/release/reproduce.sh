@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the release twice, from two folders with two cargo homes, and compares: the bytes must be the same.
-# Takes two builds of profile `dist`, and a few gigabytes in DIR.
+# Takes no path with blanks (jemalloc's configure refuses them), two builds of profile `dist`, and a few gigabytes in DIR.
 #
 #   reproduce.sh [--fips] [DIR]   DIR is where it builds; a new folder in TMPDIR by default, removed if the bytes are the same
 #   reproduce.sh --with FILE [--fips] [DIR]
@@ -55,7 +55,7 @@ else
             cp --recursive --link "$from/$part" "$home/" 2>/dev/null || cp --recursive "$from/$part" "$home/"
         fi
     done
-    PATH=${from}/bin:$PATH CARGO_HOME=$home build "$work/a second place" "$work/built elsewhere" "$work/second"
+    PATH=${from}/bin:$PATH CARGO_HOME=$home build "$work/a-second-place" "$work/built-elsewhere" "$work/second"
     other=$work/second/svidecar
 fi
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::settings::log_directives;
@@ -91,13 +91,13 @@ pub fn init(format: Option<Format>, level: &str) -> Result<(LogSink, LogGuard), 
 /// # Errors
 /// A message that names the part that is wrong. A single word that is no level is an error here, though `tracing`
 /// would take it for the name of a module and log nothing else.
-pub fn parse_filter(level: &str) -> Result<EnvFilter, LogError> {
+pub fn parse_filter(level: &str) -> Result<Targets, LogError> {
     let directives = log_directives(level).map_err(|bad| {
         let first = bad.first().map_or_else(String::new, ToString::to_string);
         LogError::Filter(first)
     })?;
-    EnvFilter::builder()
-        .parse(directives)
+    directives
+        .parse()
         .map_err(|e| LogError::Filter(format!("`{level}`: {e}")))
 }
 

@@ -2,22 +2,23 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::Registry;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::reload;
 
 use super::{LogError, parse_filter};
 
 /// The longest list of directives, in bytes. Each one costs a comparison at every place that logs.
 const MAX_DIRECTIVES: usize = 4096;
 
-/// The filter, behind a lock that only what is neither always nor never let through takes: for directives without spans and
-/// fields every place that logs knows its answer until the filter changes.
-pub(super) type Filter = reload::Layer<EnvFilter, Registry>;
+/// The filter, behind a lock that only what is neither always nor never let through takes: for directives of targets and
+/// levels every place that logs knows its answer until the filter changes.
+pub(super) type Filter = reload::Layer<Targets, Registry>;
 
 /// Tells and changes which lines are written: those of events and those of records alike. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogControl {
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
     /// The directives in force, as they were given. Serializes changes.
     current: Arc<Mutex<String>>,
 }
