@@ -460,7 +460,8 @@ async fn end(
         },
         () = again => {
             control.live.shutdown_now.store(true, Ordering::Relaxed);
-            let remaining = drain.tokens();
+            // Not the tokens: a worker may hold one for a listener that it has not left yet.
+            let remaining = control.live.capacity.connections();
             drain.force();
             control.live.registry.end_all(&Ending::new(Reason::Shutdown));
             remaining
