@@ -1,20 +1,25 @@
 //! The control runtime: one thread on which identity, policy, the authority over open connections, the admin endpoint
 //! and the signals live. Bytes move on the workers.
 
+mod asked;
+mod end;
+
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::audit::{Auditor, Done};
+use self::asked::{Asked, asked};
+use self::end::end;
+use super::audit::Auditor;
 use super::doors::Doors;
-use super::reload::{self, Reloader};
+use super::reload::{self, Pin, Reloader};
 use super::running::Running;
-use super::service::{Order, Service};
+use super::service::Service;
 use super::shared::Control;
 use super::sinks;
 use super::state::View;
@@ -28,20 +33,19 @@ use crate::config::settings::{Limits, OnAuditFailure};
 use crate::connection::live::{Live, Terms, decision_ids};
 use crate::connection::{ListenerContext, authority, renewal};
 use crate::identity::source;
-use crate::lifecycle::drain::{Drain, Drained};
+use crate::lifecycle::drain::Drain;
 use crate::lifecycle::readiness::{Condition, Readiness};
-use crate::lifecycle::signal::{Signal, Signals};
-use crate::record::audit::{Actor, EntryKind, Operation};
-use crate::record::{Ending, Reason};
+use crate::lifecycle::signal::Signals;
 use crate::sandbox::Confined;
+use crate::sys::bind::Listening;
 use crate::sys::{limits, memory};
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::{Document, Metrics};
 use crate::tls::{configs, fips};
 use crate::worker::{BoundListener, ListenerSet, Workers};
 
-/// How long connections that were told to end may take to say goodbye.
-const FORCED_END: Duration = Duration::from_secs(2);
+/// For the workers to leave the listeners when another process takes over.
+const LEFT: Duration = Duration::from_secs(2);
 /// For the last entries of the audit log to be written and signed.
 const LAST_ENTRIES: Duration = Duration::from_secs(2);
 /// Descriptors that are not connections': listeners and their copies, runtimes, the log, admin connections, the agent.
@@ -50,7 +54,7 @@ const OWN_DESCRIPTORS: u64 = 256;
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     // Before any thread is started.
     let confined = confine::apply(&started)?;
-    let format = started.settings.log.format.map(sinks::form);
+    let format = started.settings.log.format.map(log::Format::from);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
     confine::tell(&confined);
@@ -252,44 +256,17 @@ async fn control(
     drop((bound, running));
 
     let (stop_admin, admin_stopped) = watch::channel(());
-    let mut admin_tasks = JoinSet::new();
-    for (socket, kind) in [
+    let sockets = [
         (started.sockets.admin, admin::Kind::Full),
         (started.sockets.probes, admin::Kind::Probes),
-    ] {
-        if let Some(socket) = socket {
-            let (mut stopped, mut is_open) = (admin_stopped.clone(), is_open.clone());
-            let state: Arc<dyn admin::AdminState> = control.view.clone();
-            let serving = tokio::spawn(async move {
-                // Either a value or the sender's end: both mean stop.
-                tokio::select! {
-                    _ = is_open.wait_for(|open| *open) => {}
-                    _ = stopped.changed() => return Ok(()),
-                }
-                let stop = async move {
-                    let _ = stopped.changed().await;
-                };
-                if admin_lent {
-                    admin::serve_lent(socket, kind, state, stop).await
-                } else {
-                    admin::serve(socket, kind, state, stop).await
-                }
-            });
-            admin_tasks.spawn(named("the admin endpoint", serving));
-        }
-    }
-    if let Some(visitors) = visitors(&control) {
-        let mut stopped = admin_stopped.clone();
-        let state: Arc<dyn admin::AdminState> = control.view.clone();
-        let serving = tokio::spawn(admin::serve_handed(visitors, state, async move {
-            let _ = stopped.changed().await;
-        }));
-        admin_tasks.spawn(named("the admin endpoint over mutual TLS", serving));
-    }
+    ];
+    let mut admin_tasks = serve_admin(&control, sockets, admin_lent, &is_open, &admin_stopped);
     for document in [Document::Policy, Document::DenyList, Document::Candidate] {
         let following = tokio::spawn(policy::follow(control.clone(), document));
         tasks.spawn(named("the watch over the policy's files", following));
     }
+    // A predecessor may still bind and give up listeners.
+    let pin = Arc::new(Pin::new(!service.alone()));
     let following = tokio::spawn(reload::follow(Reloader {
         control: control.clone(),
         doors: doors.clone(),
@@ -297,6 +274,8 @@ async fn control(
         environment: started.environment,
         fitting,
         granted: Arc::new(control.view.confined.plan.clone()),
+        passed: Arc::new(started.passed),
+        pin: pin.clone(),
     }));
     tasks.spawn(named("the watch over the config", following));
 
@@ -309,10 +288,13 @@ async fn control(
 
     let identity = identity::follow(&control, source.state.clone());
     tokio::pin!(identity);
-    let (mut draining, mut superseded) = (false, false);
+    let (mut draining, mut superseded, mut unnamed) = (false, false, false);
     let result = loop {
         let asked = tokio::select! {
-            result = &mut identity => break result,
+            result = &mut identity => {
+                unnamed = true;
+                break result;
+            }
             asked = asked(&control, &mut signals, &doors, &service, &mut draining) => asked,
             () = control.readiness.hold_but(&[Condition::Listeners]), if held => Asked::Open,
             () = workers.one_ended() => break Err(AppError::Ended("a worker")),
@@ -326,7 +308,12 @@ async fn control(
                 superseded = true;
                 break Ok(());
             }
-            Asked::Alone => outputs.send_audit(process),
+            Asked::Alone => {
+                pin.follow();
+                outputs.send_audit(process);
+            }
+            Asked::KeepConfig => pin.keep(),
+            Asked::FollowConfig => pin.follow(),
             Asked::Open => {
                 if std::mem::take(&mut held) {
                     open();
@@ -339,21 +326,52 @@ async fn control(
         Err(AppError::Ended(_)) => Duration::ZERO,
         _ => control.live.terms().limits.drain_timeout,
     };
+    let leaving: Vec<_> = control
+        .running()
+        .listeners
+        .iter()
+        .map(|listener| listener.left())
+        .collect();
     doors.close();
     if superseded {
-        // Both are the other process's from here on.
+        // Both are the other process's from here on, and so are the ports of listeners that it may bind anew. What its config
+        // says of open connections is for ours, too.
         let _ = stop_admin.send(());
         outputs.leave_audit().await;
+        let left = async {
+            for left in leaving {
+                left.await;
+            }
+        };
+        if tokio::time::timeout(LEFT, left).await.is_err() {
+            tracing::warn!("workers still accept although another process has taken over: they are busy");
+        }
+        pin.follow();
     }
     service.stopping();
-    service.draining(control.live.capacity.connections());
-    let ending = end(&control, &drain, &mut signals, patience, superseded);
+    service.draining(control.live.capacity.connections(), superseded);
+    let lost = Cell::new(None);
+    // Who watches over the open connections does so up to their end.
+    let guard = async {
+        let name = tokio::select! {
+            _ = &mut identity, if !unnamed => "the following of our identity",
+            name = one_ended(&mut tasks) => name,
+            () = workers.one_ended() => "a worker",
+        };
+        lost.set(Some(name));
+        name
+    };
+    let ending = end(&control, &drain, &mut signals, patience, superseded, guard);
     let cut = tokio::select! {
         cut = ending => cut,
         cut = async {
             outputs.leave(&drain).await;
             std::future::pending().await
         } => cut,
+    };
+    let result = match lost.get() {
+        Some(name) => result.and(Err(AppError::Ended(name))),
+        None => result,
     };
     service.ended(cut);
     workers.stop();
@@ -367,114 +385,43 @@ async fn control(
     result
 }
 
-/// What somebody asks of a process that runs.
-enum Asked {
-    /// The end.
-    End,
-    /// The end, as another process has taken over.
-    Superseded,
-    /// No other process sends the audit log on.
-    Alone,
-    /// To accept connections, which waited for everything else, or long enough.
-    Open,
-}
-
-/// Handles signals, and a drain that the admin endpoint asks for, up to what ends the process or changes its part. `draining`
-/// says that this drain has begun. Cancel safe.
-async fn asked(
+/// Serves the admin endpoint, where the settings name it, from when connections are accepted.
+fn serve_admin(
     control: &Arc<Control>,
-    signals: &mut Signals,
-    doors: &Doors,
-    service: &Arc<Service>,
-    draining: &mut bool,
-) -> Asked {
-    let mut drain_asked = control.view.drain_asked.subscribe();
-    loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Terminate { .. } => return Asked::End,
-                Signal::Reload => {
-                    service.reloading();
-                    let (control, service) = (control.clone(), service.clone());
-                    tokio::spawn(async move {
-                        // What came of it is in the log.
-                        let _ = control.view.read_again().await;
-                        service.reloaded();
-                    });
-                }
-            },
-            order = service.order() => return match order {
-                Order::Superseded => Asked::Superseded,
-                Order::Open => Asked::Open,
-                Order::Alone => Asked::Alone,
-                Order::Orphaned => Asked::End,
-            },
-            // The sender lives in the view, so that waiting cannot fail.
-            _ = drain_asked.wait_for(|asked| *asked), if !*draining => {
-                *draining = true;
-                doors.close();
-                service.draining(control.live.capacity.connections());
+    sockets: [(Option<Listening>, admin::Kind); 2],
+    lent: bool,
+    is_open: &watch::Receiver<bool>,
+    stopped: &watch::Receiver<()>,
+) -> JoinSet<&'static str> {
+    let mut tasks = JoinSet::new();
+    for (socket, kind) in sockets {
+        let Some(socket) = socket else { continue };
+        let (mut stopped, mut is_open) = (stopped.clone(), is_open.clone());
+        let state: Arc<dyn admin::AdminState> = control.view.clone();
+        let serving = tokio::spawn(async move {
+            // Either a value or the sender's end: both mean stop.
+            tokio::select! {
+                _ = is_open.wait_for(|open| *open) => {}
+                _ = stopped.changed() => return Ok(()),
             }
-        }
+            let stop = async move {
+                let _ = stopped.changed().await;
+            };
+            if lent {
+                admin::serve_lent(socket, kind, state, stop).await
+            } else {
+                admin::serve(socket, kind, state, stop).await
+            }
+        });
+        tasks.spawn(named("the admin endpoint", serving));
     }
-}
-
-/// Lets connections finish, and forces those that do not; returns how many were cut. Nothing is accepted any more.
-async fn end(
-    control: &Control,
-    drain: &Drain,
-    signals: &mut Signals,
-    patience: Duration,
-    superseded: bool,
-) -> usize {
-    let open = control.live.capacity.connections();
-    let (actor, why) = if superseded {
-        (Actor::Svidecar, "another process has taken over")
-    } else {
-        (Actor::Signal, "shutting down")
-    };
-    let drained = Done::well(EntryKind::Process, actor, Operation::Drain);
-    control.audit(drained, None, json!({ "open_connections": open }));
-    control.readiness.set(Condition::NotDraining, false, why);
-    tracing::info!(
-        open,
-        drain_timeout_s = patience.as_secs_f64(),
-        "{why}: no new connections; open ones may finish"
-    );
-    let again = async {
-        // What else comes does not matter any more. Who was superseded drains already when the first signal comes.
-        loop {
-            match signals.next().await {
-                Signal::Terminate { again } if again || !superseded => return,
-                Signal::Terminate { .. } | Signal::Reload => {}
-            }
-        }
-    };
-    let cut = tokio::select! {
-        drained = drain.drain(patience) => match drained {
-            Drained::Complete => 0,
-            Drained::Forced { remaining } => {
-                control.live.registry.end_all(&Ending::new(Reason::DrainTimeout));
-                remaining
-            }
-        },
-        () = again => {
-            control.live.shutdown_now.store(true, Ordering::Relaxed);
-            // Not the tokens: a worker may hold one for a listener that it has not left yet.
-            let remaining = control.live.capacity.connections();
-            drain.force();
-            control.live.registry.end_all(&Ending::new(Reason::Shutdown));
-            remaining
-        }
-    };
-    // They are told to end and say why to their peers; that takes a moment.
-    let _ = tokio::time::timeout(FORCED_END, drain.finished()).await;
-    let stopped = Done::well(EntryKind::Process, Actor::Svidecar, Operation::Stop);
-    control.audit(stopped, None, json!({ "cut_connections": cut }));
-    if cut > 0 {
-        tracing::warn!(cut, "ended; connections were cut");
-    } else {
-        tracing::info!("ended; every connection had finished");
+    if let Some(visitors) = visitors(control) {
+        let mut stopped = stopped.clone();
+        let state: Arc<dyn admin::AdminState> = control.view.clone();
+        let serving = tokio::spawn(admin::serve_handed(visitors, state, async move {
+            let _ = stopped.changed().await;
+        }));
+        tasks.spawn(named("the admin endpoint over mutual TLS", serving));
     }
-    cut
+    tasks
 }

@@ -111,6 +111,8 @@ pub struct Started {
     sockets: Sockets,
     /// The addresses of the sockets that another process handed over: their files are not ours to remove.
     lent: HashSet<Address>,
+    /// Those of them that a service manager keeps open, whatever we do.
+    passed: HashSet<Address>,
     /// Who started us to be its child, if somebody did.
     parent: Option<Parent>,
     decisions: Option<Opened>,
@@ -172,6 +174,7 @@ pub fn start(config: &Path, mut open: OpenSockets) -> Result<Started, AppError> 
         warnings,
         sockets,
         lent,
+        passed: open.passed(),
         parent: None,
         decisions: decisions.transpose().map_err(AppError::Decisions)?,
         access_log: access_log.transpose().map_err(AppError::AccessLog)?,

@@ -11,16 +11,18 @@ mod restart;
 
 pub(super) use apply::by_name;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::doors::Doors;
 use super::policy::{self, Found, path_of};
 use super::service::Service;
 use super::shared::Control;
-use crate::config::settings::{Limits, Settings};
+use super::{stray_socket, wanted_sockets};
+use crate::config::settings::{Address, Limits, Settings};
 use crate::config::{self, Difference, Environment};
 use crate::lifecycle::readiness::Condition;
 use crate::reload::{self, Fingerprint};
@@ -39,6 +41,40 @@ pub(super) struct Reloader {
     pub(super) fitting: usize,
     /// What the process is confined to.
     pub(super) granted: Arc<Plan>,
+    /// The sockets that a service manager keeps open: each must have its listener.
+    pub(super) passed: Arc<HashSet<Address>>,
+    /// Whether the config file is ours to follow.
+    pub(super) pin: Arc<Pin>,
+}
+
+/// Of two processes that serve one config, one follows it at a time: the other could not bind what is new in it, or would
+/// bind it for itself alone.
+#[derive(Debug)]
+pub(super) struct Pin {
+    keeps: AtomicBool,
+    /// What was refused may have been so because of the other process.
+    again: AtomicBool,
+}
+
+impl Pin {
+    /// With the file left to another process from the start, where that has it yet.
+    pub(super) const fn new(keeps: bool) -> Self {
+        Self {
+            keeps: AtomicBool::new(keeps),
+            again: AtomicBool::new(false),
+        }
+    }
+
+    /// The file is another process's.
+    pub(super) fn keep(&self) {
+        self.keeps.store(true, Ordering::Relaxed);
+    }
+
+    /// The file is ours.
+    pub(super) fn follow(&self) {
+        self.again.store(true, Ordering::Relaxed);
+        self.keeps.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A config that was read, with all that it names.
@@ -46,6 +82,14 @@ struct Read {
     settings: Settings,
     documents: Vec<Found>,
     warnings: Vec<Diagnostic>,
+}
+
+/// What a config is measured by, besides itself.
+struct Bounds {
+    granted: Arc<Plan>,
+    passed: Arc<HashSet<Address>>,
+    /// Whether the process accepts no more connections.
+    drains: bool,
 }
 
 /// What came of a reading.
@@ -77,6 +121,15 @@ pub(super) async fn follow(reloader: Reloader) {
         let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
         let asked = *reload_asked.borrow_and_update();
         let answered = reloads.answered_up_to(Document::Config);
+        if reloader.pin.keeps.load(Ordering::Relaxed) {
+            if asked != answered {
+                tracing::info!("an upgrade is under way: the config is looked at again when it is over");
+                reloads.answer(Document::Config, asked);
+            }
+            continue;
+        }
+        let again =
+            reloader.pin.again.swap(false, Ordering::Relaxed) && reloads.problem(Document::Config).is_some();
         let seen = reloads.seen(Document::Config, &path);
         let (looked_at, suspected) = (path.clone(), reloads.suspects());
         let look = move || {
@@ -90,15 +143,21 @@ pub(super) async fn follow(reloader: Reloader) {
         let looked = tokio::task::spawn_blocking(look).await;
         let Ok(Some((now, moved))) = looked else {
             // Somebody is writing, or a panic, which is in the log.
+            reloader.pin.again.fetch_or(again, Ordering::Relaxed);
             continue;
         };
-        if seen == Some(now) && asked == answered && !moved {
+        if seen == Some(now) && asked == answered && !moved && !again {
             continue;
         }
         let (running, environment) = (control.running(), reloader.environment.clone());
         let (read_from, time, granted) = (path.clone(), control.clock.now(), reloader.granted.clone());
+        let bounds = Bounds {
+            granted,
+            passed: reloader.passed.clone(),
+            drains: reloader.doors.are_closed(),
+        };
         let reading = tokio::task::spawn_blocking(move || {
-            let reading = read(&read_from, &environment, (&running.settings, &granted), time);
+            let reading = read(&read_from, &environment, &running.settings, &bounds, time);
             (reading, reload::fingerprint(&read_from))
         });
         let reading = match reading.await {
@@ -171,7 +230,8 @@ async fn look_at(paths: Vec<PathBuf>) -> Vec<(PathBuf, Fingerprint)> {
 fn read(
     path: &Path,
     environment: &Environment,
-    (in_force, granted): (&Settings, &Plan),
+    in_force: &Settings,
+    bounds: &Bounds,
     now: SystemTime,
 ) -> Option<Reading> {
     let examination = config::examine(path, environment);
@@ -187,8 +247,20 @@ fn read(
         return Some(Reading::Same);
     }
     let paths = named(&settings);
-    if let Some(problem) = restart::needed(path, in_force, &settings, granted) {
-        return Some(Reading::Bad(vec![problem], paths));
+    // One that drains takes over what judges its open connections, and nothing else.
+    if !bounds.drains {
+        let stray = bounds.passed.iter().find(|passed| {
+            let wanted = wanted_sockets(&settings);
+            !wanted.iter().any(|wanted| wanted.address == **passed)
+        });
+        let stray = stray.map(|stray| {
+            let message = stray_socket(stray, &settings).to_string();
+            Diagnostic::of_file(&path.display().to_string(), message)
+        });
+        let problem = stray.or_else(|| restart::needed(path, in_force, &settings, &bounds.granted));
+        if let Some(problem) = problem {
+            return Some(Reading::Bad(vec![problem], paths));
+        }
     }
     if !are_settled(&paths) {
         return None;

@@ -3,6 +3,7 @@
 //! A supervisor says, besides, when another child takes over. Its end is ours: what it would bind next would be in use.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -24,13 +25,21 @@ pub(super) enum Order {
     Open,
     /// No other child sends the audit log on.
     Alone,
+    /// The config file is the next child's to read.
+    KeepConfig,
+    /// It is ours again.
+    FollowConfig,
     /// It is gone.
     Orphaned,
 }
 
 /// Who runs us.
 #[derive(Debug)]
-pub(super) struct Service(Option<Supervised>);
+pub(super) struct Service {
+    supervisor: Option<Supervised>,
+    /// The service manager was told that we are ready.
+    announced: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Supervised {
@@ -49,27 +58,30 @@ impl Service {
             let orders = Mutex::new(Some(AsyncLink::new(parent.link.clone())?));
             Ok::<_, io::Error>(Supervised { parent, orders })
         });
-        supervised.transpose().map(Self)
+        Ok(Self {
+            supervisor: supervised.transpose()?,
+            announced: AtomicBool::new(false),
+        })
     }
 
     /// Whether we must not accept before we are ready otherwise, or told to.
     pub(super) fn holds(&self) -> bool {
-        self.0.as_ref().is_some_and(|it| it.parent.hold)
+        self.supervisor.as_ref().is_some_and(|it| it.parent.hold)
     }
 
     /// Whether no other process sends the audit log on.
     pub(super) fn alone(&self) -> bool {
-        self.0.as_ref().is_none_or(|it| it.parent.alone)
+        self.supervisor.as_ref().is_none_or(|it| it.parent.alone)
     }
 
     fn tell(&self, message: &ToParent) {
-        if let Some(supervised) = &self.0 {
+        if let Some(supervised) = &self.supervisor {
             supervised.parent.tell(message);
         }
     }
 
     fn notify(&self, notice: Notice) {
-        if self.0.is_none() {
+        if self.supervisor.is_none() {
             manager::notify(notice);
         }
     }
@@ -81,20 +93,24 @@ impl Service {
         });
     }
 
-    /// SIGHUP is being seen to.
+    /// SIGHUP is being seen to. Before we are ready that is part of the start, whose end it must not be taken for.
     pub(super) fn reloading(&self) {
-        self.notify(Notice::Reloading);
+        if self.announced.load(Ordering::Relaxed) {
+            self.notify(Notice::Reloading);
+        }
     }
 
     /// SIGHUP has been seen to, well or not.
     pub(super) fn reloaded(&self) {
         self.tell(&ToParent::Reloaded);
-        self.notify(Notice::Ready);
+        if self.announced.load(Ordering::Relaxed) {
+            self.notify(Notice::Ready);
+        }
     }
 
-    /// No more connections are accepted, and the audit log is sent on no more if another process does that now.
-    pub(super) fn draining(&self, open: usize) {
-        self.tell(&ToParent::Draining { open });
+    /// No more connections are accepted; where another process was told to go on, everything else is given up, too.
+    pub(super) fn draining(&self, open: usize, superseded: bool) {
+        self.tell(&ToParent::Draining { open, superseded });
     }
 
     /// The process ends.
@@ -110,7 +126,9 @@ impl Service {
     /// These are all the listeners from now, after some were bound or given up while we run: a supervisor keeps their sockets
     /// for the next child. Those whose port the system picked are each child's own.
     pub(super) fn sockets(&self, listeners: &ListenerSet) {
-        let Some(supervised) = &self.0 else { return };
+        let Some(supervised) = &self.supervisor else {
+            return;
+        };
         let copies: io::Result<Vec<_>> = listeners
             .iter()
             .map(|listener| (listener.context.settings.listen.clone(), listener))
@@ -129,12 +147,12 @@ impl Service {
 
     /// Whether a supervisor holds our sockets.
     pub(super) fn is_supervised(&self) -> bool {
-        self.0.is_some()
+        self.supervisor.is_some()
     }
 
     /// What the supervisor asks for next; never anything where there is none. Cancel safe.
     pub(super) async fn order(&self) -> Order {
-        let Some(supervised) = &self.0 else {
+        let Some(supervised) = &self.supervisor else {
             return std::future::pending().await;
         };
         let mut orders = supervised.orders.lock().await;
@@ -146,8 +164,16 @@ impl Service {
                 Ok((ToChild::Superseded, _)) => return Order::Superseded,
                 Ok((ToChild::Open, _)) => return Order::Open,
                 Ok((ToChild::Alone, _)) => return Order::Alone,
+                Ok((ToChild::KeepConfig, _)) => return Order::KeepConfig,
+                Ok((ToChild::FollowConfig, _)) => return Order::FollowConfig,
                 Ok((ToChild::Ping, _)) => self.tell(&ToParent::Alive),
-                Ok((ToChild::Sockets { .. } | ToChild::AuditLock { .. } | ToChild::Unknown, _))
+                Ok((
+                    ToChild::Sockets { .. }
+                    | ToChild::AuditLock { .. }
+                    | ToChild::Passed { .. }
+                    | ToChild::Unknown,
+                    _,
+                ))
                 | Err(ReceiveError::Message(_)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the supervisor is gone: this process drains and ends");
@@ -161,24 +187,24 @@ impl Service {
     /// Tells how we are, for as long as the process runs.
     pub(super) async fn attend(&self, readiness: &Readiness) {
         let mut changes = readiness.changes();
-        let mut watchdog = manager::watchdog().filter(|_| self.0.is_none()).map(|every| {
-            let mut ticks = interval(every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        });
-        let mut announced = false;
+        let mut watchdog = manager::watchdog()
+            .filter(|_| self.supervisor.is_none())
+            .map(|every| {
+                let mut ticks = interval(every);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                ticks
+            });
         let mut last = String::new();
         loop {
             let now = readiness.snapshot();
-            if now.ready && !announced {
-                announced = true;
+            if now.ready && !self.announced.swap(true, Ordering::Relaxed) {
                 self.tell(&ToParent::Ready);
                 self.notify(Notice::Ready);
             }
             let text = status_line(&now);
             if text != last {
                 last = text;
-                match &self.0 {
+                match &self.supervisor {
                     Some(_) => self.tell(&ToParent::Status { text: last.clone() }),
                     None => manager::status(&last),
                 }
@@ -242,11 +268,20 @@ mod tests {
     async fn a_supervisor_is_answered_and_obeyed() {
         let (parent, service) = supervised(true);
         assert!(service.holds() && !service.alone());
-        for message in [ToChild::Ping, ToChild::Open, ToChild::Alone, ToChild::Superseded] {
+        for message in [
+            ToChild::Ping,
+            ToChild::Open,
+            ToChild::Alone,
+            ToChild::KeepConfig,
+            ToChild::FollowConfig,
+            ToChild::Superseded,
+        ] {
             parent.send(&message).unwrap();
         }
         assert_eq!(service.order().await, Order::Open);
         assert_eq!(service.order().await, Order::Alone);
+        assert_eq!(service.order().await, Order::KeepConfig);
+        assert_eq!(service.order().await, Order::FollowConfig);
         assert_eq!(service.order().await, Order::Superseded);
         let (answer, _) = parent.receive::<ToParent>().await.unwrap();
         assert_eq!(answer, ToParent::Alive);

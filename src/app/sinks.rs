@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::exporters::Exporters;
 use super::{AppError, Started, audit};
 use crate::audit::{AuditGuard, AuditLog, Sink, SinkHandle};
-use crate::config::settings::LogFormat;
 use crate::lifecycle::drain::Drain;
 use crate::record::audit::{Event, Refusal};
 use crate::record::{ConnectionRecord, Decision, DecisionIds, LogLine, Receipt, RecordSink};
 use crate::telemetry::access::{AccessLog, AccessLogGuard};
 use crate::telemetry::decisions::{self, Decisions};
 use crate::telemetry::lines::LinesGuard;
-use crate::telemetry::log::{self, LogSink};
+use crate::telemetry::log::LogSink;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{self, Exporter, Traces};
 
@@ -103,7 +102,7 @@ pub(super) fn start(
         .zip(started.settings.access_log.as_ref())
         .map(|(opened, settings)| {
             let dropped = metrics.access_log_lines_dropped.clone();
-            AccessLog::start(opened, form(settings.format), dropped, redactor.clone())
+            AccessLog::start(opened, settings.format.into(), dropped, redactor.clone())
         })
         .transpose()?
         .unzip();
@@ -189,13 +188,5 @@ impl Outputs {
         if !(traces && audit) {
             tracing::warn!("telemetry was left that no collector took in time");
         }
-    }
-}
-
-/// The form of lines, as the settings have it.
-pub(super) const fn form(format: LogFormat) -> log::Format {
-    match format {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
     }
 }

@@ -1,6 +1,6 @@
 //! The sockets that the settings ask for: taken from those that are open already, or bound.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub struct OpenSockets {
     sockets: HashMap<Address, Listening>,
     /// The right to write the audit log at this path, which the process that handed over the sockets shares with us.
     audit_lock: Option<(PathBuf, Lock)>,
+    /// Those that a service manager keeps open, whatever we do.
+    passed: HashSet<Address>,
 }
 
 impl FromIterator<(Address, Listening)> for OpenSockets {
@@ -29,6 +31,7 @@ impl FromIterator<(Address, Listening)> for OpenSockets {
         Self {
             sockets: sockets.into_iter().collect(),
             audit_lock: None,
+            passed: HashSet::new(),
         }
     }
 }
@@ -42,6 +45,18 @@ impl OpenSockets {
     /// Adds one; of two for the same address the later one is kept.
     pub fn add(&mut self, address: Address, socket: Listening) {
         self.sockets.insert(address, socket);
+    }
+
+    /// With these kept open by a service manager: a config that left one of them out would have callers wait for ever.
+    #[must_use]
+    pub fn with_passed(mut self, passed: impl IntoIterator<Item = Address>) -> Self {
+        self.passed = passed.into_iter().collect();
+        self
+    }
+
+    /// Those that a service manager keeps open.
+    pub(super) fn passed(self) -> HashSet<Address> {
+        self.passed
     }
 
     /// With the right to write the audit log at this path, which others share.

@@ -11,7 +11,7 @@ use crate::handover::{Link, Parent, ToParent, activation};
 /// Run the sidecar
 ///
 /// Runs until SIGTERM or SIGINT, then lets open connections finish up to `limits.drain_timeout`; a second signal ends
-/// at once. SIGHUP reads the policy again (it is also read when its files change).
+/// at once. SIGHUP reads the config, policy, deny list and candidate policy again (they are also read when their files change).
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\
@@ -55,11 +55,14 @@ fn sockets(supervised: bool) -> Result<(OpenSockets, Option<Parent>), String> {
         let (parent, dowry) =
             Parent::greet(link).map_err(|error| format!("sockets of the supervisor: {error}"))?;
         let lock = dowry.audit_lock.map(|(path, lock)| (path, Lock(lock)));
-        let open = dowry.sockets.into_iter().collect::<OpenSockets>().sharing(lock);
+        let open = dowry.sockets.into_iter().collect::<OpenSockets>();
+        let open = open.with_passed(dowry.passed).sharing(lock);
         return Ok((open, Some(parent)));
     }
     let sockets = activation::inherited().map_err(|error| error.to_string())?;
-    Ok((sockets.into_iter().collect(), None))
+    let passed: Vec<_> = sockets.iter().map(|(address, _)| address.clone()).collect();
+    let open: OpenSockets = sockets.into_iter().collect();
+    Ok((open.with_passed(passed), None))
 }
 
 /// Says why nothing runs, and gives the exit code.

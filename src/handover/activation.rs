@@ -1,5 +1,6 @@
 //! Sockets that a service manager has opened for us (systemd's socket activation: `sd_listen_fds(3)`).
 
+use std::ffi::OsStr;
 use std::io;
 
 use rustix::net::sockopt;
@@ -24,6 +25,11 @@ pub enum ActivationError {
     /// The system's.
     #[error("descriptor {0}, passed by the service manager: {1}")]
     System(usize, io::Error),
+    /// Not a part of the protocol.
+    #[error(
+        "`LISTEN_FDS_FIRST_FD` is set, which no service manager does: unset it; descriptors are passed from 3 on"
+    )]
+    First,
 }
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
@@ -38,6 +44,12 @@ const FIRST: usize = 3;
 /// # Errors
 /// See [`ActivationError`].
 pub fn inherited() -> Result<Vec<(Address, Listening)>, ActivationError> {
+    if !is_for_us(std::env::var_os("LISTEN_PID").as_deref(), std::process::id()) {
+        return Ok(Vec::new());
+    }
+    if std::env::var_os("LISTEN_FDS_FIRST_FD").is_some() {
+        return Err(ActivationError::First);
+    }
     let mut passed = listenfd::ListenFd::from_env();
     let mut all = Vec::with_capacity(passed.len());
     for index in 0..passed.len() {
@@ -63,6 +75,13 @@ pub fn inherited() -> Result<Vec<(Address, Listening)>, ActivationError> {
     Ok(all)
 }
 
+/// Whether what is announced is for this process: without its number it is somebody else's, who passed the variables on.
+fn is_for_us(announced: Option<&OsStr>, process: u32) -> bool {
+    announced
+        .and_then(OsStr::to_str)
+        .is_some_and(|number| number.parse() == Ok(process))
+}
+
 /// The address that a socket is bound to; none for a unix socket without a path.
 fn identify(socket: &Listening) -> io::Result<Option<Address>> {
     Ok(match socket {
@@ -82,6 +101,18 @@ fn identify(socket: &Listening) -> io::Result<Option<Address>> {
 mod tests {
     use super::*;
     use crate::sys::bind;
+
+    #[test]
+    fn only_what_names_this_process_is_taken() {
+        for (announced, ours) in [
+            (None, false),
+            (Some(""), false),
+            (Some("8"), false),
+            (Some("7"), true),
+        ] {
+            assert_eq!(is_for_us(announced.map(OsStr::new), 7), ours, "{announced:?}");
+        }
+    }
 
     #[test]
     fn a_socket_is_called_by_its_own_address() {

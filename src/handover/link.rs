@@ -20,6 +20,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use super::message::{Sockets, SocketsError, ToChild, ToParent};
+use crate::config::address;
 use crate::config::settings::Address;
 use crate::sys::bind::Listening;
 
@@ -294,6 +295,8 @@ pub struct Dowry {
     pub sockets: Vec<(Address, Listening)>,
     /// The path of the audit log and the right to write it, which other children may have as well.
     pub audit_lock: Option<(PathBuf, File)>,
+    /// Which of the sockets a service manager has opened and keeps open.
+    pub passed: Vec<Address>,
 }
 
 impl Parent {
@@ -320,6 +323,12 @@ impl Parent {
                 ToChild::AuditLock { path } => {
                     let lock = descriptors.pop().map(|lock| (path.into(), lock.into()));
                     dowry.audit_lock = lock;
+                }
+                ToChild::Passed { addresses } => {
+                    let known = addresses
+                        .iter()
+                        .map(|text| address::listen(text).map_err(|_| SocketsError::Address(text.clone())));
+                    dowry.passed = known.collect::<Result<_, _>>()?;
                 }
                 ToChild::Unknown => {}
                 _ => return Err(ReceiveError::NoSockets),

@@ -41,6 +41,16 @@ pub enum ToChild {
         /// The log's path.
         path: String,
     },
+    /// Which of the sockets a service manager has opened: it keeps them open whatever we do, so that a config which leaves one
+    /// out would have callers wait for ever. Before the sockets.
+    Passed {
+        /// As the settings call them.
+        addresses: Vec<String>,
+    },
+    /// An upgrade is under way: the config file is the next child's to read.
+    KeepConfig,
+    /// The upgrade has failed: follow the config file again, and try again what was refused meanwhile.
+    FollowConfig,
     /// A newer child serves: stop accepting, give up the admin endpoint, drain, end.
     Superseded,
     /// Accept, ready or not.
@@ -80,10 +90,13 @@ pub enum ToParent {
         #[serde(flatten)]
         sockets: Sockets,
     },
-    /// It accepts no more, and no longer sends the audit log on.
+    /// It accepts no more.
     Draining {
         /// Connections that are open.
         open: usize,
+        /// Whether it was superseded, and so has given up the sockets, the admin endpoint and the sending of the audit log.
+        #[serde(default)]
+        superseded: bool,
     },
     /// It ends.
     Ended {
@@ -152,6 +165,11 @@ mod tests {
             ToChild::AuditLock {
                 path: "/var/log/a".to_owned(),
             },
+            ToChild::Passed {
+                addresses: vec!["127.0.0.1:80".to_owned()],
+            },
+            ToChild::KeepConfig,
+            ToChild::FollowConfig,
             ToChild::Superseded,
             ToChild::Open,
             ToChild::Alone,
@@ -166,7 +184,10 @@ mod tests {
             },
             ToParent::Ready,
             ToParent::Sockets { sockets: sockets() },
-            ToParent::Draining { open: 3 },
+            ToParent::Draining {
+                open: 3,
+                superseded: true,
+            },
             ToParent::Ended { cut: 4 },
         ] {
             let text = serde_json::to_string(&message).unwrap();

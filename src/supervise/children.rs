@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, PidfdFlags, Signal as Posix, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::held::Sockets;
@@ -20,13 +20,17 @@ use crate::handover::manager::ENVIRONMENT;
 use crate::handover::{Link, ReceiveError, ToChild, ToParent};
 use crate::sys::bind::Listening;
 
+/// The most sockets that a child may name: as many as a config has listeners, of each kind.
+const MAX_SOCKETS: usize = 2000;
+
 /// What comes of a child.
 #[derive(Debug)]
 pub(super) enum News {
     /// For the machine.
     Event(Event),
-    /// The sockets that it accepts from now.
-    Sockets(ChildId, Vec<(Address, Listening)>),
+    /// The sockets that it says it accepts from now. It is heard again when the last part is dropped, so that what it sends
+    /// cannot pile up.
+    Sockets(ChildId, Vec<(Address, Listening)>, oneshot::Sender<()>),
 }
 
 /// A child that was started.
@@ -61,6 +65,11 @@ pub(super) fn start(start: &Start<'_>, news: mpsc::Sender<News>) -> io::Result<R
     if let Some((path, lock)) = start.sockets.audit_lock() {
         let path = path.display().to_string();
         link.send(&ToChild::AuditLock { path }, &[lock.0.as_fd()])?;
+    }
+    let passed = start.sockets.passed_addresses();
+    let addresses: Vec<_> = passed.map(ToString::to_string).collect();
+    if !addresses.is_empty() {
+        link.send(&ToChild::Passed { addresses }, &[])?;
     }
     link.send_sockets(start.sockets.iter(), |sockets| ToChild::Sockets {
         sockets,
@@ -153,14 +162,20 @@ async fn follow(child: ChildId, mut process: Child, link: Arc<AsyncLink>, news: 
 async fn hear(child: ChildId, link: &AsyncLink, news: &mpsc::Sender<News>) {
     let mut gathered = Vec::new();
     loop {
-        let said = match link.receive::<ToParent>().await {
+        let (what, handled) = match link.receive::<ToParent>().await {
             Ok((ToParent::Sockets { sockets }, descriptors)) => match listening(&sockets, descriptors) {
                 Ok(some) => {
                     gathered.extend(some);
+                    if gathered.len() > MAX_SOCKETS {
+                        tracing::warn!(%child, "a child names more sockets than a config can, and is heard no more");
+                        return;
+                    }
                     if sockets.more {
                         continue;
                     }
-                    News::Sockets(child, std::mem::take(&mut gathered))
+                    let (handling, handled) = oneshot::channel();
+                    let now = std::mem::take(&mut gathered);
+                    (News::Sockets(child, now, handling), Some(handled))
                 }
                 Err(error) => {
                     gathered.clear();
@@ -168,7 +183,7 @@ async fn hear(child: ChildId, link: &AsyncLink, news: &mpsc::Sender<News>) {
                     continue;
                 }
             },
-            Ok((what, _)) => News::Event(Event::Said { child, what }),
+            Ok((what, _)) => (News::Event(Event::Said { child, what }), None),
             Err(ReceiveError::Message(error)) => {
                 tracing::warn!(%child, %error, "a child said something that is no message");
                 continue;
@@ -179,8 +194,12 @@ async fn hear(child: ChildId, link: &AsyncLink, news: &mpsc::Sender<News>) {
                 return;
             }
         };
-        if news.send(said).await.is_err() {
+        if news.send(what).await.is_err() {
             return;
+        }
+        if let Some(handled) = handled {
+            // Its end is the answer.
+            let _ = handled.await;
         }
     }
 }

@@ -1,5 +1,9 @@
 //! What the supervisor holds for its children: the sockets, and the right to write the audit log. The file of a unix socket
 //! that it bound goes with its last copy.
+//!
+//! A child's word is not enough for a socket to be held: a child may be in a peer's hands, and what is held is handed to the
+//! next one and may have its file removed. Sockets that a service manager has passed are never let go of before the end, since
+//! its copy stays open, too, and the address could not be bound again.
 
 use std::collections::HashMap;
 use std::io;
@@ -56,24 +60,16 @@ impl Held {
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     sockets: HashMap<Address, Held>,
+    passed: Arc<HashMap<Address, Listening>>,
     audit_lock: Option<(PathBuf, Arc<Lock>)>,
 }
 
 impl Sockets {
     /// Those that a service manager has opened, whose files are its own.
     pub(super) fn passed(sockets: Vec<(Address, Listening)>) -> Self {
-        let held = |(address, socket)| {
-            (
-                address,
-                Held {
-                    file: None,
-                    socket,
-                    of_listener: true,
-                },
-            )
-        };
         Self {
-            sockets: sockets.into_iter().map(held).collect(),
+            sockets: HashMap::new(),
+            passed: Arc::new(sockets.into_iter().collect()),
             audit_lock: None,
         }
     }
@@ -88,7 +84,14 @@ impl Sockets {
             let of_listener = wanted.is_of_listener();
             let mut held = match self.sockets.get(&wanted.address) {
                 Some(held) => held.try_clone()?,
-                None => Held::new(&wanted.address, wanted.bind()?, of_listener),
+                None => match self.passed.get(&wanted.address) {
+                    Some(passed) => Held {
+                        file: None,
+                        socket: passed.try_clone()?,
+                        of_listener,
+                    },
+                    None => Held::new(&wanted.address, wanted.bind()?, of_listener),
+                },
             };
             held.of_listener = of_listener;
             all.insert(wanted.address, held);
@@ -99,13 +102,20 @@ impl Sockets {
         });
         Ok(Self {
             sockets: all,
+            passed: self.passed.clone(),
             audit_lock: audit_lock.transpose()?,
         })
     }
 
-    /// Closes the sockets; the audit log stays ours for as long as a child may write it.
+    /// Closes the sockets, but for those that were passed; the audit log stays ours for as long as a child may write it.
     pub(super) fn close(&mut self) {
         self.sockets.clear();
+    }
+
+    /// Closes those that were passed, too.
+    pub(super) fn close_all(&mut self) {
+        self.sockets.clear();
+        self.passed = Arc::default();
     }
 
     /// The audit log's path and the right to write it.
@@ -114,30 +124,66 @@ impl Sockets {
         Some((path, lock))
     }
 
-    /// The listeners of the child in charge from now: those that are held are kept, and those that it bound itself are held, too.
-    pub(super) fn replace(&mut self, now: Vec<(Address, Listening)>) {
-        let all = now.into_iter().map(|(address, socket)| {
-            let held = self
-                .sockets
-                .remove(&address)
-                .unwrap_or_else(|| Held::new(&address, socket, true));
-            (address, held)
-        });
-        let all: HashMap<_, _> = all.collect();
+    /// The listeners of a child from now: of those that are held, the ones that it names are kept, and one that it bound itself
+    /// is held, too, where the `settings`, as they are read from the file, have it and the socket is bound where the child
+    /// says. Returns the first address that is not held for want of that.
+    pub(super) fn replace(
+        &mut self,
+        now: Vec<(Address, Listening)>,
+        settings: Option<&Settings>,
+    ) -> Option<Address> {
+        let (mut all, mut refused) = (HashMap::new(), None);
+        for (address, socket) in now {
+            let is_named =
+                || settings.is_some_and(|settings| settings.listeners.iter().any(|it| it.listen == address));
+            let held = match self.sockets.remove(&address) {
+                Some(held) => Some(held),
+                None if is_named() && is_bound_to(&socket, &address) => {
+                    Some(Held::new(&address, socket, true))
+                }
+                None => None,
+            };
+            match held {
+                Some(held) => {
+                    all.insert(address, held);
+                }
+                None => refused = refused.or(Some(address)),
+            }
+        }
         self.sockets.retain(|_, held| !held.of_listener);
         self.sockets.extend(all);
+        refused
     }
 
-    /// An address that these settings do not name.
+    /// An address that was passed and that these settings do not name.
     pub(super) fn stray(&self, settings: &Settings) -> Option<&Address> {
         let wanted = wanted_sockets(settings);
-        self.sockets
+        self.passed
             .keys()
             .find(|address| !wanted.iter().any(|wanted| wanted.address == **address))
     }
 
+    /// The addresses of the sockets that were passed.
+    pub(super) fn passed_addresses(&self) -> impl Iterator<Item = &Address> {
+        self.passed.keys()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Address, &Listening)> {
         self.sockets.iter().map(|(address, held)| (address, &held.socket))
+    }
+}
+
+/// Whether it is what was bound at this address.
+fn is_bound_to(socket: &Listening, address: &Address) -> bool {
+    match (socket, address) {
+        (Listening::Tcp(listener), Address::Tcp(address)) => {
+            listener.local_addr().is_ok_and(|bound| bound == *address)
+        }
+        (Listening::Unix(listener), Address::Unix(path)) => {
+            let bound = listener.local_addr();
+            bound.is_ok_and(|bound| bound.as_pathname() == Some(path))
+        }
+        _ => false,
     }
 }
 
@@ -221,12 +267,70 @@ mod tests {
         };
         let b = copy(&held, "b");
         let c = bind::unix(&folder.path().join("c"), 0o600).unwrap();
-        held.replace(vec![(address("b"), b), (address("c"), c)]);
+        let named = settings(folder.path(), &["b", "c"]);
+        let refused = held.replace(vec![(address("b"), b), (address("c"), c)], Some(&named));
         let exists = |name: &str| folder.path().join(name).exists();
-        assert!(!exists("a") && exists("b") && exists("c"));
-        assert_eq!(held.stray(&settings(folder.path(), &["b"])), Some(&address("c")));
+        assert!(refused.is_none() && !exists("a") && exists("b") && exists("c"));
         drop(held);
         assert!(!exists("b") && !exists("c"));
+    }
+
+    #[test]
+    fn a_childs_word_alone_has_nothing_held_and_no_file_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = |name: &str| Address::Unix(folder.path().join(name));
+        let named = settings(folder.path(), &["a", "b", "file"]);
+        let mut held = Sockets::default()
+            .for_settings(&settings(folder.path(), &["a"]))
+            .unwrap();
+        let mut refused = |name: &str, socket: &Listening, settings: Option<&Settings>| {
+            let told = vec![
+                (address("a"), socket.try_clone().unwrap()),
+                (address(name), socket.try_clone().unwrap()),
+            ];
+            let refused = held.replace(told, settings);
+            assert_eq!(held.sockets.len(), 1, "{name}");
+            refused
+        };
+        let elsewhere = bind::unix(&folder.path().join("elsewhere"), 0o600).unwrap();
+        std::fs::write(folder.path().join("file"), "precious").unwrap();
+        // No settings name it; it is bound elsewhere; it is no socket at all.
+        assert_eq!(
+            refused("elsewhere", &elsewhere, Some(&named)),
+            Some(address("elsewhere"))
+        );
+        assert_eq!(refused("b", &elsewhere, Some(&named)), Some(address("b")));
+        assert_eq!(refused("file", &elsewhere, Some(&named)), Some(address("file")));
+        let b = bind::unix(&folder.path().join("b"), 0o600).unwrap();
+        assert_eq!(
+            refused("b", &b, None),
+            Some(address("b")),
+            "the config cannot be read"
+        );
+        drop(held);
+        for name in ["elsewhere", "file", "b"] {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_passed_socket_can_be_had_again_and_must_stay_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let kept = bind::unix(&path, 0o600).unwrap();
+        let passed = Sockets::passed(vec![(Address::Unix(path.clone()), kept.try_clone().unwrap())]);
+        let named = settings(folder.path(), &["a"]);
+        let mut first = passed.for_settings(&named).unwrap();
+        assert_eq!(
+            first.stray(&settings(folder.path(), &["b"])),
+            Some(&Address::Unix(path))
+        );
+        first.close();
+        assert_eq!(first.iter().count(), 0);
+        assert_eq!(first.for_settings(&named).unwrap().iter().count(), 1);
+        first.close_all();
+        assert!(first.for_settings(&named).is_err(), "the service manager has it");
+        drop(kept);
     }
 
     #[test]

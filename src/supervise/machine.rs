@@ -4,6 +4,10 @@
 //! saying that it is ready; one that does not is sent away, and nothing has happened. Those that were replaced or sent away
 //! are `leaving`. A child that ends by itself is started again after a pause, while its sockets stay open.
 
+mod due;
+mod lost;
+mod reload;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -19,6 +23,12 @@ const LIVED_LONG: Duration = Duration::from_secs(60);
 const SENT_AWAY: Duration = Duration::from_secs(5);
 /// How long whoever connects may wait for a child that replaces a dead one to have its identity, before it is refused.
 const HOLD: Duration = Duration::from_secs(5);
+/// For a child that was told that another one serves to say that it has given everything up. One that does not hangs, or does
+/// not want to hear: it would keep the sockets, and perhaps its turn at the audit log.
+const HEED: Duration = Duration::from_secs(30);
+/// Children in a row that end before they have started; with the pauses between them that is more than a minute, in which
+/// whoever connects waits.
+const MAX_FAILED: u32 = 12;
 /// For a child to see to SIGHUP.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most children that may still end: each is a process with its connections.
@@ -63,8 +73,10 @@ pub(super) enum Timer {
     Kill(ChildId),
     /// For a child that replaces a dead one to get ready before it accepts.
     Hold(ChildId),
-    /// Before a child is started again.
-    Restart,
+    /// For a child that was superseded to give everything up.
+    Heed(ChildId),
+    /// Before a child is started again; the number tells one pause from another.
+    Restart(u64),
     /// For SIGHUP to be seen to; the number tells one from another.
     Reload(u64),
     /// Before the next sign of life to the service manager.
@@ -91,18 +103,22 @@ pub(super) enum Action {
     },
     Keep(ChildId),
     Discard(ChildId),
-    /// The supervisor's own copies of all sockets are closed.
+    /// The supervisor's copies of the sockets of the child in charge are closed.
     CloseSockets,
+    /// Its copies of all others as well, and of what a service manager has passed.
+    CloseAll,
+    /// The child is killed unless it has ended when its drain must be over.
+    KillLater(ChildId),
     Signal(ChildId, Signal),
     Tell(ChildId, ToChild),
     Arm(Timer, Duration),
     Notify(Notice),
-    /// A line for the log and the service manager's status.
+    /// A line for the log.
     Say {
         good: bool,
         text: String,
     },
-    /// For the status alone.
+    /// The service manager's status: how the child in charge is, and what happened last.
     Status(String),
     /// The end, with this code.
     Exit(u8),
@@ -144,14 +160,27 @@ pub(super) struct Machine {
     upgrade_waits: bool,
     reload: Reload,
     reloads: u64,
+    /// SIGHUP came while the child saw to the one before.
+    reload_again: bool,
     /// SIGHUP came while the candidate was starting: it may have read the files before.
     candidate_reloads: bool,
     ending: bool,
+    /// How often the end was asked for.
+    end_asked: u32,
     /// One child got as far as [`ToParent::Started`]: from then on a start that fails is tried again.
     has_started: bool,
     /// The service manager was told that we are ready.
     announced: bool,
     pause: Duration,
+    pauses: u64,
+    /// Children in a row that ended before they had started.
+    failed: u32,
+    /// Whom the service manager's watchdog waits for.
+    pinged: Option<ChildId>,
+    /// How the child in charge says it is.
+    status: String,
+    /// What happened last.
+    happened: String,
     code: u8,
 }
 
@@ -167,11 +196,18 @@ impl Machine {
             upgrade_waits: false,
             reload: Reload::Idle,
             reloads: 0,
+            reload_again: false,
             candidate_reloads: false,
             ending: false,
+            end_asked: 0,
             has_started: false,
             announced: false,
             pause: FIRST_PAUSE,
+            pauses: 0,
+            failed: 0,
+            pinged: None,
+            status: String::new(),
+            happened: String::new(),
             code: 0,
         }
     }
@@ -213,7 +249,37 @@ impl Machine {
             } => self.ended(child, code, &how, lived, &mut todo),
             Event::Due(timer) => self.due(timer, &mut todo),
         }
+        self.show(&mut todo);
         todo
+    }
+
+    /// Both parts of the status line, whichever is new: a state is not to be covered by an event, nor the reverse.
+    fn show(&mut self, todo: &mut Vec<Action>) {
+        let said = todo.iter().rev().find_map(|action| match action {
+            Action::Say { text, .. } => Some(text.clone()),
+            _ => None,
+        });
+        if let Some(text) = said {
+            self.happened = text;
+            todo.push(self.status());
+        }
+    }
+
+    fn status(&self) -> Action {
+        let parts = [&self.status, &self.happened];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .cloned()
+            .collect();
+        Action::Status(parts.join("; "))
+    }
+
+    /// A sign of life, where the service manager wants them.
+    fn alive(&self, todo: &mut Vec<Action>) {
+        if self.watchdog.is_some() {
+            todo.push(Action::Notify(Notice::Watchdog));
+        }
     }
 
     fn new_child(&mut self, hold: bool, todo: &mut Vec<Action>) -> Child {
@@ -238,6 +304,10 @@ impl Machine {
     /// Starts the child in charge: at the beginning, or in the place of one that died, for which connections wait already.
     fn start(&mut self, todo: &mut Vec<Action>) {
         let again = self.has_started;
+        self.status.clear();
+        if again {
+            self.alive(todo);
+        }
         let child = self.new_child(again, todo);
         todo.push(Action::Keep(child.id));
         if again {
@@ -271,10 +341,18 @@ impl Machine {
             self.ending = true;
             todo.push(Action::Notify(Notice::Stopping));
             todo.push(say(true, "shutting down"));
-            todo.push(Action::CloseSockets);
+            todo.push(Action::CloseAll);
         }
+        self.end_asked = self.end_asked.saturating_add(1);
         for child in self.all() {
-            todo.push(Action::Signal(child, Signal::Terminate));
+            let signal = match self.end_asked {
+                1 | 2 => Signal::Terminate,
+                _ => Signal::Kill,
+            };
+            todo.push(Action::Signal(child, signal));
+            if self.end_asked == 1 {
+                todo.push(Action::KillLater(child));
+            }
         }
         self.exit_when_empty(todo);
     }
@@ -287,35 +365,6 @@ impl Machine {
     fn exit_when_empty(&self, todo: &mut Vec<Action>) {
         if self.ending && self.all().is_empty() {
             todo.push(Action::Exit(self.code));
-        }
-    }
-
-    fn reload(&mut self, todo: &mut Vec<Action>) {
-        if self.ending {
-            return;
-        }
-        if self.announced && self.reload == Reload::Idle {
-            todo.push(Action::Notify(Notice::Reloading));
-        }
-        self.candidate_reloads |= self.candidate.is_some();
-        self.send_reload(todo);
-    }
-
-    fn send_reload(&mut self, todo: &mut Vec<Action>) {
-        // A child that has no handler yet would die of it.
-        let Some(child) = self.incumbent.as_ref().filter(|child| child.started) else {
-            self.reload = Reload::Waits;
-            return;
-        };
-        self.reload = Reload::Sent;
-        self.reloads += 1;
-        todo.push(Action::Signal(child.id, Signal::Reload));
-        todo.push(Action::Arm(Timer::Reload(self.reloads), RELOAD_TIMEOUT));
-    }
-
-    fn reloaded(&mut self, todo: &mut Vec<Action>) {
-        if std::mem::replace(&mut self.reload, Reload::Idle) != Reload::Idle && self.announced {
-            todo.push(Action::Notify(Notice::Ready));
         }
     }
 
@@ -346,6 +395,10 @@ impl Machine {
             ));
             return;
         }
+        // One process follows the config at a time: what both would bind or give up, one of them would not get.
+        if let Some(old) = &self.incumbent {
+            todo.push(Action::Tell(old.id, ToChild::KeepConfig));
+        }
         let child = self.new_child(true, todo);
         todo.push(Action::Arm(Timer::Ready(child.id), self.ready_timeout));
         todo.push(say(
@@ -353,6 +406,15 @@ impl Machine {
             format!("upgrade: child {} starts beside the one in charge", child.id),
         ));
         self.candidate = Some(child);
+    }
+
+    /// The child in charge stays so.
+    fn upgrade_failed(&mut self, todo: &mut Vec<Action>) {
+        self.candidate_reloads = false;
+        if let Some(old) = self.incumbent.as_ref().filter(|_| !self.ending) {
+            todo.push(Action::Tell(old.id, ToChild::FollowConfig));
+        }
+        self.waiting_upgrade(todo);
     }
 
     fn waiting_upgrade(&mut self, todo: &mut Vec<Action>) {
@@ -366,6 +428,7 @@ impl Machine {
         match what {
             ToParent::Started { version } => {
                 self.has_started = true;
+                self.failed = 0;
                 self.note(child, |it| it.started = true);
                 todo.push(say(
                     true,
@@ -379,11 +442,18 @@ impl Machine {
                 }
             }
             ToParent::Ready => self.ready(child, todo),
-            ToParent::Status { text } if in_charge => todo.push(Action::Status(text)),
-            ToParent::Alive if in_charge => todo.push(Action::Notify(Notice::Watchdog)),
+            ToParent::Status { text } if in_charge => {
+                self.status = text;
+                todo.push(self.status());
+            }
+            // Of whoever was asked, although another one may be in charge by now.
+            ToParent::Alive if self.pinged == Some(child) => {
+                self.pinged = None;
+                self.alive(todo);
+            }
             ToParent::Reloaded if in_charge => self.reloaded(todo),
-            ToParent::Draining { open } => {
-                self.note(child, |it| it.draining = true);
+            ToParent::Draining { open, superseded } => {
+                self.note(child, |it| it.draining |= superseded);
                 if in_charge && !self.ending {
                     // It was asked to at its admin endpoint: nobody may wait in a queue that nobody empties.
                     todo.push(say(
@@ -392,7 +462,9 @@ impl Machine {
                     ));
                     todo.push(Action::CloseSockets);
                 }
-                self.tell_alone(todo);
+                if superseded {
+                    self.tell_alone(todo);
+                }
             }
             ToParent::Ended { cut } => self.note(child, |it| it.cut = cut),
             ToParent::Failed { why } => self.note(child, |it| it.why = Some(why)),
@@ -409,10 +481,12 @@ impl Machine {
         if is(self.candidate.as_ref(), child) && !self.ending {
             let old = std::mem::replace(&mut self.incumbent, self.candidate.take());
             todo.push(Action::Keep(child));
-            if let Some(mut old) = old {
-                // Even where it accepts no more already, it still sends the audit log on.
-                old.draining = false;
+            self.status.clear();
+            self.alive(todo);
+            if let Some(old) = old {
                 todo.push(Action::Tell(old.id, ToChild::Superseded));
+                todo.push(Action::Arm(Timer::Heed(old.id), HEED));
+                todo.push(Action::KillLater(old.id));
                 todo.push(say(
                     true,
                     format!("child {child} is ready and in charge; child {} drains", old.id),
@@ -465,121 +539,11 @@ impl Machine {
                     format!("the upgrade failed: child {child} {why}; the one before stays in charge"),
                 ));
             }
-            self.candidate_reloads = false;
-            self.waiting_upgrade(todo);
+            self.upgrade_failed(todo);
         } else if let Some(old) = self.incumbent.take_if(|it| it.id == child) {
             self.lost(&old, code, how, lived, todo);
         }
         self.exit_when_empty(todo);
-    }
-
-    /// The child in charge is gone.
-    fn lost(&mut self, old: &Child, code: Option<u8>, how: &str, lived: Duration, todo: &mut Vec<Action>) {
-        let why = reason(old, how);
-        if self.ending {
-            self.code = code.unwrap_or(1);
-            let cut = old.cut;
-            todo.push(say(
-                code == Some(0),
-                format!("child {} {how}; {cut} connections were cut", old.id),
-            ));
-        } else if let Some(new) = self.candidate.take() {
-            todo.push(say(
-                false,
-                format!(
-                    "child {} {why} during an upgrade; child {} takes over as it is",
-                    old.id, new.id
-                ),
-            ));
-            todo.push(Action::Keep(new.id));
-            todo.push(Action::Arm(Timer::Hold(new.id), HOLD));
-            self.incumbent = Some(new);
-            self.tell_alone(todo);
-            self.took_over(todo);
-        } else if !self.has_started {
-            todo.push(say(false, format!("not started: child {} {why}", old.id)));
-            self.ending = true;
-            self.code = code.unwrap_or(1);
-            todo.push(Action::CloseSockets);
-        } else {
-            if self.reload == Reload::Sent {
-                // The next one reads the files at its start.
-                self.reloaded(todo);
-            }
-            self.pause = if lived >= LIVED_LONG {
-                FIRST_PAUSE
-            } else {
-                self.pause
-            };
-            todo.push(say(
-                false,
-                format!(
-                    "child {} {why}; it is started again in {:?}, and connections wait",
-                    old.id, self.pause
-                ),
-            ));
-            todo.push(Action::Arm(Timer::Restart, self.pause));
-            self.pause = self.pause.saturating_mul(2).min(LAST_PAUSE);
-        }
-    }
-
-    fn due(&mut self, timer: Timer, todo: &mut Vec<Action>) {
-        match timer {
-            Timer::Ready(child) => {
-                let Some(mut new) = self.candidate.take_if(|it| it.id == child) else {
-                    return;
-                };
-                todo.push(Action::Discard(child));
-                todo.push(Action::Signal(child, Signal::Terminate));
-                todo.push(Action::Arm(Timer::Kill(child), SENT_AWAY));
-                todo.push(say(
-                    false,
-                    format!(
-                        "the upgrade failed: child {child} was not ready within {:?}; the one before stays in charge",
-                        self.ready_timeout
-                    ),
-                ));
-                // It never sent anything on.
-                new.draining = true;
-                self.leaving.push(new);
-                self.candidate_reloads = false;
-                self.waiting_upgrade(todo);
-            }
-            Timer::Kill(child) => {
-                if self.leaving.iter().any(|it| it.id == child) {
-                    todo.push(Action::Signal(child, Signal::Kill));
-                }
-            }
-            Timer::Hold(child) => {
-                if self.in_charge(child) {
-                    todo.push(Action::Tell(child, ToChild::Open));
-                }
-            }
-            Timer::Restart => {
-                if !self.ending && self.incumbent.is_none() {
-                    self.start(todo);
-                }
-            }
-            Timer::Reload(number) => {
-                if self.reload == Reload::Sent && self.reloads == number {
-                    todo.push(say(
-                        false,
-                        "the child in charge has not said that the files were read again",
-                    ));
-                    self.reloaded(todo);
-                }
-            }
-            Timer::Watchdog => {
-                todo.push(match &self.incumbent {
-                    Some(child) => Action::Tell(child.id, ToChild::Ping),
-                    // Between two children this process does what it must.
-                    None => Action::Notify(Notice::Watchdog),
-                });
-                if let Some(every) = self.watchdog {
-                    todo.push(Action::Arm(Timer::Watchdog, every));
-                }
-            }
-        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Does what [`Machine`] decides: one thread, one loop.
+//! Does what [`Machine`] decides, in one loop on one thread; another one writes the log.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -13,13 +14,16 @@ use super::children::{self, News, Running, Start};
 use super::held::Sockets;
 use super::machine::{Action, ChildId, Event, Machine, Timer};
 use crate::app::{AppError, stray_socket};
-use crate::config::settings::{LogFormat, Settings};
+use crate::config::settings::{Address, Settings};
 use crate::config::{self, Environment};
 use crate::handover::manager;
+use crate::sys::bind::Listening;
 use crate::telemetry::log::{self, Format};
 
 /// News that may wait; children say little.
 const MAX_NEWS: usize = 64;
+/// What a child takes beyond its `limits.drain_timeout`: to tell those that it cuts, and to write and send its last entries.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 /// The exit codes of a start that could not be carried out, as `svidecar run` has them.
 const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
@@ -34,13 +38,12 @@ pub fn run(options: Options) -> Result<u8, AppError> {
     if let Some(stray) = sockets.stray(&settings) {
         return Err(stray_socket(stray, &settings));
     }
-    let format = settings.log.format.map(|format| match format {
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-    });
+    let format = settings.log.format.map(Format::from);
     let (_sink, _guard) =
         log::init(format, &settings.log.level).map_err(|error| AppError::Log(error.to_string()))?;
-    let machine = Machine::new(options.ready_timeout, manager::watchdog());
+    // Oftener than a process that need not ask anybody: one answer may be late.
+    let watchdog = manager::watchdog().map(|every| every / 2);
+    let machine = Machine::new(options.ready_timeout, watchdog);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -53,6 +56,7 @@ pub fn run(options: Options) -> Result<u8, AppError> {
             sockets,
             prepared: HashMap::new(),
             children: HashMap::new(),
+            patience: HashMap::new(),
             timers: Vec::new(),
             news_sender,
         };
@@ -75,6 +79,8 @@ struct Supervisor {
     /// Of a child that is to take over.
     prepared: HashMap<ChildId, Sockets>,
     children: HashMap<ChildId, Running>,
+    /// `limits.drain_timeout` of each child, as the file had it when the child was started or took another config.
+    patience: HashMap<ChildId, Duration>,
     timers: Vec<(Instant, Timer)>,
     news_sender: mpsc::Sender<News>,
 }
@@ -86,6 +92,7 @@ impl Supervisor {
             while let Some(event) = events.pop_front() {
                 if let Event::Exited { child, .. } = &event {
                     self.children.remove(child);
+                    self.patience.remove(child);
                 }
                 for action in self.machine.on(event) {
                     if let Action::Exit(code) = action {
@@ -100,9 +107,7 @@ impl Supervisor {
                 // The sender lives in `self`.
                 Some(news) = news.recv() => match news {
                     News::Event(event) => events.push_back(event),
-                    News::Sockets(child, now) => if self.machine.in_charge(child) {
-                        self.sockets.replace(now);
-                    },
+                    News::Sockets(child, now, _handling) => self.hear_sockets(child, now),
                 },
                 () = until(next) => {
                     let now = Instant::now();
@@ -126,7 +131,14 @@ impl Supervisor {
             }
             Action::CloseSockets => {
                 self.sockets.close();
-                self.prepared.values_mut().for_each(Sockets::close);
+            }
+            Action::CloseAll => {
+                self.sockets.close_all();
+                self.prepared.values_mut().for_each(Sockets::close_all);
+            }
+            Action::KillLater(child) => {
+                let patience = self.patience.get(&child).copied().unwrap_or_default();
+                self.arm(Timer::Kill(child), patience.saturating_add(LAST_WORDS));
             }
             Action::Signal(child, signal) => {
                 if let Some(running) = self.children.get(&child) {
@@ -138,7 +150,7 @@ impl Supervisor {
                     running.tell(&message);
                 }
             }
-            Action::Arm(timer, after) => self.timers.push((Instant::now() + after, timer)),
+            Action::Arm(timer, after) => self.arm(timer, after),
             Action::Notify(notice) => manager::notify(notice),
             Action::Say { good, text } => {
                 if good {
@@ -146,13 +158,41 @@ impl Supervisor {
                 } else {
                     tracing::warn!("{text}");
                 }
-                manager::status(&text);
             }
             Action::Status(text) => manager::status(&text),
             // Seen to by the loop.
             Action::Exit(_) => {}
         }
         None
+    }
+
+    fn arm(&mut self, timer: Timer, after: Duration) {
+        // What the clock cannot hold does not run out.
+        if let Some(at) = Instant::now().checked_add(after) {
+            self.timers.push((at, timer));
+        }
+    }
+
+    /// A child has other listeners: what the config names is held for the next one.
+    fn hear_sockets(&mut self, child: ChildId, now: Vec<(Address, Listening)>) {
+        let settings = read(&self.config).ok();
+        if let Some(settings) = &settings
+            && let Some(patience) = self.patience.get_mut(&child)
+        {
+            *patience = settings.limits.drain_timeout;
+        }
+        let held = if self.machine.in_charge(child) {
+            Some(&mut self.sockets)
+        } else {
+            self.prepared.get_mut(&child)
+        };
+        if let Some(refused) = held.and_then(|held| held.replace(now, settings.as_ref())) {
+            tracing::warn!(
+                %child,
+                "a child's socket of `{refused}` is not held for the next one: the config file names no such listener, or the \
+                 socket is bound elsewhere; an upgrade may find the address in use"
+            );
+        }
     }
 
     fn start(&mut self, child: ChildId, hold: bool, alone: bool) -> Option<Event> {
@@ -176,7 +216,11 @@ impl Supervisor {
     }
 
     fn try_start(&mut self, child: ChildId, hold: bool, alone: bool) -> Result<(), AppError> {
-        let sockets = self.sockets.for_settings(&read(&self.config)?)?;
+        let settings = read(&self.config)?;
+        if let Some(stray) = self.sockets.stray(&settings) {
+            return Err(stray_socket(stray, &settings));
+        }
+        let sockets = self.sockets.for_settings(&settings)?;
         let start = Start {
             child,
             program: &self.program,
@@ -192,6 +236,7 @@ impl Supervisor {
             ))
         })?;
         self.children.insert(child, running);
+        self.patience.insert(child, settings.limits.drain_timeout);
         self.prepared.insert(child, sockets);
         Ok(())
     }

@@ -151,9 +151,12 @@ impl SocketFile {
     /// The file of the socket that has just been bound at `path`.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; or what is there is no socket.
     pub fn of(path: &Path) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
+        if !found.file_type().is_socket() {
+            return Err(io::Error::other("what is there is no socket"));
+        }
         Ok(Self {
             path: path.to_owned(),
             device: found.dev(),
@@ -222,6 +225,7 @@ mod tests {
         let theirs = unix(&path, 0o600).unwrap();
         file.remove();
         assert!(path.exists());
+        assert!(SocketFile::of(dir.path()).is_err());
         SocketFile::of(&path).unwrap().remove();
         assert!(!path.exists());
         drop((ours, theirs));

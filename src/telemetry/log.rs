@@ -18,7 +18,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::config::settings::log_directives;
+use crate::config::settings::{LogFormat, log_directives};
 use crate::record::{ConnectionRecord, Decision, LogLine, Outcome, Verdict};
 use crate::redaction::Redactor;
 use control::Filter;
@@ -43,6 +43,15 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// Why logging could not be set up.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::leaving::see_out;
 use super::{Read, Reloader, fit, restart};
+use crate::app::policy::Found;
 use crate::app::running::{Running, features};
 use crate::app::sockets;
 use crate::config::Difference;
@@ -65,8 +66,11 @@ impl Reloader {
         fit(&mut settings.limits, self.fitting);
         let difference = Difference::between(&running.settings, &settings);
         if self.doors.are_closed() {
-            let why = "this process accepts no more connections and takes no other config";
-            return Err(vec![self.problem(why)]);
+            self.apply_to_open(settings, documents, &running, &difference);
+            for document in Document::ALL {
+                control.view.reloads.answer(*document, asked);
+            }
+            return Ok(());
         }
         let prepared = self
             .prepare(&running, &mut settings)
@@ -128,6 +132,40 @@ impl Reloader {
             control.view.reloads.answer(*document, asked);
         }
         Ok(())
+    }
+
+    /// What a process that drains takes over of a config: all by which its open connections are judged. Its listeners are
+    /// closed, and what it serves with stays as it is.
+    fn apply_to_open(
+        &self,
+        settings: Settings,
+        documents: Vec<Found>,
+        running: &Running,
+        difference: &Difference,
+    ) {
+        let control = &self.control;
+        let settings = Settings {
+            policy: settings.policy,
+            open_connections: settings.open_connections,
+            content_hash: settings.content_hash,
+            ..running.settings.clone()
+        };
+        control.live.set_terms(Terms {
+            open_connections: settings.open_connections,
+            ..Terms::clone(&control.live.terms())
+        });
+        control.view.running.store(Arc::new(Running {
+            settings,
+            listeners: running.listeners.clone(),
+            past: running.past.clone(),
+            generation: control.view.reloads.next_generation(Document::Config),
+            since: control.clock.now(),
+        }));
+        control.replace(documents, &running.settings);
+        tracing::info!(
+            "no more connections are accepted: of the new config only what judges open ones is taken over"
+        );
+        control.config_in_force(difference);
     }
 
     fn problem(&self, message: &str) -> Diagnostic {
