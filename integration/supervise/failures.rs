@@ -116,6 +116,21 @@ fn a_child_that_is_killed_is_replaced_and_whoever_waits_is_served() {
 }
 
 #[test]
+fn a_third_signal_ends_a_supervisor_whose_child_hangs() {
+    let mut scene = Supervised::start("limits: { drain_timeout: 10m }\n");
+    kill(scene.child(), Signal::STOP);
+    eventually("it has ended", SOON, || {
+        // Signals that come together are one.
+        if scene.sidecar.process_mut().is_running() {
+            scene.sidecar.process().signal(Signal::TERM);
+            return None;
+        }
+        Some(())
+    });
+    assert_eq!(scene.sidecar.process_mut().wait(SOON).code(), Some(1));
+}
+
+#[test]
 fn a_child_whose_supervisor_is_killed_drains_and_gives_its_ports_up() {
     let mut scene = Supervised::start("");
     let mut client = connect(scene.tls, &scene.api.peer(STOREFRONT));

@@ -23,6 +23,7 @@ mod plain;
 #[path = "../sidecar/world.rs"]
 mod world;
 
+mod config;
 mod evidence;
 mod failures;
 mod manager;

@@ -1,16 +1,17 @@
 //! What a service manager hears: the test plays systemd's end of `sd_notify(3)`.
 
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::plain::Door;
-use crate::scene::{inbound, upgrade};
-use crate::support::SOON;
+use crate::scene::{children, inbound, kill, upgrade};
 use crate::support::net::free_address;
 use crate::support::process::Mark;
 use crate::support::sidecar::{Setup, Sidecar};
+use crate::support::{SOON, eventually};
 use crate::world::{Api, HOUR, ORDERS, STOREFRONT_ONLY};
 
 struct Manager {
@@ -28,6 +29,18 @@ impl Manager {
 
     fn path(&self) -> String {
         self.folder.path().join("notify").display().to_string()
+    }
+
+    /// All that has come by now.
+    fn all(&self) -> Vec<String> {
+        self.socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 4096];
+        let mut all = Vec::new();
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            all.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+        }
+        self.socket.set_nonblocking(false).unwrap();
+        all
     }
 
     /// The next message that has this line; gives all that came up to it.
@@ -75,6 +88,13 @@ fn a_service_manager_hears_of_the_start_reloads_and_the_end() {
         // Ready means what `/readyz` means.
         let before = manager.wait("STATUS=not ready: identity");
         assert!(!is_ready(&before), "{command}: {before:?}");
+        // A reload is no start.
+        let mark = sidecar.mark();
+        sidecar.wait_words(Mark::default(), "listening");
+        sidecar.process().signal(Signal::HUP);
+        sidecar.wait_words(mark, "the config was read again");
+        let before = manager.all();
+        assert!(!is_ready(&before), "{command}: {before:?}");
         api.come(&[ORDERS], HOUR);
         manager.wait("READY=1");
         assert!(sidecar.is_ready());
@@ -114,9 +134,27 @@ fn a_service_manager_that_watches_hears_of_life() {
         }
         if command == "supervise" {
             upgrade(&sidecar);
+            manager.all();
             for _ in 0..3 {
                 manager.wait("WATCHDOG=1");
             }
+            // A child that hangs does not answer: what was under way comes yet, and then nothing.
+            let [child] = eventually("the old one ends", SOON, || {
+                <[i32; 1]>::try_from(children(sidecar.process().pid())).ok()
+            });
+            kill(child, Signal::STOP);
+            let mut silent = 0;
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(100));
+                let lives = manager.all().iter().any(|message| message.contains("WATCHDOG=1"));
+                silent = if lives { 0 } else { silent + 1 };
+            }
+            assert!(
+                silent >= 10,
+                "the service manager is told that a process lives that hangs"
+            );
+            kill(child, Signal::CONT);
+            manager.wait("WATCHDOG=1");
         }
     }
 }

@@ -1,0 +1,108 @@
+//! A config that changes while an upgrade is under way, and after it for those who drain.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+
+use rustix::process::Signal;
+
+use crate::peers::{connect, expect_alert};
+use crate::plain::exchange;
+use crate::scene::{Supervised, wait_upgrade};
+use crate::support::net::free_address;
+use crate::support::{SOON, eventually};
+use crate::world::{HOUR, ORDERS, STOREFRONT};
+
+/// A confined process may bind no other ports than those it was started with.
+const UNCONFINED: &str = "sandbox: off\n";
+
+fn is_served(scene: &Supervised, tls: SocketAddr) {
+    eventually("the port is open", SOON, || TcpStream::connect(tls).ok());
+    let mut client = connect(tls, &scene.api.peer(STOREFRONT));
+    exchange(&mut client, &mut scene.app.accept(), "hello");
+}
+
+fn is_refused(tls: SocketAddr) {
+    eventually("the port is given up", SOON, || {
+        TcpStream::connect(tls)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_listener_that_comes_and_one_that_goes_during_an_upgrade_do_so_after_it() {
+    let mut scene = Supervised::start(UNCONFINED);
+    let (before, after) = (scene.tls, free_address());
+    // The new one waits for its identity.
+    scene.api.go();
+    let mark = scene.sidecar.mark();
+    scene.sidecar.process().signal(Signal::USR2);
+    scene
+        .sidecar
+        .wait_words(mark, "not accepted from before everything else is ready");
+    let text = fs::read_to_string(scene.config()).unwrap();
+    fs::write(
+        scene.config(),
+        text.replace(&before.to_string(), &after.to_string()),
+    )
+    .unwrap();
+    scene.sidecar.process().signal(Signal::HUP);
+    // Not by the old one, which would have to give the port up again.
+    scene.sidecar.wait_words(mark, "an upgrade is under way");
+    is_served(&scene, before);
+    scene.api.come(&[ORDERS, STOREFRONT], HOUR);
+    let outcome = wait_upgrade(&scene.sidecar, mark);
+    assert!(outcome.contains("in charge"), "{outcome}");
+    is_served(&scene, after);
+    is_refused(before);
+    // The supervisor has heard of both.
+    assert!(scene.upgrade().contains("in charge"));
+    is_served(&scene, after);
+}
+
+#[test]
+fn a_config_that_came_during_an_upgrade_that_fails_is_taken_over_by_the_old_process() {
+    let mut scene = Supervised::start_as(
+        UNCONFINED,
+        std::path::Path::new(crate::support::sidecar::SVIDECAR),
+        &["supervise", "--ready-timeout", "2s"],
+    );
+    let (before, after) = (scene.tls, free_address());
+    scene.api.go();
+    let text = fs::read_to_string(scene.config()).unwrap();
+    let mark = scene.sidecar.mark();
+    scene.sidecar.process().signal(Signal::USR2);
+    scene
+        .sidecar
+        .wait_words(mark, "not accepted from before everything else is ready");
+    fs::write(
+        scene.config(),
+        text.replace(&before.to_string(), &after.to_string()),
+    )
+    .unwrap();
+    let outcome = wait_upgrade(&scene.sidecar, mark);
+    assert!(outcome.contains("stays in charge"), "{outcome}");
+    is_served(&scene, after);
+    is_refused(before);
+}
+
+#[test]
+fn a_process_that_drains_heeds_a_deny_list_that_the_config_names_since() {
+    let scene = Supervised::start("limits: { drain_timeout: 10m }\n");
+    let mut old = connect(scene.tls, &scene.api.peer(STOREFRONT));
+    let mut old_app = scene.app.accept();
+    exchange(&mut old, &mut old_app, "before");
+    assert!(scene.upgrade().contains("in charge"));
+    exchange(&mut old, &mut old_app, "still here");
+    let list = format!("deny:\n  - name: stop\n    ids: [\"{STOREFRONT}\"]\n");
+    fs::write(scene.config().with_file_name("deny.yaml"), list).unwrap();
+    let text = fs::read_to_string(scene.config()).unwrap();
+    let text = text.replace("  path: policy/\n", "  path: policy/\n  deny_list: deny.yaml\n");
+    let mark = scene.sidecar.mark();
+    fs::write(scene.config(), text).unwrap();
+    scene
+        .sidecar
+        .wait_record(mark, &[("reason", "deny_list_change"), ("peer_id", STOREFRONT)]);
+    expect_alert(&mut old, rustls::AlertDescription::AccessDenied);
+}
