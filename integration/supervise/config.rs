@@ -11,14 +11,14 @@ use crate::plain::exchange;
 use crate::scene::{Supervised, wait_upgrade};
 use crate::support::net::free_address;
 use crate::support::{SOON, eventually};
-use crate::world::{HOUR, ORDERS, STOREFRONT};
+use crate::world::{HOUR, Identity, ORDERS, STOREFRONT};
 
 /// A confined process may bind no other ports than those it was started with.
 const UNCONFINED: &str = "sandbox: off\n";
 
-fn is_served(scene: &Supervised, tls: SocketAddr) {
+fn is_served(scene: &Supervised, peer: &Identity, tls: SocketAddr) {
     eventually("the port is open", SOON, || TcpStream::connect(tls).ok());
-    let mut client = connect(tls, &scene.api.peer(STOREFRONT));
+    let mut client = connect(tls, peer);
     exchange(&mut client, &mut scene.app.accept(), "hello");
 }
 
@@ -35,6 +35,7 @@ fn a_listener_that_comes_and_one_that_goes_during_an_upgrade_do_so_after_it() {
     let mut scene = Supervised::start(UNCONFINED);
     let (before, after) = (scene.tls, free_address());
     // The new one waits for its identity.
+    let peer = scene.api.peer(STOREFRONT);
     scene.api.go();
     let mark = scene.sidecar.mark();
     scene.sidecar.process().signal(Signal::USR2);
@@ -50,15 +51,16 @@ fn a_listener_that_comes_and_one_that_goes_during_an_upgrade_do_so_after_it() {
     scene.sidecar.process().signal(Signal::HUP);
     // Not by the old one, which would have to give the port up again.
     scene.sidecar.wait_words(mark, "an upgrade is under way");
-    is_served(&scene, before);
+    is_served(&scene, &peer, before);
     scene.api.come(&[ORDERS, STOREFRONT], HOUR);
+    let peer = scene.api.peer(STOREFRONT);
     let outcome = wait_upgrade(&scene.sidecar, mark);
     assert!(outcome.contains("in charge"), "{outcome}");
-    is_served(&scene, after);
+    is_served(&scene, &peer, after);
     is_refused(before);
     // The supervisor has heard of both.
     assert!(scene.upgrade().contains("in charge"));
-    is_served(&scene, after);
+    is_served(&scene, &peer, after);
 }
 
 #[test]
@@ -69,6 +71,7 @@ fn a_config_that_came_during_an_upgrade_that_fails_is_taken_over_by_the_old_proc
         &["supervise", "--ready-timeout", "2s"],
     );
     let (before, after) = (scene.tls, free_address());
+    let peer = scene.api.peer(STOREFRONT);
     scene.api.go();
     let text = fs::read_to_string(scene.config()).unwrap();
     let mark = scene.sidecar.mark();
@@ -83,7 +86,7 @@ fn a_config_that_came_during_an_upgrade_that_fails_is_taken_over_by_the_old_proc
     .unwrap();
     let outcome = wait_upgrade(&scene.sidecar, mark);
     assert!(outcome.contains("stays in charge"), "{outcome}");
-    is_served(&scene, after);
+    is_served(&scene, &peer, after);
     is_refused(before);
 }
 
