@@ -1,6 +1,7 @@
 //! The config, read again: listeners come, go and change, and connections of the others notice nothing. What cannot be taken
 //! over leaves the last good config in force.
 
+mod confined;
 mod many;
 
 use std::fs::{self, Permissions};
@@ -89,10 +90,13 @@ fn through(address: SocketAddr, door: &Door, identity: &Identity) -> (Client, Tc
     (client, app)
 }
 
+/// Not confined, as most of these tests have ports come that no config named at the start.
+const UNCONFINED: &str = "sandbox: off\n";
+
 fn scene(settings: &str) -> Inbound {
     InboundSetup {
         policy: Some(ALL),
-        settings,
+        settings: &format!("{UNCONFINED}{settings}"),
         ..InboundSetup::default()
     }
     .start()
@@ -342,7 +346,9 @@ fn what_cannot_be_taken_over_leaves_the_last_good_config_in_force() {
     let mark = sidecar.mark();
     write(
         sidecar,
-        &elsewhere.replace("workers: 1", "workers: 2\nsandbox: off\ntls: { renewal: false }"),
+        &elsewhere
+            .replace(UNCONFINED, "sandbox: best-effort\n")
+            .replace("workers: 1", "workers: 2\ntls: { renewal: false }"),
     );
     refused(sidecar, mark, "restart needed: `workers` cannot be changed");
     refused(sidecar, mark, "`sandbox` cannot be changed");
@@ -362,6 +368,25 @@ fn what_cannot_be_taken_over_leaves_the_last_good_config_in_force() {
     refused(sidecar, mark, "listener `taken`: cannot listen on");
     stays();
     assert!(!unix.exists());
+
+    // Nor the same port at another address, which no new process could bind either.
+    let mark = sidecar.mark();
+    let everywhere = format!("listen: 0.0.0.0:{}", scene.tls.port());
+    write(
+        sidecar,
+        &elsewhere.replace(&format!("listen: {}", scene.tls), &everywhere),
+    );
+    refused(
+        sidecar,
+        mark,
+        "restart needed: listener `orders` cannot be bound while `orders` still has",
+    );
+    refused(
+        sidecar,
+        mark,
+        "remove the old listener in one change of the config",
+    );
+    stays();
     through(scene.tls, &scene.app, &storefront);
     open.must_flow();
     assert_eq!(other.accepted(), 0);
@@ -389,6 +414,14 @@ fn limits_and_what_a_change_does_follow_the_config() {
     rewrite(sidecar, "max_connections: 2", "max_connections: 3");
     assert_eq!(in_force(sidecar, mark)["sections"], "limits");
     Open::through(&scene, &storefront);
+    let mark = sidecar.mark();
+    rewrite(sidecar, "max_connections: 3", "max_connections: 300000000");
+    sidecar.wait_log("that so many are not to be had", mark, |line| {
+        line["wanted"] == 300_000_000
+            && line["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("is lowered to what"))
+    });
 
     // What was let live is not any more.
     let mark = sidecar.mark();
@@ -403,8 +436,87 @@ fn limits_and_what_a_change_does_follow_the_config() {
 }
 
 #[test]
+fn a_listener_that_comes_back_is_judged_as_one_that_has_changed() {
+    let scene = scene("limits: { drain_timeout: 1h }\n");
+    let sidecar = &scene.sidecar;
+    let good = config(sidecar);
+    let mut storefront = Open::through(&scene, &scene.api.peer(STOREFRONT));
+    let reports = Open::through(&scene, &scene.api.peer(REPORTS));
+    let mark = sidecar.mark();
+    let (elsewhere, app) = (free_address(), Door::open());
+    let other = good.replace("name: orders", "name: other");
+    write(
+        sidecar,
+        &other.replace(&scene.tls.to_string(), &elsewhere.to_string()),
+    );
+    assert_eq!(in_force(sidecar, mark)["removed"], "orders");
+    let mark = sidecar.mark();
+    write(
+        sidecar,
+        &good.replace(&scene.app.addr().to_string(), &app.addr().to_string()),
+    );
+    assert_eq!(in_force(sidecar, mark)["added"], "orders");
+    sidecar.wait_log("that nobody is cut", mark, |line| {
+        line["message"] == "a removed listener is back; its connections stay"
+    });
+    storefront.must_flow();
+    sidecar.set_policy(STOREFRONT_ONLY);
+    reports.must_be_cut(AlertDescription::AccessDenied);
+    sidecar.wait_record(mark, &[("reason", "policy_change")]);
+    storefront.must_flow();
+}
+
+#[test]
+fn the_audit_log_says_what_is_not_in_force_any_more() {
+    let scene = scene("audit: { file: audit.jsonl, sync: os }\n");
+    let sidecar = &scene.sidecar;
+    let folder = sidecar.folder();
+    let good = config(sidecar);
+    let policy = "  path: policy/\n";
+    assert!(good.contains(policy));
+    for name in ["deny.yaml", "candidate.yaml"] {
+        fs::write(
+            folder.join(name),
+            if name == "deny.yaml" { "deny: []\n" } else { ALL },
+        )
+        .unwrap();
+    }
+    let mark = sidecar.mark();
+    let more = format!("{policy}  deny_list: deny.yaml\n  candidate: candidate.yaml\n");
+    write(sidecar, &good.replace(policy, &more));
+    in_force(sidecar, mark);
+    let mark = sidecar.mark();
+    write(
+        sidecar,
+        &good.replace(policy, &format!("{policy}  mode: audit\n")),
+    );
+    assert_eq!(in_force(sidecar, mark)["policy_mode"], "audit");
+    let entries = || -> Vec<Value> {
+        let text = fs::read_to_string(folder.join("audit.jsonl")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    };
+    for kind in ["deny_list", "candidate"] {
+        eventually(&format!("the entry about the {kind}"), SOON, || {
+            let is_it = |entry: &Value| entry["kind"] == kind && entry["operation"] == "remove";
+            entries().iter().any(is_it).then_some(())
+        });
+    }
+    let entry = eventually("the entry about the config", SOON, || {
+        let mut entries = entries().into_iter();
+        entries.find(|entry| entry["kind"] == "configuration" && entry["data"]["mode"] == "audit")
+    });
+    assert_eq!(entry["data"]["mode_before"], "enforce", "{entry}");
+}
+
+#[test]
 fn a_unix_listener_comes_moves_and_goes_with_its_file() {
-    let scene = OutboundSetup::default().start();
+    let scene = OutboundSetup {
+        settings: UNCONFINED,
+        ..OutboundSetup::default()
+    }
+    .start();
     let sidecar = &scene.sidecar;
     let path = sidecar.folder().join("payments.sock");
     let listen = format!("listen: {}", scene.plain);

@@ -22,6 +22,9 @@ pub(super) const MODE: u32 = 0o600;
 /// How far from the end the last whole entry is looked for: what one write holds at most, and a line more.
 const TAIL: u64 = 2 * 1024 * 1024;
 
+/// How often an older segment is looked for that loses its name meanwhile.
+const LOOKS: usize = 5;
+
 /// An older segment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Older {
@@ -170,7 +173,10 @@ pub(super) fn open(path: &Path, lock: Option<File>) -> Result<Opened, OpenError>
         Some(lock) => Turn::shared(lock, path)?,
         None => Turn::alone(path)?,
     };
-    turn.take().map_err(failed)?;
+    turn.take().map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => OpenError::OthersTurn(path.to_owned()),
+        _ => failed(error),
+    })?;
     let mut active = open_active(path).map_err(failed)?;
     let tail = Tail::read(&active.file, active.size).map_err(failed)?;
     let (head, whole) = match tail.head {
@@ -252,27 +258,29 @@ impl Active {
         let size = self.file.metadata()?.len();
         if size != self.size {
             self.size = size;
-            (head, torn) = self.last(head, path)?;
+            let tail = Tail::read(&self.file, size)?;
+            (head, torn) = self.cut(tail, head, path)?;
         }
         if !is_at(&self.file, path)? {
             let mut next = open_active(path)?;
-            // One that is empty was begun by the other, or is begun by us where ours was moved away.
-            if next.size > 0 {
-                let (later, torn_there) = next.last(Head::EMPTY, path)?;
-                if later.next < head.next {
-                    return Err(strange());
-                }
-                (head, torn) = (later, torn.or(torn_there));
+            let tail = Tail::read(&next.file, next.size)?;
+            match tail.head {
+                Some(there) if there.next < head.next => return Err(strange()),
+                Some(_) => {}
+                // Begun by the other, perhaps after more segments of its own; or by us, where ours was moved away.
+                None => head = later(head, path)?,
             }
+            let torn_there;
+            (head, torn_there) = next.cut(tail, head, path)?;
+            torn = torn.or(torn_there);
             *self = next;
             sync_folder(path)?;
         }
         Ok((head, torn))
     }
 
-    /// The head after the last whole entry, behind which nothing is left then; `empty` where there is none.
-    fn last(&mut self, empty: Head, path: &Path) -> io::Result<(Head, Option<Torn>)> {
-        let tail = Tail::read(&self.file, self.size)?;
+    /// The head after the last whole entry of the file's `tail`, behind which nothing is left then; `empty` where there is none.
+    fn cut(&mut self, tail: Tail, empty: Head, path: &Path) -> io::Result<(Head, Option<Torn>)> {
         let (head, whole) = match tail.head {
             Some(head) => (head, tail.whole),
             None if self.size == 0 || tail.is_a_torn_beginning() => (empty, 0),
@@ -387,6 +395,26 @@ fn first_of(file: &File) -> io::Result<Option<(u64, SystemTime)>> {
     read_line(&mut BufReader::new(file), &mut line)?;
     let link = Link::read(line.trim_ascii_end()).ok();
     Ok(link.and_then(|link| Some((link.seq, parse_rfc3339(&link.time)?))))
+}
+
+/// The head after all older segments, or ours where that is later: where they were moved away.
+fn later(ours: Head, path: &Path) -> io::Result<Head> {
+    let mut tries = 0;
+    let last = loop {
+        tries += 1;
+        let Some(last) = older(path)?.pop() else {
+            return Ok(ours);
+        };
+        match head_of(&last.path) {
+            // Compressed between the two looks, and under its other name now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < LOOKS => {}
+            head => {
+                break head?
+                    .ok_or_else(|| io::Error::other("the last line of an older segment is no entry"))?;
+            }
+        }
+    };
+    Ok(if last.next > ours.next { last } else { ours })
 }
 
 /// The head after the last line of an older segment.
