@@ -2,7 +2,9 @@
 //! over leaves the last good config in force.
 
 mod confined;
+mod judged;
 mod many;
+mod sections;
 
 use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,12 +23,9 @@ use crate::support::process::Mark;
 use crate::support::sidecar::Sidecar;
 use crate::support::{SOON, eventually};
 use crate::world::{
-    Api, Identity, Inbound, InboundSetup, ORDERS, OutboundSetup, REPORTS, STOREFRONT, STOREFRONT_ONLY,
-    TRUST_PARTNER, authority,
+    Identity, Inbound, InboundSetup, ORDERS, OutboundSetup, REPORTS, STOREFRONT, STOREFRONT_ONLY,
 };
 
-/// What a change may take, with something on top for a machine that is busy with other tests.
-const IN_TIME: Duration = Duration::from_millis(1500);
 const ALL: &str = "rules:\n  - name: all\n    action: allow\n    from: [\"spiffe://example.org/**\", \
                    \"spiffe://partner.example/**\"]\n";
 const CONFIG: &str = "svidecar.yaml";
@@ -230,6 +229,7 @@ fn a_signal_a_request_and_a_swapped_link_have_it_read() {
     assert_eq!(reloads(sidecar, "success"), Some(2.0));
 
     let (address, app) = (free_address(), Door::open());
+    let mark = sidecar.mark();
     add(sidecar, &inbound("asked", &address.to_string(), app.addr()));
     let headers = "Authorization: Bearer a-token-of-enough-bytes\r\n";
     let answer = sidecar.request("POST", "/api/v1/reload", headers, "");
@@ -237,6 +237,7 @@ fn a_signal_a_request_and_a_swapped_link_have_it_read() {
     assert_eq!(answer.json()["config"]["result"], "success", "{}", answer.body);
     // Once it is answered it is so.
     through(address, &app, &scene.api.peer(STOREFRONT));
+    assert_eq!(in_force(sidecar, mark)["added"], "asked");
 
     // As Kubernetes lays out a ConfigMap.
     let root = sidecar.folder();
@@ -261,54 +262,6 @@ fn a_signal_a_request_and_a_swapped_link_have_it_read() {
     assert_eq!(in_force(sidecar, mark)["added"], "swapped");
     through(swapped, &other_app, &scene.api.peer(STOREFRONT));
     steady.must_flow();
-}
-
-#[test]
-fn a_server_that_the_peer_list_names_no_more_is_left() {
-    let scene = OutboundSetup::default().start();
-    let mut open = OpenOut::through(&scene, &scene.api.peer(ORDERS));
-    // A longer list ends nobody.
-    let mark = scene.sidecar.mark();
-    let longer = format!("peer: [\"{ORDERS}\", \"{REPORTS}\"]");
-    rewrite(&scene.sidecar, &format!("peer: [\"{ORDERS}\"]"), &longer);
-    assert_eq!(in_force(&scene.sidecar, mark)["changed"], "to-orders");
-    let mut reports = OpenOut::through(&scene, &scene.api.peer(REPORTS));
-    open.must_flow();
-
-    let mark = scene.sidecar.mark();
-    rewrite(&scene.sidecar, &longer, &format!("peer: [\"{REPORTS}\"]"));
-    let begun = Instant::now();
-    expect_alert(&mut open.server, AlertDescription::AccessDenied);
-    expect_reset(&mut open.app);
-    assert!(begun.elapsed() < 2 * IN_TIME, "open for {:?}", begun.elapsed());
-    let record = scene
-        .sidecar
-        .wait_record(mark, &[("reason", "policy_change"), ("peer_id", ORDERS)]);
-    assert!(record["detail"].as_str().unwrap().contains("`peer`"), "{record}");
-    reports.must_flow();
-}
-
-#[test]
-fn a_peer_whose_trust_domain_the_listener_accepts_no_more_is_cut() {
-    let partner = authority("partner.example");
-    let api = Api::start(&[ORDERS]);
-    api.handle()
-        .federate(partner.trust_domain(), Some(partner.root().to_vec()))
-        .unwrap();
-    let scene = InboundSetup {
-        policy: Some(ALL),
-        listener: TRUST_PARTNER,
-        ..InboundSetup::default()
-    }
-    .start_with(api);
-    let concerned = Open::through(&scene, &Identity::of(&partner, "spiffe://partner.example/shop"));
-    let mut control = Open::through(&scene, &scene.api.peer(STOREFRONT));
-    let mark = scene.sidecar.mark();
-    rewrite(&scene.sidecar, TRUST_PARTNER, "");
-    in_force(&scene.sidecar, mark);
-    concerned.must_be_cut(AlertDescription::AccessDenied);
-    scene.sidecar.wait_record(mark, &[("reason", "policy_change")]);
-    control.must_flow();
 }
 
 #[test]
@@ -397,117 +350,6 @@ fn what_cannot_be_taken_over_leaves_the_last_good_config_in_force() {
     in_force(sidecar, mark);
     assert_eq!(failing(), Some(0.0));
     open.must_flow();
-}
-
-#[test]
-fn limits_and_what_a_change_does_follow_the_config() {
-    let scene = scene("limits: { max_connections: 2 }\nopen_connections: { on_policy_change: log }\n");
-    let sidecar = &scene.sidecar;
-    let storefront = scene.api.peer(STOREFRONT);
-    let mut first = Open::through(&scene, &storefront);
-    let reports = Open::through(&scene, &scene.api.peer(REPORTS));
-    let mark = sidecar.mark();
-    drop(plain::connect(scene.tls));
-    sidecar.wait_record(mark, &[("reason", "max_connections")]);
-
-    let mark = sidecar.mark();
-    rewrite(sidecar, "max_connections: 2", "max_connections: 3");
-    assert_eq!(in_force(sidecar, mark)["sections"], "limits");
-    Open::through(&scene, &storefront);
-    let mark = sidecar.mark();
-    rewrite(sidecar, "max_connections: 3", "max_connections: 300000000");
-    sidecar.wait_log("that so many are not to be had", mark, |line| {
-        line["wanted"] == 300_000_000
-            && line["message"]
-                .as_str()
-                .is_some_and(|m| m.contains("is lowered to what"))
-    });
-
-    // What was let live is not any more.
-    let mark = sidecar.mark();
-    sidecar.set_policy(STOREFRONT_ONLY);
-    sidecar.wait_log("that it lives on", mark, |line| {
-        line["reason"] == "policy_change" && line["enforced"] == false
-    });
-    rewrite(sidecar, "on_policy_change: log", "on_policy_change: close");
-    in_force(sidecar, mark);
-    reports.must_be_cut(AlertDescription::AccessDenied);
-    first.must_flow();
-}
-
-#[test]
-fn a_listener_that_comes_back_is_judged_as_one_that_has_changed() {
-    let scene = scene("limits: { drain_timeout: 1h }\n");
-    let sidecar = &scene.sidecar;
-    let good = config(sidecar);
-    let mut storefront = Open::through(&scene, &scene.api.peer(STOREFRONT));
-    let reports = Open::through(&scene, &scene.api.peer(REPORTS));
-    let mark = sidecar.mark();
-    let (elsewhere, app) = (free_address(), Door::open());
-    let other = good.replace("name: orders", "name: other");
-    write(
-        sidecar,
-        &other.replace(&scene.tls.to_string(), &elsewhere.to_string()),
-    );
-    assert_eq!(in_force(sidecar, mark)["removed"], "orders");
-    let mark = sidecar.mark();
-    write(
-        sidecar,
-        &good.replace(&scene.app.addr().to_string(), &app.addr().to_string()),
-    );
-    assert_eq!(in_force(sidecar, mark)["added"], "orders");
-    sidecar.wait_log("that nobody is cut", mark, |line| {
-        line["message"] == "a removed listener is back; its connections stay"
-    });
-    storefront.must_flow();
-    sidecar.set_policy(STOREFRONT_ONLY);
-    reports.must_be_cut(AlertDescription::AccessDenied);
-    sidecar.wait_record(mark, &[("reason", "policy_change")]);
-    storefront.must_flow();
-}
-
-#[test]
-fn the_audit_log_says_what_is_not_in_force_any_more() {
-    let scene = scene("audit: { file: audit.jsonl, sync: os }\n");
-    let sidecar = &scene.sidecar;
-    let folder = sidecar.folder();
-    let good = config(sidecar);
-    let policy = "  path: policy/\n";
-    assert!(good.contains(policy));
-    for name in ["deny.yaml", "candidate.yaml"] {
-        fs::write(
-            folder.join(name),
-            if name == "deny.yaml" { "deny: []\n" } else { ALL },
-        )
-        .unwrap();
-    }
-    let mark = sidecar.mark();
-    let more = format!("{policy}  deny_list: deny.yaml\n  candidate: candidate.yaml\n");
-    write(sidecar, &good.replace(policy, &more));
-    in_force(sidecar, mark);
-    let mark = sidecar.mark();
-    write(
-        sidecar,
-        &good.replace(policy, &format!("{policy}  mode: audit\n")),
-    );
-    assert_eq!(in_force(sidecar, mark)["policy_mode"], "audit");
-    let entries = || -> Vec<Value> {
-        let text = fs::read_to_string(folder.join("audit.jsonl")).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
-    };
-    for kind in ["deny_list", "candidate"] {
-        eventually(&format!("the entry about the {kind}"), SOON, || {
-            let is_it = |entry: &Value| entry["kind"] == kind && entry["operation"] == "remove";
-            entries().iter().any(is_it).then_some(())
-        });
-    }
-    let entry = eventually("the entry about the config", SOON, || {
-        let mut entries = entries().into_iter();
-        entries.find(|entry| entry["kind"] == "configuration" && entry["data"]["mode"] == "audit")
-    });
-    assert_eq!(entry["data"]["mode_before"], "enforce", "{entry}");
 }
 
 #[test]
