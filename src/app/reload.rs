@@ -287,6 +287,7 @@ impl Control {
             removed = names(&difference.removed),
             changed = names(&difference.changed),
             sections = difference.sections.join(" "),
+            policy_mode = difference.mode.map(|(_, now)| now.as_str()),
             "a new config is in force"
         );
         self.config_read(&[]);

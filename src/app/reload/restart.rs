@@ -35,7 +35,7 @@ pub(super) fn needed(
 }
 
 /// The finding that says so.
-pub(super) fn because(path: &Path, why: &str) -> Diagnostic {
+fn because(path: &Path, why: &str) -> Diagnostic {
     let message = format!("restart needed: {why}");
     Diagnostic::of_file(&path.display().to_string(), message).with_help(ADVICE)
 }
