@@ -17,7 +17,7 @@ use crate::connection::{self, ListenerContext, Worker};
 use crate::lifecycle::drain::DrainWatch;
 use crate::listener::{Acceptor, Waiting};
 use crate::sys::bind::Listening;
-use crate::upstream::resolve::Resolver;
+use crate::upstream::resolve::{Resolver, System};
 
 /// A listener that is bound.
 #[derive(Debug)]
@@ -112,11 +112,11 @@ impl Drop for SayEnded {
 }
 
 impl Workers {
-    /// Starts `count` workers, which accept from no listener yet.
+    /// Starts `count` workers, which accept from no listener yet and resolve names as `names` says.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch) -> io::Result<Self> {
+    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch, names: &System) -> io::Result<Self> {
         let (listeners, _) = watch::channel::<ListenerSet>(Arc::new([]));
         let mut threads = Vec::with_capacity(count);
         let mut stop = Vec::with_capacity(count);
@@ -127,7 +127,7 @@ impl Workers {
                 .build()?;
             let worker = Arc::new(Worker {
                 live: live.clone(),
-                resolver: Resolver::default(),
+                resolver: Resolver::of(names.clone()),
                 drain: drain.clone(),
             });
             let set = listeners.subscribe();
