@@ -19,7 +19,7 @@ use crate::connection::{self, ListenerContext, Worker};
 use crate::lifecycle::drain::DrainWatch;
 use crate::listener::{Acceptor, Waiting};
 use crate::sys::bind::Listening;
-use crate::upstream::resolve::Resolver;
+use crate::upstream::resolve::{Resolver, System};
 
 /// How soon a worker that could not copy a listener's socket tries again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -117,11 +117,11 @@ impl Drop for SayEnded {
 }
 
 impl Workers {
-    /// Starts `count` workers, which accept from no listener yet.
+    /// Starts `count` workers, which accept from no listener yet and resolve names as `names` says.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch) -> io::Result<Self> {
+    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch, names: &System) -> io::Result<Self> {
         let (listeners, _) = watch::channel::<ListenerSet>(Arc::new([]));
         let mut threads = Vec::with_capacity(count);
         let mut stop = Vec::with_capacity(count);
@@ -132,7 +132,7 @@ impl Workers {
                 .build()?;
             let worker = Arc::new(Worker {
                 live: live.clone(),
-                resolver: Resolver::default(),
+                resolver: Resolver::of(names.clone()),
                 drain: drain.clone(),
             });
             let set = listeners.subscribe();

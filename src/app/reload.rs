@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use super::confine;
 use super::doors::Doors;
 use super::policy::{self, Found, path_of};
 use super::service::Service;
@@ -198,13 +199,14 @@ fn read(
         Ok((documents, _)) if documents.iter().any(|found| !found.is_as_it_was()) => return None,
         Ok((documents, found)) => {
             warnings.extend(found);
+            warnings.extend(super::check_sandbox(&settings, path));
             Reading::Good(Box::new(Read {
                 settings,
                 documents,
                 warnings,
             }))
         }
-        Err(problems) => Reading::Bad(problems, paths),
+        Err(problems) => Reading::Bad(confine::explain(problems, granted, &settings, path), paths),
     })
 }
 

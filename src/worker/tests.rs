@@ -12,6 +12,7 @@ use crate::lifecycle::drain::Drain;
 use crate::record::{ConnectionRecord, Decision, Direction, LogLine, Reason, Receipt, RecordSink};
 use crate::sys::bind;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::resolve::System;
 
 #[derive(Default)]
 struct Kept(Mutex<Vec<Reason>>);
@@ -53,7 +54,7 @@ fn a_drain_waits_for_connections_that_are_only_just_there() {
         let metrics = Metrics::new(None).listener(&"orders".into(), Direction::Inbound);
         let context = ListenerContext::new(settings, metrics);
         let drain = Drain::new();
-        let workers = Workers::start(2, &live, &drain.watch()).unwrap();
+        let workers = Workers::start(2, &live, &drain.watch(), &System::default()).unwrap();
         workers.publish(Arc::new([Arc::new(BoundListener::new(context, socket))]));
         // One to see that the workers accept, one that comes with the drain.
         let alert = |mut client: TcpStream| {
