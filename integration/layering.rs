@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("admin", "lifecycle record sys telemetry"),
     (
         "app",
-        "admin audit authorize build_info clock config connection handover identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls worker yaml",
+        "admin audit authorize build_info clock config connection handover identity lifecycle policy record redaction reload sandbox spiffe sys telemetry tls upstream worker yaml",
     ),
     ("intercept", "config sys"),
     ("trial", "clock config policy record spiffe yaml"),

@@ -73,6 +73,13 @@ pub enum OpenError {
     /// Another process writes to it: two that know nothing of each other would break the chain.
     #[error("`{}` is written by another process: each sidecar needs an audit log of its own", .0.display())]
     InUse(PathBuf),
+    /// The other process that shares the log writes to it without an end.
+    #[error(
+        "`{}` is held by an older sidecar of the same supervisor, in the midst of a write: its disk fails it, or it is \
+         stopped. See the log of the older one (`svidecar_audit_failing`), mend the disk or end that process, and try again",
+        .0.display()
+    )]
+    OthersTurn(PathBuf),
     /// What is there is no audit log.
     #[error(
         "`{}` holds no audit log ({why}): nothing is written to it. Move it away, or name another file", path.display()

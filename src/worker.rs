@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -17,7 +19,10 @@ use crate::connection::{self, ListenerContext, Worker};
 use crate::lifecycle::drain::DrainWatch;
 use crate::listener::{Acceptor, Waiting};
 use crate::sys::bind::Listening;
-use crate::upstream::resolve::Resolver;
+use crate::upstream::resolve::{Resolver, System};
+
+/// How soon a worker that could not copy a listener's socket tries again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A listener that is bound.
 #[derive(Debug)]
@@ -112,11 +117,11 @@ impl Drop for SayEnded {
 }
 
 impl Workers {
-    /// Starts `count` workers, which accept from no listener yet.
+    /// Starts `count` workers, which accept from no listener yet and resolve names as `names` says.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch) -> io::Result<Self> {
+    pub fn start(count: usize, live: &Arc<Live>, drain: &DrainWatch, names: &System) -> io::Result<Self> {
         let (listeners, _) = watch::channel::<ListenerSet>(Arc::new([]));
         let mut threads = Vec::with_capacity(count);
         let mut stop = Vec::with_capacity(count);
@@ -127,7 +132,7 @@ impl Workers {
                 .build()?;
             let worker = Arc::new(Worker {
                 live: live.clone(),
-                resolver: Resolver::default(),
+                resolver: Resolver::of(names.clone()),
                 drain: drain.clone(),
             });
             let set = listeners.subscribe();
@@ -219,17 +224,14 @@ fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::
     tokio::spawn(async move {
         let context = listener.context.clone();
         let name = context.settings.name.clone();
-        let acceptor = match listener.copy().and_then(Acceptor::new) {
-            Ok(acceptor) => acceptor,
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
-            Err(error) => {
-                tracing::error!(listener = %name, %error, "a worker cannot accept from this listener");
-                return;
-            }
+        let stop = async { stopped.await.unwrap_or(Waiting::Accept) };
+        tokio::pin!(stop);
+        let copy = || listener.copy().and_then(Acceptor::new);
+        let Some(acceptor) = acceptor(&name, copy, stop.as_mut()).await else {
+            return;
         };
         // The socket's other copies are the set's, so that it closes when it has left the set.
         drop(listener);
-        let stop = async { stopped.await.unwrap_or(Waiting::Accept) };
         acceptor
             .run(&name, stop, |stream, addr| {
                 tokio::spawn(connection::serve(worker.clone(), context.clone(), stream, addr));
@@ -238,6 +240,40 @@ fn accept_from(worker: &Arc<Worker>, listener: &Arc<BoundListener>) -> oneshot::
         drop((token, accepting));
     });
     running
+}
+
+/// The worker's own copy of a listener's socket. That there is no descriptor for it passes, as it does for connections, and
+/// is waited out; `None` once the listener is closed or `stop` resolves.
+async fn acceptor(
+    name: &str,
+    copy: impl Fn() -> io::Result<Acceptor>,
+    mut stop: Pin<&mut impl Future<Output = Waiting>>,
+) -> Option<Acceptor> {
+    let mut said = false;
+    loop {
+        match copy() {
+            Ok(acceptor) => {
+                if said {
+                    tracing::info!(listener = name, "a worker accepts from this listener now");
+                }
+                return Some(acceptor);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return None,
+            Err(error) if !said => {
+                said = true;
+                tracing::error!(
+                    listener = name, %error,
+                    "a worker cannot accept from this listener yet; trying again. If descriptors ran out, raise the limit \
+                     of open files"
+                );
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            _ = stop.as_mut() => return None,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
 }
 
 #[cfg(test)]

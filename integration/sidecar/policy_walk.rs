@@ -41,6 +41,7 @@ impl Walk {
         for part in ["policy", "draft"] {
             copy_files(&original.join(part), &folder.path().join(part));
         }
+        fs::create_dir(folder.path().join("log")).unwrap();
         for name in ["orders.yaml", "storefront.yaml", "reports.yaml"] {
             let text = fs::read_to_string(original.join(name))
                 .unwrap()
@@ -126,7 +127,7 @@ fn record(line: &str, field: &str, value: &str) -> Option<Value> {
 #[test]
 fn a_policy_goes_from_draft_to_force() {
     let walk = Walk::begin();
-    let decisions = walk.folder.path().join("decisions.jsonl");
+    let decisions = walk.folder.path().join("log/decisions.jsonl");
 
     // Yesterday: both call orders, and what was decided is on file.
     walk.call(walk.storefront);
@@ -139,7 +140,7 @@ fn a_policy_goes_from_draft_to_force() {
     };
     assert_eq!(recorded(STOREFRONT)["rule"], "everybody-here");
     assert_eq!(recorded(REPORTS)["verdict"], "allow");
-    let suggested = walk.policy(&["suggest", "--from", "decisions.jsonl"]);
+    let suggested = walk.policy(&["suggest", "--from", "log/decisions.jsonl"]);
     assert!(
         suggested.contains(REPORTS) && suggested.contains(STOREFRONT),
         "{suggested}"
@@ -165,7 +166,7 @@ fn a_policy_goes_from_draft_to_force() {
     );
 
     // What would it change?
-    let diff = walk.policy(&["diff", "policy", "draft", "--against", "decisions.jsonl"]);
+    let diff = walk.policy(&["diff", "policy", "draft", "--against", "log/decisions.jsonl"]);
     assert!(
         diff.contains(REPORTS) && diff.contains("allow -> deny at `orders`"),
         "{diff}"

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use rustls::AlertDescription;
 use serde_json::Value;
@@ -16,7 +18,7 @@ use crate::identity::write_svid;
 use crate::peers::{connect, expect_alert};
 use crate::plain::{Door, exchange};
 use crate::support::net::free_address;
-use crate::support::sidecar::Setup;
+use crate::support::sidecar::{SVIDECAR, Setup};
 use crate::support::{SOON, eventually};
 use crate::world::{
     Identity, Inbound, InboundSetup, ORDERS, REPORTS, STOREFRONT, STOREFRONT_ONLY, authority,
@@ -64,7 +66,13 @@ fn every_thread_is_confined_by_default_and_the_status_and_the_metrics_say_so() {
     assert_eq!(told["mode"], "best-effort");
     if in_full(&scene) {
         assert!(told["landlock_abi"].as_i64() >= Some(6), "{told}");
-        for part in ["landlock_files", "landlock_network", "seccomp", "capabilities"] {
+        for part in [
+            "landlock_files",
+            "landlock_network",
+            "landlock_scopes",
+            "seccomp",
+            "capabilities",
+        ] {
             assert_eq!(told["enforced"][part], true, "{told}");
             let metric = format!("svidecar_sandbox_enforced{{part=\"{part}\"}}");
             assert_eq!(scene.sidecar.metric(&metric), Some(1.0), "{part}");
@@ -162,10 +170,27 @@ fn in_full_confinement_files_are_read_again_and_logs_rotated() {
     sidecar.wait_rotation(&serial, SOON);
     exchange(&mut connect(tls, &reports), &mut door.accept(), "hello");
 
-    // Connections that come by the unix socket go by our own other listener, where policy lets no orders in.
-    drop(UnixStream::connect(&socket).unwrap());
+    // Connections that come by the unix socket go to our own other listener, found by its name, where policy lets no
+    // orders in.
+    let mark = sidecar.mark();
+    let mut by_socket = UnixStream::connect(&socket).unwrap();
+    assert_eq!(by_socket.read(&mut [0]).unwrap(), 0);
+    sidecar.wait_record(mark, &[("listener", "out"), ("reason", "refused_by_peer")]);
 
-    // A file that somebody moved away is made anew; the audit log begins a new one when it is asked to end.
+    // The audit log begins a new file, and compresses the old one.
+    let talkative = Identity::of(&authority, &format!("{STOREFRONT}/{}", "a".repeat(1900)));
+    eventually("the audit log begins a new file", Duration::from_secs(60), || {
+        for _ in 0..10 {
+            expect_alert(&mut connect(tls, &talkative), AlertDescription::AccessDenied);
+        }
+        let files = fs::read_dir(root.join("audit")).unwrap();
+        let mut names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names
+            .any(|name| name.starts_with("a.jsonl.0") && name.ends_with(".gz"))
+            .then_some(())
+    });
+
+    // A file that somebody moved away is made anew.
     let access = root.join("access/a.log");
     fs::rename(&access, root.join("access/moved")).unwrap();
     eventually("the access log is made anew", SOON, || {
@@ -177,4 +202,61 @@ fn in_full_confinement_files_are_read_again_and_logs_rotated() {
     assert!(!socket.exists(), "its file goes with the listener");
     let kept = fs::read_to_string(root.join("audit/a.jsonl")).unwrap();
     assert!(kept.contains("\"stop\""), "{kept}");
+}
+
+#[test]
+fn a_document_that_a_link_leads_away_from_the_grants_is_said_to_be_the_sandbox_s() {
+    let scene = start("");
+    if sandbox(&scene)["enforced"]["landlock_files"] != true {
+        eprintln!("SKIPPED: this system has no Landlock");
+        return;
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("policy.yaml"), REPORTS_ONLY).unwrap();
+    let policy = scene.sidecar.folder().join("policy");
+    let mark = scene.sidecar.mark();
+    fs::rename(&policy, policy.with_extension("old")).unwrap();
+    symlink(elsewhere.path(), &policy).unwrap();
+    let said = scene
+        .sidecar
+        .wait_words(mark, "the sandbox does not allow")
+        .to_string();
+    // That of the folder: it may be replaced.
+    let folder = elsewhere.path().canonicalize().unwrap();
+    let folder = folder.parent().unwrap();
+    for part in [
+        "`policy.path`: reading in",
+        folder.to_str().unwrap(),
+        "restart it",
+        "stays in force",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let mut reports = connect(scene.tls, &scene.api.peer(REPORTS));
+    expect_alert(&mut reports, AlertDescription::AccessDenied);
+}
+
+#[test]
+fn check_warns_of_a_log_beside_the_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.yaml");
+    let text = |log: &str| {
+        format!(
+            "identity: {{ socket: unix:///run/agent.sock }}\npolicy: {{ path: p.yaml }}\naudit: {{ file: {log} }}\n\
+             inbound: [{{ name: a, listen: '127.0.0.1:1', upstream: '127.0.0.1:2' }}]\n"
+        )
+    };
+    fs::write(folder.path().join("p.yaml"), STOREFRONT_ONLY).unwrap();
+    fs::create_dir(folder.path().join("log")).unwrap();
+    for (log, warned) in [("a.jsonl", true), ("log/a.jsonl", false)] {
+        fs::write(&file, text(log)).unwrap();
+        let mut command = std::process::Command::new(SVIDECAR);
+        let output = command.arg("check").arg("--config").arg(&file).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let is_said = said.starts_with("warning: ")
+            && said.contains("`audit.file` lies in")
+            && said.contains("`policy.path`");
+        assert_eq!(is_said, warned, "{said}");
+    }
 }

@@ -98,6 +98,12 @@ fn a_service_manager_hears_of_the_start_reloads_and_the_end() {
         api.come(&[ORDERS], HOUR);
         manager.wait("READY=1");
         assert!(sidecar.is_ready());
+        if command == "run" {
+            // The socket's path is reached from inside the sandbox.
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/status", sidecar.process().pid())).unwrap();
+            assert!(status.contains("Seccomp:\t2"), "{status}");
+        }
 
         sidecar.process().signal(Signal::HUP);
         let reload = manager.wait("RELOADING=1");

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::peers::connect;
 use crate::plain::{Door, exchange};
-use crate::scene::{SUPERVISE, inbound};
+use crate::scene::{SUPERVISE, Supervised, inbound};
 use crate::support::process::{Mark, Process};
 use crate::support::sidecar::{SVIDECAR, Setup, Sidecar};
 use crate::support::{SOON, eventually};
@@ -181,6 +181,25 @@ fn a_passed_socket_that_no_listener_asks_for_is_an_error_that_says_so() {
             (named && line.contains("ListenStream")).then_some(())
         });
     }
+}
+
+#[test]
+fn the_child_is_confined_and_the_supervisor_is_not() {
+    let scene = Supervised::start("");
+    let fields = |pid: i64| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        [field("Seccomp:"), field("NoNewPrivs:")]
+    };
+    assert_eq!(fields(scene.child().into()), ["2", "1"]);
+    // As ours, whatever we run in.
+    let parent = fields(scene.sidecar.process().pid().into());
+    assert_eq!(parent, fields(std::process::id().into()));
+    scene.upgrade();
+    assert_eq!(fields(scene.child().into()), ["2", "1"], "the next one likewise");
 }
 
 #[test]

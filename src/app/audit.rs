@@ -202,6 +202,10 @@ impl Control {
                 data.insert("removed".to_owned(), json!(difference.removed));
                 data.insert("changed".to_owned(), json!(difference.changed));
                 data.insert("sections".to_owned(), json!(sections));
+                if let Some((before, now)) = difference.mode {
+                    data.insert("mode".to_owned(), json!(now.as_str()));
+                    data.insert("mode_before".to_owned(), json!(before.as_str()));
+                }
             }
             (Some(Err(problems)), Some(data)) => {
                 let mut errors = problems.iter().filter(|problem| problem.is_error());
@@ -226,12 +230,7 @@ impl Control {
         };
         let failed = problems.iter().any(Diagnostic::is_error);
         let done = Done {
-            kind: match document {
-                Document::Config => EntryKind::Configuration,
-                Document::Policy => EntryKind::Policy,
-                Document::DenyList => EntryKind::DenyList,
-                Document::Candidate => EntryKind::Candidate,
-            },
+            kind: kind(document),
             actor: Actor::Files,
             operation: Operation::Load,
             outcome: if failed {
@@ -250,6 +249,13 @@ impl Control {
             "problems": problems.iter().filter(|problem| problem.is_error()).count(),
         });
         self.audit(done, detail, data);
+    }
+
+    /// The config names this document no more, and none is in force.
+    pub(super) fn audit_no_document(&self, document: Document) {
+        let done = Done::well(kind(document), Actor::Files, Operation::Remove);
+        let detail = "the config names none any more".to_owned();
+        self.audit(done, Some(detail), Value::Null);
     }
 
     /// We have another SVID; what signs is its key from here on.
@@ -322,5 +328,15 @@ impl Control {
                 tell(bundle, Operation::Remove);
             }
         }
+    }
+}
+
+/// What entries about this document are of.
+const fn kind(document: Document) -> EntryKind {
+    match document {
+        Document::Config => EntryKind::Configuration,
+        Document::Policy => EntryKind::Policy,
+        Document::DenyList => EntryKind::DenyList,
+        Document::Candidate => EntryKind::Candidate,
     }
 }

@@ -1,21 +1,61 @@
 //! Confining the process, and telling of it.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
-use super::{AppError, Started};
-use crate::config::settings::SandboxMode;
-use crate::sandbox::plan::{Plan, Surroundings};
-use crate::sandbox::{self, Confined, Part};
+use super::Started;
+use crate::config::settings::{SandboxMode, Settings};
+use crate::sandbox::plan::{Caution, Plan, Surroundings};
+use crate::sandbox::{Confined, Part};
 use crate::telemetry::metrics::Metrics;
+use crate::yaml::{Diagnostic, Severity};
 
-/// Confines this thread, and all that it starts later, to what the settings need.
-///
-/// # Errors
-/// When the settings are strict, and this system lacks a part of it.
-pub(super) fn apply(started: &Started) -> Result<Confined, AppError> {
-    let settings = &started.settings;
-    let plan = Plan::of(settings, &started.config, &Surroundings::of_process());
-    Ok(sandbox::apply(settings.sandbox, plan)?)
+/// What the process is to be confined to. Blocking.
+pub(super) fn plan(started: &Started) -> Plan {
+    Plan::of(&started.settings, &started.config, &Surroundings::of_process())
+}
+
+/// What a confined process could still do harm by. Nothing where it is not confined anyway.
+pub(super) fn cautions(plan: &Plan, settings: &Settings, config: &Path) -> Vec<Diagnostic> {
+    if settings.sandbox == SandboxMode::Off {
+        return Vec::new();
+    }
+    let file = config.display().to_string();
+    let warn = |caution: Caution| {
+        let mut warning = Diagnostic::of_file(&file, caution.message).with_help(caution.help);
+        warning.severity = Severity::Warning;
+        warning
+    };
+    plan.cautions().into_iter().map(warn).collect()
+}
+
+/// What is wrong with files that were read again by `settings`; and that it is the sandbox, where it is, as the files' own
+/// permissions would show nothing. Blocking.
+pub(super) fn explain(
+    problems: Vec<Diagnostic>,
+    granted: &Plan,
+    settings: &Settings,
+    config: &Path,
+) -> Vec<Diagnostic> {
+    let is_denied = |problem: &Diagnostic| problem.message.contains("Permission denied");
+    if !problems.iter().any(is_denied) {
+        return problems;
+    }
+    let lacks = granted.unreadable(&Plan::of(settings, config, &Surroundings::of_process()));
+    if lacks.is_empty() {
+        return problems;
+    }
+    let lacks: Vec<_> = lacks.iter().map(ToString::to_string).collect();
+    let help = format!(
+        "the sandbox does not allow what no link led to when the process started ({}): restart it",
+        lacks.join("; ")
+    );
+    let explained = |problem: Diagnostic| match is_denied(&problem) {
+        true => problem.with_help(help.as_str()),
+        false => problem,
+    };
+    problems.into_iter().map(explained).collect()
 }
 
 /// One line about it.

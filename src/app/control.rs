@@ -36,12 +36,13 @@ use crate::identity::source;
 use crate::lifecycle::drain::Drain;
 use crate::lifecycle::readiness::{Condition, Readiness};
 use crate::lifecycle::signal::Signals;
-use crate::sandbox::Confined;
+use crate::sandbox::{self, Confined};
 use crate::sys::bind::Listening;
 use crate::sys::{limits, memory};
 use crate::telemetry::log::{self, LogSink};
 use crate::telemetry::metrics::{Document, Metrics};
 use crate::tls::{configs, fips};
+use crate::upstream::resolve::System;
 use crate::worker::{BoundListener, ListenerSet, Workers};
 
 /// For the workers to leave the listeners when another process takes over.
@@ -53,11 +54,19 @@ const OWN_DESCRIPTORS: u64 = 256;
 
 pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     // Before any thread is started.
-    let confined = confine::apply(&started)?;
+    let plan = confine::plan(&started);
+    let names = System::default();
+    let unread = plan.names().then(|| names.read().err()).flatten();
+    let cautions = confine::cautions(&plan, &started.settings, &started.config);
+    started.warnings.extend(cautions);
+    let confined = sandbox::apply(started.settings.sandbox, plan)?;
     let format = started.settings.log.format.map(log::Format::from);
     let (sink, _log_guard) =
         log::init(format, &started.settings.log.level).map_err(|e| AppError::Log(e.to_string()))?;
     confine::tell(&confined);
+    if let Some(error) = unread {
+        tracing::warn!(%error, "no name can be resolved: mend it and restart, as a confined process does not read it again");
+    }
     if let Err(error) = memory::give_back_in_the_background() {
         tracing::warn!(%error, "the allocator gives memory back late: its thread does not start");
     }
@@ -66,7 +75,7 @@ pub(super) fn run(mut started: Started) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(control(started, sink, confined, fitting));
+    let result = runtime.block_on(control(started, sink, (confined, names), fitting));
     // Dropping it would wait for ever for a read from a file system that does not answer.
     runtime.shutdown_background();
     result
@@ -108,7 +117,7 @@ fn fit_open_files(settings: &mut Limits) -> usize {
 async fn control(
     mut started: Started,
     sink: LogSink,
-    confined: Confined,
+    (confined, names): (Confined, System),
     fitting: usize,
 ) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
@@ -216,7 +225,7 @@ async fn control(
         outputs.send_audit(process);
     }
     let drain = Drain::new();
-    let workers = Workers::start(settings.workers, &control.live, &drain.watch())?;
+    let workers = Workers::start(settings.workers, &control.live, &drain.watch(), &names)?;
     let doors = Arc::new(Doors::new(
         workers.publisher(),
         started.lent.clone(),

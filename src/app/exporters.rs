@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::tasks::{named, one_ended};
 use crate::telemetry::otlp::Stage;
@@ -19,6 +19,14 @@ const LAST_EXPORT: Duration = Duration::from_secs(2);
 pub(super) struct Exporters {
     stage: watch::Sender<Stage>,
     tasks: JoinSet<&'static str>,
+    /// Those that run, each of which a task of `tasks` waits for.
+    running: Vec<AbortHandle>,
+}
+
+impl Drop for Exporters {
+    fn drop(&mut self) {
+        self.running.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Exporters {
@@ -27,6 +35,7 @@ impl Exporters {
         Self {
             stage: watch::Sender::new(Stage::Running),
             tasks: JoinSet::new(),
+            running: Vec::new(),
         }
     }
 
@@ -36,6 +45,7 @@ impl Exporters {
         F: Future<Output = ()> + Send + 'static,
     {
         let running = tokio::spawn(exporter(self.stage.subscribe()));
+        self.running.push(running.abort_handle());
         self.tasks.spawn(named(name, running));
     }
 
@@ -54,10 +64,12 @@ impl Exporters {
         self.stage.send_replace(Stage::Leaving);
     }
 
-    /// Has what is left sent, for a moment; says whether all of it was.
+    /// Has what is left sent, for a moment; says whether all of it was. Nothing is sent any more after that.
     pub(super) async fn end(&mut self) -> bool {
         self.stage.send_replace(Stage::Ending);
         let sent = async { while self.tasks.join_next().await.is_some() {} };
-        tokio::time::timeout(LAST_EXPORT, sent).await.is_ok()
+        let sent = tokio::time::timeout(LAST_EXPORT, sent).await.is_ok();
+        self.running.drain(..).for_each(|running| running.abort());
+        sent
     }
 }

@@ -45,6 +45,7 @@ use crate::handover::Parent;
 use crate::policy::{Policy, Surroundings};
 use crate::redaction::Redactor;
 use crate::reload::Fingerprint;
+use crate::sandbox::{self, plan::Plan};
 use crate::sys::bind::BindError;
 use crate::telemetry::lines::{self, Destination, FileOptions, OpenError, Opened};
 use crate::yaml::Diagnostic;
@@ -207,6 +208,13 @@ pub fn check_token(settings: &Settings) -> Option<Diagnostic> {
     let error = TokenFile(path.clone()).check().err()?;
     let message = format!("`admin.token_file`: {error}");
     Some(Diagnostic::of_file(&path.display().to_string(), message).with_help(error.advice()))
+}
+
+/// What in these settings would let a confined process do harm. Blocking.
+#[must_use]
+pub fn check_sandbox(settings: &Settings, config: &Path) -> Vec<Diagnostic> {
+    let plan = Plan::of(settings, config, &sandbox::plan::Surroundings::of_process());
+    confine::cautions(&plan, settings, config)
 }
 
 /// Reads a policy for what the settings say of listeners and of us.

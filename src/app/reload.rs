@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use super::confine;
 use super::doors::Doors;
 use super::policy::{self, Found, path_of};
 use super::service::Service;
@@ -270,13 +271,17 @@ fn read(
         Ok((documents, _)) if documents.iter().any(|found| !found.is_as_it_was()) => return None,
         Ok((documents, found)) => {
             warnings.extend(found);
+            warnings.extend(super::check_sandbox(&settings, path));
             Reading::Good(Box::new(Read {
                 settings,
                 documents,
                 warnings,
             }))
         }
-        Err(problems) => Reading::Bad(problems, paths),
+        Err(problems) => Reading::Bad(
+            confine::explain(problems, &bounds.granted, &settings, path),
+            paths,
+        ),
     })
 }
 
@@ -359,6 +364,7 @@ impl Control {
             removed = names(&difference.removed),
             changed = names(&difference.changed),
             sections = difference.sections.join(" "),
+            policy_mode = difference.mode.map(|(_, now)| now.as_str()),
             "a new config is in force"
         );
         self.config_read(&[]);

@@ -1,26 +1,26 @@
 //! The log's files: the active segment at `audit.file`, and older ones beside it, named after their first entry:
 //! `audit.jsonl.00000000000000012345`, with `.gz` once they are compressed. Twenty digits, so that names sort as numbers do.
 //!
-//! Opens the log at its end, and mends that where a crash has torn it: what comes after the last whole entry is kept in a
-//! file beside the log and taken out of it.
+//! Opens the log at its end ([`tail`]).
+
+mod tail;
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
 
 use super::OpenError;
-use super::chain::{Hash, Head, Link, MAX_LINE};
+use super::chain::{Head, Link, MAX_LINE};
 use super::turn::Turn;
-use crate::clock::parse_rfc3339;
+use tail::{Tail, first_of, head_of};
+pub(super) use tail::{Torn, is_a_beginning};
 
 /// Who may read the log: our own user.
 pub(super) const MODE: u32 = 0o600;
-/// How far from the end the last whole entry is looked for: what one write holds at most, and a line more.
-const TAIL: u64 = 2 * 1024 * 1024;
 
 /// An older segment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,14 +140,6 @@ pub(super) struct Opened {
     pub(super) turn: Turn,
 }
 
-/// What a crash left behind the last whole entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Torn {
-    pub(super) bytes: u64,
-    pub(super) hash: Hash,
-    pub(super) kept: Option<PathBuf>,
-}
-
 /// Opens the log at `path`, or begins one: for us alone, or to share it with whoever else holds this lock. What a crash has
 /// left behind its last whole entry stays where it is, until [`Opened::mend`].
 ///
@@ -170,7 +162,10 @@ pub(super) fn open(path: &Path, lock: Option<File>) -> Result<Opened, OpenError>
         Some(lock) => Turn::shared(lock, path)?,
         None => Turn::alone(path)?,
     };
-    turn.take().map_err(failed)?;
+    turn.take().map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => OpenError::OthersTurn(path.to_owned()),
+        _ => failed(error),
+    })?;
     let mut active = open_active(path).map_err(failed)?;
     let tail = Tail::read(&active.file, active.size).map_err(failed)?;
     let (head, whole) = match tail.head {
@@ -219,93 +214,6 @@ impl Opened {
     }
 }
 
-impl Active {
-    /// Takes out what is behind the first `whole` bytes, and keeps it in a file of its own, if there is room for one.
-    fn mend(&mut self, whole: u64, path: &Path) -> io::Result<Option<Torn>> {
-        if whole == self.size {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; usize::try_from(self.size.saturating_sub(whole)).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, whole)?;
-        let kept = keep(&bytes, path).map_err(|error| {
-            tracing::warn!(%error, "the torn end of the audit log cannot be kept beside it, and is taken out all the same");
-        });
-        self.file.set_len(whole)?;
-        self.file.sync_all()?;
-        let torn = Torn {
-            bytes: self.size.saturating_sub(whole),
-            hash: Hash::of(&bytes),
-            kept: kept.ok(),
-        };
-        self.size = whole;
-        Ok(Some(torn))
-    }
-
-    /// Goes on where another process has come to, in this file and in those that it began after it. To be called when it is
-    /// our turn. Returns the head then, and what a crash of the other's has left of a line.
-    ///
-    /// # Errors
-    /// When what is there does not continue the log, and the system's.
-    pub(super) fn catch_up(&mut self, head: Head, path: &Path) -> io::Result<(Head, Option<Torn>)> {
-        let strange = || io::Error::other("another file was put in its place");
-        let (mut head, mut torn) = (head, None);
-        let size = self.file.metadata()?.len();
-        if size != self.size {
-            self.size = size;
-            (head, torn) = self.last(head, path)?;
-        }
-        if !is_at(&self.file, path)? {
-            let mut next = open_active(path)?;
-            // One that is empty was begun by the other, or is begun by us where ours was moved away.
-            if next.size > 0 {
-                let (later, torn_there) = next.last(Head::EMPTY, path)?;
-                if later.next < head.next {
-                    return Err(strange());
-                }
-                (head, torn) = (later, torn.or(torn_there));
-            }
-            *self = next;
-            sync_folder(path)?;
-        }
-        Ok((head, torn))
-    }
-
-    /// The head after the last whole entry, behind which nothing is left then; `empty` where there is none.
-    fn last(&mut self, empty: Head, path: &Path) -> io::Result<(Head, Option<Torn>)> {
-        let tail = Tail::read(&self.file, self.size)?;
-        let (head, whole) = match tail.head {
-            Some(head) => (head, tail.whole),
-            None if self.size == 0 || tail.is_a_torn_beginning() => (empty, 0),
-            None => return Err(io::Error::other("none of its last lines is an entry")),
-        };
-        let torn = self.mend(whole, path)?;
-        self.first = first_of(&self.file)?;
-        Ok((head, torn))
-    }
-}
-
-/// Puts bytes into a file of their own beside the log.
-fn keep(bytes: &[u8], path: &Path) -> io::Result<PathBuf> {
-    let kept = (0_u32..)
-        .map(|number| beside(path, &format!("torn.{number}")))
-        .find(|name| !name.exists())
-        .unwrap_or_else(|| beside(path, "torn"));
-    let mut options = OpenOptions::new();
-    let mut copy = options.write(true).create_new(true).mode(MODE).open(&kept)?;
-    let written = copy
-        .write_all(bytes)
-        .and_then(|()| copy.sync_all())
-        .and_then(|()| sync_folder(path));
-    match written {
-        Ok(()) => Ok(kept),
-        Err(error) => {
-            // Half of it would be taken for the whole.
-            let _ = fs::remove_file(&kept);
-            Err(error)
-        }
-    }
-}
-
 /// Opens the active segment for appending; its `first` is not looked up.
 pub(super) fn open_active(path: &Path) -> io::Result<Active> {
     let mut options = OpenOptions::new();
@@ -321,83 +229,6 @@ pub(super) fn open_active(path: &Path) -> io::Result<Active> {
         size,
         first: None,
     })
-}
-
-/// The end of a segment.
-struct Tail {
-    /// After the last whole entry; `None` where there is none.
-    head: Option<Head>,
-    /// How many bytes there are up to that entry's end.
-    whole: u64,
-    /// What was looked at.
-    bytes: Vec<u8>,
-    /// Whether that is all.
-    all: bool,
-}
-
-impl Tail {
-    fn read(file: &File, size: u64) -> io::Result<Self> {
-        let begin = size.saturating_sub(TAIL);
-        let mut bytes = vec![0; usize::try_from(size - begin).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, begin)?;
-        let (mut head, mut whole) = (None, 0);
-        // From the end: a whole line that is an entry.
-        let mut end = bytes.len();
-        while let Some(feed) = bytes
-            .get(..end)
-            .and_then(|part| part.iter().rposition(|b| *b == b'\n'))
-        {
-            let part = bytes.get(..feed).unwrap_or_default();
-            let start = part.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            let line = part.get(start..).unwrap_or_default();
-            if let Ok(link) = Link::read(line) {
-                head = Some(Head::after(link.seq, line));
-                whole = begin + u64::try_from(feed).unwrap_or(0) + 1;
-                break;
-            }
-            end = feed;
-        }
-        Ok(Self {
-            head,
-            whole,
-            bytes,
-            all: begin == 0,
-        })
-    }
-
-    /// Whether it looks like our own first write, cut short: the beginning of an entry, or blocks that the file system
-    /// had promised and never filled.
-    fn is_a_torn_beginning(&self) -> bool {
-        self.all && !self.bytes.contains(&b'\n') && is_a_beginning(&self.bytes)
-    }
-}
-
-/// Whether it is what a crash can leave of an entry: its first bytes, or zeros in their place.
-pub(super) fn is_a_beginning(bytes: &[u8]) -> bool {
-    const BEGINNING: &[u8] = b"{\"version\":1,\"seq\":";
-    let known = bytes.len().min(BEGINNING.len());
-    bytes.get(..known) == BEGINNING.get(..known) || bytes.iter().all(|b| *b == 0)
-}
-
-/// The number and time of a segment's first entry.
-fn first_of(file: &File) -> io::Result<Option<(u64, SystemTime)>> {
-    let mut file = file.try_clone()?;
-    file.seek(SeekFrom::Start(0))?;
-    let mut line = Vec::new();
-    read_line(&mut BufReader::new(file), &mut line)?;
-    let link = Link::read(line.trim_ascii_end()).ok();
-    Ok(link.and_then(|link| Some((link.seq, parse_rfc3339(&link.time)?))))
-}
-
-/// The head after the last line of an older segment.
-fn head_of(path: &Path) -> io::Result<Option<Head>> {
-    let mut lines = lines(path)?;
-    let (mut line, mut last) = (Vec::new(), Vec::new());
-    while read_line(&mut *lines, &mut line)? {
-        std::mem::swap(&mut line, &mut last);
-    }
-    let last = last.strip_suffix(b"\n").unwrap_or(&last);
-    Ok(Link::read(last).ok().map(|link| Head::after(link.seq, last)))
 }
 
 /// The file at `path`, from its beginning on, and the number of its first entry; `None` while it has none, or is not there.

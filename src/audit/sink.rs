@@ -1,7 +1,8 @@
 //! Sends the log on: to a collector that speaks OTLP, and whatever else will come beside it.
 //!
 //! The log's files are the queue. A sink reads them from where it stopped ([`reader`]), sends some entries, and when they are
-//! taken notes how far it is, in a small file beside the log. So an entry is sent at least once, after a crash perhaps twice;
+//! taken notes how far it is, in a small file beside the log. So an entry is sent at least once, after a crash perhaps twice, or
+//! when an old process ends in the midst of a request and a new one goes on;
 //! `seq` tells which ones are the same. A sink that takes nothing holds nobody back: what is asked of the log's writer is
 //! nothing at all, and the files wait as long as `audit.keep` keeps them. Lost is only what was removed before it was sent,
 //! and what a collector that takes others says is bad; it is counted.
@@ -9,11 +10,15 @@
 //! Where the disk confirms entries (`audit.sync`), none is sent before: a collector never has one that a crash can take
 //! from the log. If the log is not the one that was sent so far (moved away, or cut by a crash of the machine), all of it
 //! is sent.
+//!
+//! Of two processes that share the log one sends to a sink: a lock on a file beside that note says which. The other waits for
+//! it, and goes on where the first one was.
 
 mod cursor;
 mod otlp;
 mod reader;
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +28,7 @@ use tokio::sync::watch;
 
 use super::chain::Head;
 use super::queue::AuditLog;
-use super::segment;
+use super::{OpenError, segment, turn};
 use crate::config::settings::{self, AuditSink, AuditSync};
 use crate::telemetry::metrics::{AuditSinkMetrics, Exports};
 use crate::telemetry::otlp::Stage;
@@ -145,6 +150,9 @@ impl Sink {
     /// Sends what there is and what comes; at the end of the process what is written by then. `process` is the number that
     /// tells it from others.
     pub async fn run(mut self, process: u64, mut stage: watch::Receiver<Stage>) {
+        let Some(_ours) = self.begin(&mut stage).await else {
+            return;
+        };
         let mut grown = self.log.grown();
         let mut reader = self.reader();
         loop {
@@ -185,6 +193,35 @@ impl Sink {
                 return;
             }
         }
+    }
+
+    /// Waits until no other process sends to this sink, and finds where to go on. What it returns is to be held for as long
+    /// as entries are sent; `None` where the process ends before.
+    async fn begin(&mut self, stage: &mut watch::Receiver<Stage>) -> Option<File> {
+        let mut said = false;
+        let ours = loop {
+            match turn::lock(&self.cursor) {
+                Ok(ours) => break ours,
+                Err(OpenError::InUse(_)) if !said => {
+                    said = true;
+                    tracing::info!(sink = %self.handle.name, "another process still sends the audit log on; waiting for it");
+                }
+                Err(OpenError::InUse(_)) => {}
+                Err(error) => {
+                    let why = error.to_string();
+                    if self.handle.update(|it| it.problem.replace(why)).is_none() {
+                        tracing::warn!(sink = %self.handle.name, %error, "the audit log cannot be sent on");
+                    }
+                }
+            }
+            self.show_lag();
+            if paused(RETRY, stage).await {
+                return None;
+            }
+        };
+        let head = cursor::read(&self.cursor);
+        self.handle.update(|it| it.head = head);
+        Some(ours)
     }
 
     /// Says what is to be known of what was read.

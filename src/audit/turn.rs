@@ -62,7 +62,7 @@ impl Turn {
     /// Waits until it is our turn. True where it was not before: another may have written meanwhile.
     ///
     /// # Errors
-    /// When another keeps it, and the system's.
+    /// [`io::ErrorKind::TimedOut`] when another keeps it, and the system's.
     pub(super) fn take(&mut self) -> io::Result<bool> {
         let Some(file) = self.shared.as_ref().filter(|_| !self.held) else {
             return Ok(false);
@@ -76,7 +76,8 @@ impl Turn {
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
                 Err(TryLockError::WouldBlock) if begun.elapsed() >= PATIENCE => {
-                    return Err(io::Error::other(
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
                         "the other process that writes the audit log does not come to an end",
                     ));
                 }

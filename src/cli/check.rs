@@ -103,6 +103,9 @@ pub fn check(
         found.push(problem);
         good = false;
     }
+    if let Some(settings) = &examined.settings {
+        found.extend(app::check_sandbox(settings, config));
+    }
     match examined.settings {
         Some(settings) if good => Ok((summary(&settings, policy.as_ref()), found)),
         _ => Err(found),

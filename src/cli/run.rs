@@ -11,7 +11,7 @@ use crate::handover::{Link, Parent, ToParent, activation};
 /// Run the sidecar
 ///
 /// Runs until SIGTERM or SIGINT, then lets open connections finish up to `limits.drain_timeout`; a second signal ends
-/// at once. SIGHUP reads the config, policy, deny list and candidate policy again (they are also read when their files change).
+/// at once. SIGHUP reads config, policy, deny list and candidate again (they are also read when they change).
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit code: 0 after a signal, 1 when something failed, 2 when config or policy have errors.\n\n\

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::settings::{Listener, Log, Settings};
+use super::settings::{Listener, Log, PolicyMode, Settings};
 use crate::record::Direction;
 
 /// What is different. Nothing is, where all of it is empty.
@@ -18,6 +18,8 @@ pub struct Difference {
     pub changed: Vec<Arc<str>>,
     /// What else is another and can be put into force at once, as the file calls it.
     pub sections: Vec<&'static str>,
+    /// How policy was applied before, and is now, where that is another.
+    pub mode: Option<(PolicyMode, PolicyMode)>,
     /// What is another and is read at a start alone.
     pub at_start_alone: Vec<&'static str>,
 }
@@ -55,6 +57,7 @@ impl Difference {
             ("tls.renewal", *renewal != old.renewal),
             ("telemetry.log.level", *level != old.log.level),
         ]);
+        difference.mode = (policy.mode != old.policy.mode).then_some((old.policy.mode, policy.mode));
         difference.at_start_alone = named(&[
             ("identity", *identity != old.identity),
             ("workers", *workers != old.workers),
@@ -225,6 +228,9 @@ outbound:
             let found = after(from, to);
             let expected = Difference {
                 sections: vec![section],
+                mode: to
+                    .contains("mode: audit")
+                    .then_some((PolicyMode::Enforce, PolicyMode::Audit)),
                 ..Difference::default()
             };
             assert_eq!(found, expected, "{to}");

@@ -143,6 +143,17 @@ pub enum PolicyMode {
     Audit,
 }
 
+impl PolicyMode {
+    /// As the config has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Audit => "audit",
+        }
+    }
+}
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {

@@ -39,7 +39,7 @@ pub const MAX_FILE: u64 = 8 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The system refused.
-    #[error("cannot read `{}`: {source}", path.display())]
+    #[error("cannot read `{}`: {source}{}", path.display(), advice(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -68,6 +68,17 @@ pub enum FileError {
         "there is no bundle for our own trust domain `{0}`: name its file under `identity.files.bundles`"
     )]
     NoOwnBundle(String),
+}
+
+/// Where the files' own permissions may show nothing.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " (if its permissions are good, it is the sandbox: a folder that was not there, or that no link led to, when the \
+             process started takes a restart)"
+        }
+        _ => "",
+    }
 }
 
 /// What the files held when they were last read; equal when nothing that matters changed.

@@ -35,8 +35,12 @@ pub(super) struct Outcome {
     pub(super) files: bool,
     /// TCP ports are held.
     pub(super) network: bool,
+    /// Signals to others, and their abstract unix sockets, are held back.
+    pub(super) scopes: bool,
     /// What could not be had, in words.
     pub(super) missing: Vec<String>,
+    /// What is granted by the plan and not by the kernel.
+    pub(super) unmade: Vec<Grant>,
     /// What must stay open while the process lives.
     pub(super) kept: Vec<File>,
 }
@@ -68,15 +72,20 @@ fn restrict(plan: &Plan, outcome: &mut Outcome) -> Result<RestrictionStatus, Rul
         .scope(Scope::from_all(ABI::V6))?
         .create()?;
     for grant in plan.grants() {
-        rules = match &grant.access {
-            Access::Bind(address) => rules.add_rule(NetPort::new(address.port(), AccessNet::BindTcp))?,
-            Access::Connect(_) if anywhere => rules,
-            Access::ConnectAnywhere => rules,
-            Access::Connect(port) => rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?,
-            Access::Read(path) => beneath(rules, grant, path, read(), outcome)?,
-            Access::Write(path) => beneath(rules, grant, path, write(), outcome)?,
-            Access::Sockets(path) => beneath(rules, grant, path, sockets(), outcome)?,
+        let made = match &grant.access {
+            Access::Bind(address) => port(&mut rules, address.port(), AccessNet::BindTcp),
+            Access::Connect(_) if anywhere => Ok(()),
+            Access::ConnectAnywhere | Access::Names => Ok(()),
+            Access::Connect(number) => port(&mut rules, *number, AccessNet::ConnectTcp),
+            Access::Read(path) => beneath(&mut rules, path, read(), &mut outcome.kept),
+            Access::Write(path) => beneath(&mut rules, path, write(), &mut outcome.kept),
+            Access::Sockets(path) => beneath(&mut rules, path, sockets(), &mut outcome.kept),
         };
+        // One grant less: all the others hold.
+        if let Err(why) = made {
+            outcome.missing.push(format!("{grant}: {why}"));
+            outcome.unmade.push(grant.clone());
+        }
     }
     rules.restrict_self()
 }
@@ -94,37 +103,40 @@ const fn sockets() -> BitFlags<AccessFs> {
     make_bitflags!(AccessFs::{MakeSock | RemoveFile})
 }
 
+fn port(rules: &mut RulesetCreated, number: u16, right: AccessNet) -> Result<(), String> {
+    let rules = rules.add_rule(NetPort::new(number, right));
+    rules.map(drop).map_err(|error| error.to_string())
+}
+
+/// Grants rights to this folder or file, and keeps what must stay open.
 fn beneath(
-    rules: RulesetCreated,
-    grant: &Grant,
+    rules: &mut RulesetCreated,
     path: &Path,
     rights: BitFlags<AccessFs>,
-    outcome: &mut Outcome,
-) -> Result<RulesetCreated, RulesetError> {
+    kept: &mut Vec<File>,
+) -> Result<(), String> {
     let opened = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(path)
         .and_then(|opened| opened.metadata().map(|found| (opened, found)));
-    let (opened, found) = match opened {
-        Ok(both) => both,
-        Err(error) => {
-            outcome.missing.push(format!("{grant}: {error}"));
-            return Ok(rules);
-        }
-    };
+    let (opened, found) = opened.map_err(|error| error.to_string())?;
     // More than a file can have is refused for a file.
     let rights = if found.is_dir() {
         rights
     } else {
         rights & AccessFs::from_file(ABI::V5)
     };
-    let rules = rules.add_rule(PathBeneath::new(&opened, rights))?;
+    if rights.is_empty() {
+        return Err("it is no folder, and the root folder is never granted".to_owned());
+    }
+    let rules = rules.add_rule(PathBeneath::new(&opened, rights));
+    rules.map(drop).map_err(|error| error.to_string())?;
     if path.starts_with("/proc") {
         // The kernel makes such a file anew, without the rule, once nobody has looked at it for a while.
-        outcome.kept.push(opened);
+        kept.push(opened);
     }
-    Ok(rules)
+    Ok(())
 }
 
 /// What the kernel made of it.
@@ -138,6 +150,7 @@ fn judge(status: &RestrictionStatus, outcome: &mut Outcome) {
     };
     outcome.files = outcome.abi >= 1;
     outcome.network = outcome.abi >= 4;
+    outcome.scopes = outcome.abi >= 6;
     let lacks = NEEDED.iter().filter(|(abi, ..)| outcome.abi < *abi);
     let lacks = lacks.map(|(_, what, kernel)| format!("Landlock: {what} (needs Linux {kernel})"));
     outcome.missing.extend(lacks);

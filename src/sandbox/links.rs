@@ -27,6 +27,7 @@ impl Surroundings<'static> {
         let said = fs::read_to_string(FIRST_FREE_PORT).ok();
         Self {
             folders: &folders,
+            exists: &Path::exists,
             first_free_port: said
                 .and_then(|port| port.trim().parse().ok())
                 .unwrap_or(USUAL_FIRST_FREE_PORT),

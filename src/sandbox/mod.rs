@@ -28,6 +28,8 @@ pub enum Part {
     LandlockFiles,
     /// TCP ports.
     LandlockNetwork,
+    /// Signals to processes outside, and their abstract unix sockets.
+    LandlockScopes,
     /// System calls.
     Seccomp,
     /// Capabilities, and the way to new ones.
@@ -36,9 +38,10 @@ pub enum Part {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::LandlockFiles,
         Self::LandlockNetwork,
+        Self::LandlockScopes,
         Self::Seccomp,
         Self::Capabilities,
     ];
@@ -49,6 +52,7 @@ impl Part {
         match self {
             Self::LandlockFiles => "landlock_files",
             Self::LandlockNetwork => "landlock_network",
+            Self::LandlockScopes => "landlock_scopes",
             Self::Seccomp => "seccomp",
             Self::Capabilities => "capabilities",
         }
@@ -72,7 +76,7 @@ pub enum SandboxError {
 pub struct Confined {
     /// As the settings say.
     pub mode: SandboxMode,
-    /// What it was confined to.
+    /// What it was confined to: without what could not be granted.
     pub plan: Plan,
     /// The kernel's version of Landlock; none where it has none, or was not asked.
     pub landlock_abi: Option<i32>,
@@ -134,7 +138,8 @@ pub fn apply(mode: SandboxMode, plan: Plan) -> Result<Confined, SandboxError> {
             _kept: Vec::new(),
         });
     }
-    holds("confining every thread", alone());
+    // Another thread is reached by the filter alone, which goes to all of them; and it shares all memory with this one.
+    let alone = holds("confining every thread", alone());
     let no_new_privileges = holds("no new privileges", privileges::no_new());
     let mut landlock = landlock::apply(&plan);
     let capabilities = holds("giving up capabilities", privileges::drop_capabilities());
@@ -150,14 +155,15 @@ pub fn apply(mode: SandboxMode, plan: Plan) -> Result<Confined, SandboxError> {
     };
     Ok(Confined {
         mode,
-        plan: plan.held(held),
+        plan: plan.without(&landlock.unmade).held(held),
         landlock_abi: (landlock.abi > 0).then_some(landlock.abi),
         missing,
         enforced: [
-            landlock.files,
-            landlock.network,
+            alone && landlock.files,
+            alone && landlock.network,
+            alone && landlock.scopes,
             seccomp,
-            capabilities && no_new_privileges,
+            alone && capabilities && no_new_privileges,
         ],
         _kept: landlock.kept,
     })

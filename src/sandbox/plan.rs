@@ -8,8 +8,11 @@
 //! Folders, not files: what is read again is replaced by rename, and a rule of Landlock belongs to the file that was there
 //! when the rule was made.
 
+mod caution;
 #[cfg(test)]
 mod tests;
+
+pub use caution::Caution;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,8 +26,15 @@ use crate::config::settings::{
 const DNS: u16 = 53;
 /// What the metrics of the process are read from. None of it belongs to another process.
 const PROCESS: [&str; 2] = ["/proc/self", "/proc/stat"];
-/// What the resolver reads when it is first asked.
-const RESOLVER: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
+/// What the C library's resolver, which asks for collectors, reads at each look-up, as far as it is there.
+const C_RESOLVER: [&str; 5] = [
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+];
 
 /// What the machine contributes to a plan, as a value.
 #[derive(Clone, Copy)]
@@ -32,6 +42,8 @@ pub struct Surroundings<'a> {
     /// The real folders that a file at this path, which may not exist, is found in: its own, and those where symbolic links
     /// on the way lead. Never the root of the file system; a path of the root's is returned itself.
     pub folders: &'a dyn Fn(&Path) -> Vec<PathBuf>,
+    /// Whether there is a file at this path.
+    pub exists: &'a dyn Fn(&Path) -> bool,
     /// The first TCP port that can be bound without a capability.
     pub first_free_port: u16,
 }
@@ -43,7 +55,7 @@ pub enum Access {
     Read(PathBuf),
     /// That, and make, write, rename and remove files there.
     Write(PathBuf),
-    /// Make and remove unix sockets in this folder.
+    /// Make unix sockets in this folder; remove any file in and below it, as a kernel knows no narrower right.
     Sockets(PathBuf),
     /// Bind a TCP socket to this port, whatever the address.
     Bind(SocketAddr),
@@ -51,6 +63,8 @@ pub enum Access {
     Connect(u16),
     /// Connect to any TCP port: which, is known only when a redirected connection comes.
     ConnectAnywhere,
+    /// Know how names are resolved. It is read before the process is confined, and allows it nothing afterwards.
+    Names,
 }
 
 impl fmt::Display for Access {
@@ -62,6 +76,7 @@ impl fmt::Display for Access {
             Self::Bind(address) => write!(f, "binding TCP port {}", address.port()),
             Self::Connect(port) => write!(f, "connecting to TCP port {port}"),
             Self::ConnectAnywhere => f.write_str("connecting to any TCP port"),
+            Self::Names => f.write_str("reading `/etc/hosts` and `/etc/resolv.conf`"),
         }
     }
 }
@@ -127,6 +142,7 @@ impl Plan {
             surroundings,
             grants: Vec::new(),
             names: false,
+            collectors: false,
         };
         making.read("the config file", config_file);
         making.documents(settings);
@@ -162,10 +178,37 @@ impl Plan {
         &self.grants
     }
 
-    /// What `wanted` needs and the process cannot get any more, because it is held to this plan. Empty where nothing
-    /// holds it.
+    /// This plan but for what could not be granted.
     #[must_use]
-    pub fn lacking(&self, wanted: &Self) -> Vec<Lack> {
+    pub fn without(mut self, unmade: &[Grant]) -> Self {
+        self.grants.retain(|grant| !unmade.contains(grant));
+        self
+    }
+
+    /// Whether something is connected to by its name.
+    #[must_use]
+    pub fn names(&self) -> bool {
+        self.grants.iter().any(|grant| grant.access == Access::Names)
+    }
+
+    /// What `wanted` needs beyond what the settings in force need, and the process cannot get any more, because it is held to
+    /// this plan. Empty where nothing holds it. What those in force need is had (a port is bound), or is lacking already and
+    /// no reason against other settings.
+    #[must_use]
+    pub fn lacking(&self, in_force: &Self, wanted: &Self) -> Vec<Lack> {
+        let is_new = |grant: &&Grant| !in_force.grants.iter().any(|now| now.access == grant.access);
+        self.lacks(wanted.grants.iter().filter(is_new))
+    }
+
+    /// The folders that `in_force`, as files lie now, are read from and that the process may not read: a link leads elsewhere
+    /// than it did at the start, or the folder was not there.
+    #[must_use]
+    pub fn unreadable(&self, in_force: &Self) -> Vec<Lack> {
+        let reads = |grant: &&Grant| matches!(grant.access, Access::Read(_));
+        self.lacks(in_force.grants.iter().filter(reads))
+    }
+
+    fn lacks<'a>(&self, wanted: impl Iterator<Item = &'a Grant>) -> Vec<Lack> {
         let lack = |grant: &Grant| {
             let capability = self.needs_capability(&grant.access);
             (capability || self.forbids(&grant.access)).then(|| Lack {
@@ -173,25 +216,23 @@ impl Plan {
                 capability,
             })
         };
-        wanted.grants.iter().filter_map(lack).collect()
+        wanted.filter_map(lack).collect()
     }
 
     fn forbids(&self, wanted: &Access) -> bool {
         let held = match wanted {
-            Access::Read(_) | Access::Write(_) | Access::Sockets(_) => self.held.files,
+            Access::Read(_) | Access::Write(_) | Access::Sockets(_) | Access::Names => self.held.files,
             Access::Bind(_) | Access::Connect(_) | Access::ConnectAnywhere => self.held.network,
         };
         held && !self.grants.iter().any(|grant| covers(&grant.access, wanted))
     }
 
-    /// Whether a port would have to be bound that takes a capability. Not where its socket is bound since the start.
+    /// Whether a port would have to be bound that takes a capability.
     fn needs_capability(&self, wanted: &Access) -> bool {
         let Access::Bind(address) = wanted else {
             return false;
         };
-        self.held.capabilities
-            && (1..self.first_free_port).contains(&address.port())
-            && !self.grants.iter().any(|grant| grant.access == *wanted)
+        self.held.capabilities && (1..self.first_free_port).contains(&address.port())
     }
 }
 
@@ -203,7 +244,8 @@ fn covers(granted: &Access, wanted: &Access) -> bool {
         | (Access::Sockets(have), Access::Sockets(want)) => want.starts_with(have),
         (Access::Bind(have), Access::Bind(want)) => have.port() == want.port(),
         (Access::Connect(have), Access::Connect(want)) => have == want,
-        (Access::ConnectAnywhere, Access::Connect(_) | Access::ConnectAnywhere) => true,
+        (Access::ConnectAnywhere, Access::Connect(_) | Access::ConnectAnywhere)
+        | (Access::Names, Access::Names) => true,
         _ => false,
     }
 }
@@ -212,8 +254,10 @@ fn covers(granted: &Access, wanted: &Access) -> bool {
 struct Making<'a> {
     surroundings: &'a Surroundings<'a>,
     grants: Vec<Grant>,
-    /// Whether something is to be connected to by its name.
+    /// Whether a peer or the application is to be connected to by its name.
     names: bool,
+    /// Whether a collector is.
+    collectors: bool,
 }
 
 impl Making<'_> {
@@ -249,7 +293,6 @@ impl Making<'_> {
             ("`policy.deny_list`", policy.deny_list.as_ref()),
             ("`policy.candidate`", policy.candidate.as_ref()),
             ("`admin.token_file`", token),
-            ("`redaction.key_file`", settings.redaction.key_file.as_ref()),
         ] {
             if let Some(path) = path {
                 self.read(why, path);
@@ -349,7 +392,13 @@ impl Making<'_> {
         let sinks = sinks.map(|sink| (format!("audit sink `{}`", sink.name), &sink.otlp));
         let collectors: Vec<(String, &Otlp)> = traces.chain(sinks).collect();
         for (why, otlp) in collectors {
-            self.connect(&why, &otlp.endpoint);
+            match &otlp.endpoint {
+                Target::Name(_, port) => {
+                    self.collectors = true;
+                    self.grant(&why, Access::Connect(*port));
+                }
+                endpoint => self.connect(&why, endpoint),
+            }
         }
     }
 
@@ -359,9 +408,16 @@ impl Making<'_> {
             self.grant("metrics of the process", Access::Read(path.into()));
         }
         if self.names {
-            for path in RESOLVER {
-                self.read("resolving names", Path::new(path));
+            self.grant("resolving names", Access::Names);
+        }
+        if self.collectors {
+            let there = C_RESOLVER.iter().map(Path::new);
+            for file in there.filter(|file| (self.surroundings.exists)(file)) {
+                // The files alone, as secrets lie beside them; they are seldom replaced.
+                self.grant("resolving collectors' names", Access::Read(file.to_owned()));
             }
+        }
+        if self.names || self.collectors {
             self.grant("resolving names", Access::Connect(DNS));
         }
     }

@@ -2,13 +2,56 @@
 //! would load NSS modules that a static binary must not.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use tokio::sync::OnceCell;
+
+/// What the system says of how names are resolved: read once, for all workers.
+#[derive(Clone, Default)]
+pub struct System(Arc<OnceLock<Found>>);
+
+#[derive(Clone)]
+struct Found {
+    config: ResolverConfig,
+    options: ResolverOpts,
+    hosts: Arc<Hosts>,
+}
+
+impl System {
+    /// Reads it now, unless it was read: a process that confines itself may not do so later. Blocking.
+    ///
+    /// # Errors
+    /// `/etc/resolv.conf` cannot be used. It is tried again at the first look-up.
+    pub fn read(&self) -> Result<(), ResolveError> {
+        self.found().map(drop)
+    }
+
+    fn found(&self) -> Result<Found, ResolveError> {
+        if let Some(found) = self.0.get() {
+            return Ok(found.clone());
+        }
+        let (config, mut options) =
+            system_conf::read_system_conf().map_err(|e| ResolveError::Configuration(e.to_string()))?;
+        // It is at hand already.
+        options.use_hosts_file = ResolveHosts::Never;
+        let found = Found {
+            config,
+            options,
+            hosts: Arc::new(Hosts::from_system().unwrap_or_default()),
+        };
+        Ok(self.0.get_or_init(|| found).clone())
+    }
+}
 
 /// Resolves names. One for each worker, as its sockets belong to the worker's runtime.
 #[derive(Default)]
-pub struct Resolver(OnceCell<TokioResolver>);
+pub struct Resolver {
+    system: System,
+    made: OnceCell<TokioResolver>,
+}
 
 /// Why a name did not resolve.
 #[derive(Debug, thiserror::Error)]
@@ -27,18 +70,32 @@ pub enum ResolveError {
 }
 
 impl Resolver {
+    /// One that resolves as the system does.
+    #[must_use]
+    pub fn of(system: System) -> Self {
+        Self {
+            system,
+            made: OnceCell::new(),
+        }
+    }
+
     /// The addresses of `name`, in the order to try them, never empty.
     ///
     /// # Errors
     /// No usable configuration, no answer, or no address.
     pub async fn lookup(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
-        // Read at the first use: most sidecars dial addresses, and starting up must not wait for files.
+        // Made at the first use: most sidecars dial addresses.
         let resolver = self
-            .0
+            .made
             .get_or_try_init(|| async {
-                TokioResolver::builder_tokio()
-                    .and_then(|builder| builder.build())
-                    .map_err(|e| ResolveError::Configuration(e.to_string()))
+                let found = self.system.found()?;
+                let mut builder =
+                    TokioResolver::builder_with_config(found.config, TokioRuntimeProvider::default());
+                *builder.options_mut() = found.options;
+                let made = builder.build();
+                let mut resolver = made.map_err(|e| ResolveError::Configuration(e.to_string()))?;
+                resolver.set_hosts(found.hosts);
+                Ok::<_, ResolveError>(resolver)
             })
             .await?;
         let failed = |cause: String| ResolveError::Lookup {
@@ -61,5 +118,11 @@ impl Resolver {
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Resolver")
+    }
+}
+
+impl std::fmt::Debug for System {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("System")
     }
 }

@@ -12,6 +12,7 @@ use crate::lifecycle::drain::Drain;
 use crate::record::{ConnectionRecord, Decision, Direction, LogLine, Reason, Receipt, RecordSink};
 use crate::sys::bind;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::resolve::System;
 
 #[derive(Default)]
 struct Kept(Mutex<Vec<Reason>>);
@@ -53,7 +54,7 @@ fn a_drain_waits_for_connections_that_are_only_just_there() {
         let metrics = Metrics::new(None).listener(&"orders".into(), Direction::Inbound);
         let context = ListenerContext::new(settings, metrics);
         let drain = Drain::new();
-        let workers = Workers::start(2, &live, &drain.watch()).unwrap();
+        let workers = Workers::start(2, &live, &drain.watch(), &System::default()).unwrap();
         workers.publish(Arc::new([Arc::new(BoundListener::new(context, socket))]));
         // One to see that the workers accept, one that comes with the drain.
         let alert = |mut client: TcpStream| {
@@ -73,4 +74,31 @@ fn a_drain_waits_for_connections_that_are_only_just_there() {
         assert_eq!(reader.join().unwrap().unwrap(), 21, "round {round}");
     }
     assert_eq!(*kept.0.lock().unwrap(), [Reason::NoIdentity; 200]);
+}
+
+/// Descriptors run out when a listener comes: it is accepted from as soon as there are some again, unless it is gone by then.
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_cannot_be_copied_is_tried_again() {
+    let socket = bind::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let tries = std::cell::Cell::new(0);
+    let copy = || {
+        tries.set(tries.get() + 1);
+        match tries.get() {
+            ..4 => Err(rustix::io::Errno::MFILE.into()),
+            _ => socket.try_clone().and_then(Acceptor::new),
+        }
+    };
+    let never = std::pin::pin!(std::future::pending());
+    assert!(acceptor("orders", copy, never).await.is_some());
+    assert_eq!(tries.get(), 4);
+
+    let none = || Err(rustix::io::Errno::MFILE.into());
+    let leave = std::pin::pin!(async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Waiting::Leave
+    });
+    assert!(acceptor("orders", none, leave).await.is_none());
+    let closed = || Err(io::ErrorKind::NotConnected.into());
+    let never = std::pin::pin!(std::future::pending());
+    assert!(acceptor("orders", closed, never).await.is_none());
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{ALL, config, inbound, write};
+use super::{ALL, UNCONFINED, config, inbound, write};
 use crate::peers::{client_config, try_connect};
 use crate::support::application::Echo;
 use crate::support::net::free_address;
@@ -38,7 +38,7 @@ fn two_hundred_reloads_leak_no_descriptor_and_lose_no_connection() {
     let scene = InboundSetup {
         policy: Some(ALL),
         settings: &format!(
-            "limits: {{ drain_timeout: 200ms }}\nadmin: {{ listen: '@admin', token_file: '{}' }}\n",
+            "{UNCONFINED}limits: {{ drain_timeout: 200ms }}\nadmin: {{ listen: '@admin', token_file: '{}' }}\n",
             token.display()
         ),
         ..InboundSetup::default()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Loaded, in_force, load, name, path_of};
+use crate::app::confine;
 use crate::app::shared::Control;
 use crate::connection::authority;
 use crate::reload::{self, Fingerprint};
@@ -61,8 +62,12 @@ pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
             Err(_) => continue,
         };
         let (by, time, looked_at) = (running.clone(), control.clock.now(), path.clone());
+        let asker = control.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let loaded = load(document, &by.settings, time);
+            let loaded = load(document, &by.settings, time).map_err(|problems| {
+                let view = &asker.view;
+                confine::explain(problems, &view.confined.plan, &by.settings, &view.config)
+            });
             (loaded, reload::fingerprint(&looked_at))
         });
         let loaded = match reading.await {

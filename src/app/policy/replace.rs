@@ -94,5 +94,6 @@ impl Control {
         tracing::info!("the config names no {what} any more: none is in force");
         self.view.reloads.note(document, self.clock.now(), &[]);
         self.view.reloads.forget(document);
+        self.audit_no_document(document);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::leaving::see_out;
-use super::{Read, Reloader, fit, restart};
+use super::{Read, Reloader, fit};
 use crate::app::policy::Found;
 use crate::app::running::{Running, features};
 use crate::app::sockets;
@@ -22,6 +22,10 @@ use crate::telemetry::metrics::Document;
 use crate::tls::configs::{self, Context};
 use crate::worker::{BoundListener, ListenerSet};
 use crate::yaml::Diagnostic;
+
+/// What to do where a port is ours already, at another address. A new process beside this one could not bind it either.
+const PORT_IN_USE: &str = "remove the old listener in one change of the config and add the new one in the next, use another \
+                           port, or stop the process and start it again";
 
 /// For the workers to leave the listeners that are gone.
 const LEFT: Duration = Duration::from_secs(2);
@@ -63,7 +67,8 @@ impl Reloader {
             warnings,
         } = read;
         let (control, running) = (&self.control, self.control.running());
-        fit(&mut settings.limits, self.fitting);
+        let wanted = settings.limits.max_connections;
+        let lowered = fit(&mut settings.limits, self.fitting);
         let difference = Difference::between(&running.settings, &settings);
         if self.doors.are_closed() {
             self.apply_to_open(settings, documents, &running, &difference);
@@ -82,15 +87,24 @@ impl Reloader {
         for warning in &warnings {
             tracing::warn!("{}", warning.summary());
         }
+        if lowered {
+            let max_connections = self.fitting;
+            tracing::warn!(
+                wanted,
+                max_connections,
+                "limits.max_connections is lowered to what the limit of open files allows"
+            );
+        }
         let set = self.listeners(prepared);
-        let (gone, past) = before(&running, &set);
+        let leaving = control.live.terms().leaving.clone();
+        let (gone, past, leaving) = before(&running, &set, leaving);
         let replaced: Vec<_> = running
             .listeners
             .iter()
             .filter(|old| !set.iter().any(|new| Arc::ptr_eq(old, new)))
             .map(|old| old.left())
             .collect();
-        control.live.set_terms(self.terms(&settings, &gone));
+        control.live.set_terms(terms(&settings, &gone, leaving));
         control.set_upstreams(&settings);
         let (level, patience) = (settings.log.level.clone(), settings.limits.drain_timeout);
         control.view.running.store(Arc::new(Running {
@@ -214,8 +228,10 @@ impl Reloader {
         match (error, running.listeners.iter().find(ours)) {
             (BindError::InUse(_), Some(old)) => {
                 let (other, address) = (&old.context.settings.name, &old.context.settings.listen);
-                let why = format!("listener `{name}` cannot be bound while `{other}` still has `{address}`");
-                restart::because(&self.control.view.config, &why)
+                let why = format!(
+                    "restart needed: listener `{name}` cannot be bound while `{other}` still has `{address}`"
+                );
+                self.problem(&why).with_help(PORT_IN_USE)
             }
             _ => self.problem(&format!("listener `{name}`: {error}")),
         }
@@ -271,21 +287,25 @@ impl Reloader {
             .map(bound)
             .collect()
     }
+}
 
-    fn terms(&self, settings: &Settings, gone: &[Gone]) -> Terms {
-        let mut leaving = self.control.live.terms().leaving.clone();
-        leaving.extend(gone.iter().flat_map(|(_, versions)| versions.iter().cloned()));
-        Terms {
-            limits: settings.limits.clone(),
-            open_connections: settings.open_connections,
-            listeners: by_name(&settings.listeners),
-            leaving,
-        }
+fn terms(settings: &Settings, gone: &[Gone], mut leaving: Vec<Weak<Listener>>) -> Terms {
+    leaving.extend(gone.iter().flat_map(|(_, versions)| versions.iter().cloned()));
+    Terms {
+        limits: settings.limits.clone(),
+        open_connections: settings.open_connections,
+        listeners: by_name(&settings.listeners),
+        leaving,
     }
 }
 
-/// Which listeners are gone with the set of before, and what those that are not were before.
-fn before(running: &Running, set: &ListenerSet) -> (Vec<Gone>, Vec<Weak<Listener>>) {
+/// Which listeners are gone with the set of before, what those that are not were before, and which of those that were
+/// `leaving` still are: one that comes back in time is a listener that has changed.
+fn before(
+    running: &Running,
+    set: &ListenerSet,
+    leaving: Vec<Weak<Listener>>,
+) -> (Vec<Gone>, Vec<Weak<Listener>>, Vec<Weak<Listener>>) {
     let is_in = |listener: &Listener| {
         set.iter().any(|new| {
             let new = &new.context.settings;
@@ -293,7 +313,8 @@ fn before(running: &Running, set: &ListenerSet) -> (Vec<Gone>, Vec<Weak<Listener
         })
     };
     let mut gone: Vec<Gone> = Vec::new();
-    let mut past = Vec::new();
+    let is_back = |left: &Weak<Listener>| left.upgrade().is_some_and(|listener| is_in(&listener));
+    let (mut past, leaving): (Vec<_>, Vec<_>) = leaving.into_iter().partition(is_back);
     let old = running.listeners.iter().map(|old| old.context.settings.clone());
     for listener in old.chain(running.past.iter().filter_map(Weak::upgrade)) {
         let weak = Arc::downgrade(&listener);
@@ -311,7 +332,7 @@ fn before(running: &Running, set: &ListenerSet) -> (Vec<Gone>, Vec<Weak<Listener
             gone.push((listener.name.clone(), vec![weak]));
         }
     }
-    (gone, past)
+    (gone, past, leaving)
 }
 
 /// Whether two listeners have one address. Where the system picks the port, each has its own.

@@ -1,5 +1,6 @@
 //! Listeners that the config has no more: their connections are given `limits.drain_timeout` and then cut, those included
-//! that were still on the way when the listener was closed.
+//! that were still on the way when the listener was closed. One that comes back before that is not seen out any more: policy
+//! and config judge its connections again.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,7 +19,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const AT_ONCE: usize = 128;
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Sees a removed listener out, in all `versions` that connections came to. Returns when nobody has any of them any more.
+/// Sees a removed listener out, in all `versions` that connections came to. Returns when nobody has any of them any more,
+/// or the listener is back.
 pub(super) async fn see_out(
     control: Arc<Control>,
     versions: Vec<Weak<Listener>>,
@@ -29,6 +31,10 @@ pub(super) async fn see_out(
     let mut cut = 0_usize;
     // Whoever serves a connection of it has it, from its acceptance to its end.
     while versions.iter().any(|version| version.strong_count() > 0) {
+        if !control.are_leaving(&versions) {
+            tracing::info!(listener = %name, "a removed listener is back; its connections stay");
+            return;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             cut = cut.saturating_add(cut_all(&control, &versions).await);
@@ -54,6 +60,9 @@ async fn cut_all(control: &Control, versions: &[Weak<Listener>]) -> usize {
     let entries: Vec<_> = control.live.registry.entries().filter(is_its).collect();
     let mut cut = 0_usize;
     for entry in entries {
+        if !control.live.terms().is_leaving(&entry.basis().listener) {
+            continue;
+        }
         let detail = "the config has this listener no more, and `limits.drain_timeout` is over";
         if entry.order_close(Ending::with(Reason::ListenerRemoved, detail)) {
             cut = cut.saturating_add(1);
@@ -66,6 +75,13 @@ async fn cut_all(control: &Control, versions: &[Weak<Listener>]) -> usize {
 }
 
 impl Control {
+    /// Whether any of these versions of a listener is still one that was removed.
+    fn are_leaving(&self, versions: &[Weak<Listener>]) -> bool {
+        let terms = self.live.terms();
+        let mut leaving = terms.leaving.iter();
+        leaving.any(|leaving| versions.iter().any(|version| version.ptr_eq(leaving)))
+    }
+
     /// Forgets a listener that was removed. Its series go, unless a listener of that name is there again.
     fn has_left(&self, versions: &[Weak<Listener>], name: &Arc<str>) {
         let mut terms = Terms::clone(&self.live.terms());

@@ -24,8 +24,9 @@ pub(super) fn needed(
         .iter()
         .map(|field| format!("`{field}` cannot be changed while the process runs"))
         .collect();
-    let wanted = Plan::of(settings, path, &Surroundings::of_process());
-    let lacking = granted.lacking(&wanted);
+    let surroundings = Surroundings::of_process();
+    let now = Plan::of(in_force, path, &surroundings);
+    let lacking = granted.lacking(&now, &Plan::of(settings, path, &surroundings));
     why.extend(
         lacking
             .iter()
@@ -35,7 +36,7 @@ pub(super) fn needed(
 }
 
 /// The finding that says so.
-pub(super) fn because(path: &Path, why: &str) -> Diagnostic {
+fn because(path: &Path, why: &str) -> Diagnostic {
     let message = format!("restart needed: {why}");
     Diagnostic::of_file(&path.display().to_string(), message).with_help(ADVICE)
 }

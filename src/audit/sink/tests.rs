@@ -11,11 +11,12 @@ use tempfile::TempDir;
 use super::*;
 
 /// A log that consists of files alone; entries are what a reader looks at and no more, and truly chained.
-struct Files(TempDir);
+#[derive(Clone)]
+struct Files(Arc<TempDir>);
 
 impl Files {
     fn new() -> Self {
-        Self(TempDir::new().unwrap())
+        Self(Arc::new(TempDir::new().unwrap()))
     }
 
     fn active(&self) -> PathBuf {

@@ -117,6 +117,41 @@ async fn a_log_that_is_moved_away_goes_on_in_a_new_file() {
 }
 
 #[tokio::test]
+async fn who_cannot_have_its_turn_is_told_of_the_other() {
+    let scene = Scene::new();
+    let lock = scene.lock();
+    let mut other = turn::Turn::shared(lock.0.try_clone().unwrap(), scene.path()).unwrap();
+    other.take().unwrap();
+    let refused = open(&scene.settings, Some(lock)).unwrap_err().to_string();
+    assert!(
+        refused.contains("older sidecar of the same supervisor"),
+        "{refused}"
+    );
+}
+
+/// The other began more segments than one, and ended before it wrote to the last of them, or over its first line.
+#[tokio::test]
+async fn who_was_idle_goes_on_behind_all_that_the_other_has_written() {
+    for left in ["", r#"{"version":1,"seq":"#] {
+        let mut scene = Scene::new();
+        scene.settings.max_size = 16 * 1024;
+        let lock = scene.lock();
+        let (old, old_guard) = scene.share(&lock);
+        scene.record(&old).await;
+        let (new, new_guard) = scene.share(&lock);
+        while scene.files().len() < 4 {
+            scene.record(&new).await;
+        }
+        drop((new, new_guard));
+        std::fs::write(scene.path(), left).unwrap();
+        scene.record(&old).await;
+        drop((old, old_guard));
+        scene.verify().unwrap();
+        assert_eq!(scene.entries("repair"), usize::from(!left.is_empty()));
+    }
+}
+
+#[tokio::test]
 async fn another_file_in_its_place_is_not_written_to() {
     let scene = Scene::new();
     let lock = scene.lock();

@@ -19,6 +19,7 @@ fn plan(text: &str) -> Plan {
     let (settings, _) = config::check(text, "svidecar.yaml", file.parent().unwrap(), &environment).unwrap();
     let surroundings = Surroundings {
         folders: &folders,
+        exists: &|file| !file.ends_with("gai.conf"),
         first_free_port: 1024,
     };
     Plan::of(&settings, file, &surroundings)
@@ -68,8 +69,18 @@ fn every_part_of_the_settings_is_granted_what_it_needs() {
             &[
                 "listener `pay`: a unix socket in `/run/pay`",
                 "listener `pay`: connecting to TCP port 444",
-                "resolving names: reading in `/etc`",
-                "resolving names: reading in `/etc`",
+                "resolving names: reading `/etc/hosts` and `/etc/resolv.conf`",
+                "resolving names: connecting to TCP port 53",
+            ],
+        ),
+        (
+            "telemetry: { traces: { otlp: { endpoint: 'http://collector:4318', allow_plaintext: true } } }",
+            &[
+                "`telemetry.traces`: connecting to TCP port 4318",
+                "resolving collectors' names: reading in `/etc/hosts`",
+                "resolving collectors' names: reading in `/etc/resolv.conf`",
+                "resolving collectors' names: reading in `/etc/nsswitch.conf`",
+                "resolving collectors' names: reading in `/etc/host.conf`",
                 "resolving names: connecting to TCP port 53",
             ],
         ),
@@ -90,8 +101,9 @@ fn every_part_of_the_settings_is_granted_what_it_needs() {
             ],
         ),
         (
+            // Read at the start and never again.
             "redaction: { profile: gdpr, key_file: /run/key/k }",
-            &["`redaction.key_file`: reading in `/run/key`"],
+            &[],
         ),
     ] {
         let mut found = granted(&format!("{AGENT}{IN}{more}\n"));
@@ -138,8 +150,13 @@ fn other_settings_lack_what_they_need_beyond_the_plan() {
             "inbound: [{{ name: x, listen: '{listen}', upstream: '{upstream}' }}]\npolicy: {{ path: policy }}"
         ))
     };
-    let say =
-        |wanted: &Plan| -> Vec<String> { start.lacking(wanted).iter().map(ToString::to_string).collect() };
+    let say = |wanted: &Plan| -> Vec<String> {
+        start
+            .lacking(&start, wanted)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
     for (wanted, expected) in [
         (start.clone(), &[][..]),
         (listener("127.0.0.1:8443", "127.0.0.1:8080"), &[]),
@@ -177,8 +194,7 @@ fn other_settings_lack_what_they_need_beyond_the_plan() {
         (
             listener("0.0.0.0:8443", "app.svc:8080"),
             &[
-                "resolving names: reading in `/etc`",
-                "resolving names: reading in `/etc`",
+                "resolving names: reading `/etc/hosts` and `/etc/resolv.conf`",
                 "resolving names: connecting to TCP port 53",
             ],
         ),
@@ -223,11 +239,114 @@ fn nothing_is_lacking_that_nothing_holds_back() {
         (HELD, 2),
     ] {
         assert_eq!(
-            start.clone().held(held).lacking(&wanted).len(),
+            start.clone().held(held).lacking(&start, &wanted).len(),
             lacking,
             "{held:?}"
         );
     }
+}
+
+#[test]
+fn a_low_port_can_be_kept_and_not_be_had_again() {
+    let with = |listeners: &str| {
+        plan(&format!(
+            "{AGENT}inbound: [{listeners}]\npolicy: {{ path: policy }}\n"
+        ))
+    };
+    let low = "{ name: low, listen: '0.0.0.0:443', upstream: '127.0.0.1:1' }";
+    let high = "{ name: high, listen: '0.0.0.0:8443', upstream: '127.0.0.1:1' }";
+    let both = with(&format!("{low}, {high}"));
+    let granted = both.clone().held(HELD);
     // The socket is bound since the start, with the capability.
-    assert_eq!(wanted.clone().held(HELD).lacking(&wanted), []);
+    assert_eq!(granted.lacking(&both, &both), []);
+    assert_eq!(granted.lacking(&both, &with(high)), []);
+    let say = |in_force: &Plan| {
+        granted
+            .lacking(in_force, &both)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        say(&with(high)),
+        ["listener `low`: binding TCP port 443 takes a capability, and those were given up at the start"]
+    );
+}
+
+#[test]
+fn what_could_not_be_granted_is_lacking_where_other_settings_name_it() {
+    let with = |deny_list: &str| {
+        plan(&format!(
+            "{AGENT}inbound: [{{ name: a, listen: '0.0.0.0:1', upstream: '127.0.0.1:1' }}]\npolicy: {{ path: /a/p{deny_list} }}\n"
+        ))
+    };
+    let (without, wanted) = (with(""), with(", deny_list: /gone/d"));
+    let gone = wanted
+        .grants()
+        .iter()
+        .find(|grant| grant.why == "`policy.deny_list`")
+        .unwrap()
+        .clone();
+    let granted = wanted.clone().held(HELD).without(&[gone]);
+    assert_eq!(
+        granted
+            .lacking(&without, &wanted)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["`policy.deny_list`: reading in `/gone`"]
+    );
+    assert_eq!(
+        granted.lacking(&wanted, &wanted),
+        [],
+        "no reason against other changes"
+    );
+    assert_eq!(
+        granted
+            .unreadable(&wanted)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["`policy.deny_list`: reading in `/gone`"]
+    );
+    assert_eq!(granted.unreadable(&without), []);
+}
+
+#[test]
+fn files_that_are_written_beside_those_that_decide_are_said() {
+    let said = |more: &str| {
+        let cautions = plan(&format!("{AGENT}{IN}{more}\n")).cautions();
+        cautions
+            .into_iter()
+            .map(|caution| format!("{}; {}", caution.message, caution.help))
+            .collect::<Vec<_>>()
+    };
+    for (more, expected) in [
+        ("", &[][..]),
+        ("audit: { file: log/a }", &[]),
+        ("admin: { listen: unix:///run/svidecar/admin }", &[]),
+        (
+            "audit: { file: a }",
+            &[
+                "`audit.file` lies in `/etc/svidecar`: whoever breaks into the confined process may change what is there and \
+               below it, and with it the config file, `policy.path`; give a file that is written a folder of its own, in which nothing else lies",
+            ],
+        ),
+        (
+            "admin: { listen: unix:///run/admin }",
+            &[
+                "`admin.listen` lies in `/run`: whoever breaks into the confined process may remove what is there and below it, \
+               and with it the files of others; give a unix socket a folder of its own, in which nothing else lies",
+            ],
+        ),
+        (
+            "admin: { listen: unix:///etc/admin }",
+            &[
+                "`admin.listen` lies in `/etc`: whoever breaks into the confined process may remove what is there and below it, \
+               and with it the config file, `policy.path`; give a unix socket a folder of its own, in which nothing else lies",
+            ],
+        ),
+    ] {
+        assert_eq!(said(more), expected, "{more}");
+    }
 }

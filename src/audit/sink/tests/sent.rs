@@ -121,6 +121,26 @@ async fn what_is_written_is_sent_and_noted() {
     scene.end().await;
 }
 
+/// An old and a new process share the log: the new one sends nothing before the old one is gone, and then from where that was.
+#[tokio::test]
+async fn of_two_processes_one_sends() {
+    let mut collector = Collector::start(OtlpProtocol::Grpc).await;
+    let endpoint = collector.endpoint();
+    let mut old = Scene::start(Files::new(), AuditSync::Os, OtlpProtocol::Grpc, endpoint.clone());
+    let mut new = Scene::start(old.files.clone(), AuditSync::Os, OtlpProtocol::Grpc, endpoint);
+    old.write(0..2);
+    new.shared.set_next(2);
+    assert_eq!(next(&mut collector).await, [0, 1]);
+    old.write(2..3);
+    new.shared.set_next(3);
+    assert_eq!(next(&mut collector).await, [2]);
+    old.end().await;
+    new.write(3..4);
+    assert_eq!(next(&mut collector).await, [3]);
+    new.end().await;
+    assert_eq!(new.metrics.lost.get(), 0);
+}
+
 #[tokio::test]
 async fn a_collector_that_refuses_us_loses_nothing() {
     for protocol in BOTH {
