@@ -103,6 +103,15 @@ fn a_child_that_is_killed_is_replaced_and_whoever_waits_is_served() {
     let peer = scene.api.peer(STOREFRONT);
     // Stopped first, so that what connects waits in the queue.
     kill(before, Signal::STOP);
+    // Each thread when it comes to it.
+    eventually("every thread is stopped", SOON, || {
+        let mut tasks = fs::read_dir(format!("/proc/{before}/task")).unwrap();
+        let is_stopped = |task: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        tasks.all(is_stopped).then_some(())
+    });
     let waiting = plain::connect(scene.tls);
     kill(before, Signal::KILL);
     scene.sidecar.wait_words(
