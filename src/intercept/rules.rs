@@ -243,10 +243,7 @@ fn prerouting(settings: &Settings, options: &Options) -> Result<Option<Chain>, R
         .collect();
     if listeners.is_empty() {
         let unused = [
-            (
-                "--exclude-inbound-ports",
-                options.exclude_inbound_ports.is_empty(),
-            ),
+            // To leave out more is no harm: the ports of probes are left out by who does not know the listeners.
             (
                 "--include-inbound-ports",
                 options.include_inbound_ports.is_empty(),

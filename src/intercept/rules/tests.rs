@@ -164,6 +164,7 @@ fn what_would_have_no_effect_or_a_bad_one_is_refused() {
         RulesError::NothingLeft
     );
     assert_eq!(wanted(&some, &ports(&[80], &[80])), RulesError::NothingLeft);
+    assert!(Table::new(&settings(OUT), &ports(&[], &[8081])).is_ok());
     let many = Options {
         include_outbound_ports: (1..=100).collect(),
         include_networks: vec!["10.0.0.0/8".parse().unwrap(); 100],
