@@ -3,7 +3,7 @@
 use super::annotations::{self, CONFIG_HASH, GRACE_RAISED, INJECTED, PREFIX, Source, Wanted};
 use super::sidecar::{self, CONTAINERS, DEFAULT_GRACE_SECONDS, MARGIN_SECONDS, SOCKETS_VOLUME, VOLUMES};
 use super::tree::Node;
-use super::{Options, config, transparent};
+use super::{Options, config};
 use crate::config::{Environment, check};
 use crate::yaml::{Findings, Place};
 
@@ -87,7 +87,7 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
             if !marked {
                 refuse_foreign(template, &workload, place, findings);
             }
-            transparent::refuse(template, &wanted, &workload, findings);
+            super::transparent::refuse(template, &wanted, &workload, findings);
             let made = made(&wanted, &workload, &name, options, findings);
             if findings.errors() == before {
                 let map_name = match &wanted.source {
