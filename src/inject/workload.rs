@@ -79,6 +79,7 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
     }
     match wanted {
         Some(wanted) => {
+            super::transparent::refuse(template, &wanted, &workload, findings);
             if name.is_none() && matches!(wanted.source, Source::Listeners(..)) {
                 let message = format!("{workload}: has no name, and its config would have none");
                 findings.error_with_help(place, message, "give it a `metadata.name`");
@@ -87,7 +88,6 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
             if !marked {
                 refuse_foreign(template, &workload, place, findings);
             }
-            super::transparent::refuse(template, &wanted, &workload, findings);
             let made = made(&wanted, &workload, &name, options, findings);
             if findings.errors() == before {
                 let map_name = match &wanted.source {
