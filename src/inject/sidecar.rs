@@ -78,6 +78,10 @@ fn in_steps(bytes: u64, step: u64) -> String {
 /// The sidecar's container: an init container that goes on (Kubernetes 1.29 and later), so that it is ready before the
 /// application starts, ends after it, and keeps no Job from finishing.
 pub(super) fn container(wanted: &Wanted, options: &Options) -> Node {
+    let user = match wanted.transparent {
+        true => u64::from(SIDECAR_USER),
+        false => USER,
+    };
     let config = format!("{CONFIG_FOLDER}/{CONFIG_KEY}");
     let mut mounts = vec![
         mount(SPIFFE_VOLUME, SPIFFE_FOLDER),
@@ -89,10 +93,6 @@ pub(super) fn container(wanted: &Wanted, options: &Options) -> Node {
     if wanted.sockets {
         mounts.push(sockets_mount());
     }
-    let user = match wanted.transparent {
-        true => u64::from(SIDECAR_USER),
-        false => USER,
-    };
     let mut ports = vec![port("svidecar-probe", PROBES_PORT)];
     if let Source::Listeners(inbound, _) = &wanted.source {
         for (index, listener) in inbound.iter().enumerate() {
