@@ -48,7 +48,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     ("intercept", "config sys"),
     ("trial", "clock config policy record spiffe yaml"),
-    ("inject", "config yaml"),
+    ("inject", "config intercept yaml"),
     (
         "cli",
         "app audit build_info clock config handover identity inject intercept policy record redaction spiffe supervise sys tls trial workload_api yaml",

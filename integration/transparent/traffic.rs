@@ -154,6 +154,9 @@ fn what_no_destination_names_is_passed_on_where_the_config_says_so() {
     let Some(scene) = Scene::start(STOREFRONT, ORDERS, more, &[]) else {
         return;
     };
+    let status = scene.a.get("/api/v1/status");
+    let upstream = status["listeners"][0]["upstream"].as_str().unwrap();
+    assert!(upstream.contains("PLAIN TEXT"), "{upstream}");
     let other = scene.pods.b.serve(OTHER);
     for address in b(OTHER) {
         let near = scene.a.mark();

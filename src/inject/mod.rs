@@ -12,6 +12,7 @@ mod read;
 pub mod sidecar;
 #[cfg(test)]
 mod tests;
+mod transparent;
 mod tree;
 pub mod workload;
 mod write;

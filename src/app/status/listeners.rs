@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::View;
 use crate::clock::rfc3339;
-use crate::config::settings::Listener;
+use crate::config::settings::{Listener, ListenerKind, Unmatched};
 use crate::record::Outcome;
 use crate::telemetry::metrics::{
     DecisionCount, HistogramSnapshot, ListenerMetrics, ListenerSnapshot, OTHER_RULE,
@@ -83,7 +83,13 @@ fn bound_entries(deny_list: &mut Map<String, Value>) {
 }
 
 fn state(listener: &Listener, metrics: &ListenerMetrics) -> Value {
-    counted(listener, &listener.upstream(), &metrics.snapshot())
+    let mut upstream = listener.upstream();
+    if let ListenerKind::Transparent(destinations) = &listener.kind
+        && destinations.unmatched == Unmatched::Passthrough
+    {
+        upstream.push_str(", what is not listed in PLAIN TEXT");
+    }
+    counted(listener, &upstream, &metrics.snapshot())
 }
 
 fn counted(listener: &Listener, upstream: &str, counts: &ListenerSnapshot) -> Value {

@@ -4,6 +4,7 @@ mod proxy;
 mod transparent;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::identity::parse_trust_domain;
@@ -160,8 +161,10 @@ fn collide(a: &Address, b: &Address) -> bool {
     match (a, b) {
         (Address::Unix(a), Address::Unix(b)) => a == b,
         (Address::Tcp(a), Address::Tcp(b)) => {
-            let one_covers_other = a.ip() == b.ip()
-                || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+            // `[::]` takes IPv4, too; `0.0.0.0` does not take IPv6.
+            let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+            let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+            let one_covers_other = one == other || covers(one, other) || covers(other, one);
             // Port 0 is a new port each time.
             a.port() != 0 && a.port() == b.port() && one_covers_other
         }
