@@ -1,9 +1,11 @@
 //! What a workload wants, read from the annotations of its pods.
 
 mod listeners;
+mod misplaced;
 mod read;
 
-pub(super) use self::read::{has_any, read, refuse_misplaced};
+pub(super) use self::misplaced::{refuse_misplaced, refuse_unknown};
+pub(super) use self::read::{has_any, read};
 use crate::yaml::Place;
 
 /// What all our annotations begin with.

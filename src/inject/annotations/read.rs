@@ -50,23 +50,6 @@ pub(in crate::inject) fn has_any(annotations: Option<&Node>) -> bool {
     matches!(annotations, Some(Node::Map(entries)) if entries.iter().any(|(key, _)| key.text.starts_with(PREFIX)))
 }
 
-/// Finds fault with annotations of ours on the workload itself, where they do nothing.
-pub(in crate::inject) fn refuse_misplaced(annotations: Option<&Node>, object: &str, findings: &mut Findings) {
-    let Some(Node::Map(entries)) = annotations else {
-        return;
-    };
-    for (key, _) in entries {
-        if key.text.starts_with(PREFIX) {
-            let message = format!(
-                "{object}: `{}` stands on the workload and would do nothing",
-                key.text
-            );
-            let help = "move it to the annotations of the pod template: `spec.template.metadata.annotations`";
-            findings.error_with_help(key.place, message, help);
-        }
-    }
-}
-
 impl<'n> Reader<'n, '_> {
     fn collect(&mut self, annotations: Option<&'n Node>) {
         let Some(Node::Map(entries)) = annotations else {
