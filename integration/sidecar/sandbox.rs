@@ -17,7 +17,7 @@ use crate::peers::{connect, expect_alert};
 use crate::plain::{Door, exchange};
 use crate::support::net::free_address;
 use crate::support::sidecar::Setup;
-use crate::support::{SOON, eventually};
+use crate::support::{SOON, eventually, skip};
 use crate::world::{
     Identity, Inbound, InboundSetup, ORDERS, REPORTS, STOREFRONT, STOREFRONT_ONLY, authority,
 };
@@ -42,7 +42,10 @@ fn in_full(scene: &Inbound) -> bool {
     let told = sandbox(scene);
     let whole = told["missing"] == Value::Array(Vec::new());
     if !whole {
-        eprintln!("SKIPPED: in part, as this system lacks {}", told["missing"]);
+        skip(&format!(
+            "the sandbox in full: this system lacks {}",
+            told["missing"]
+        ));
     }
     whole
 }

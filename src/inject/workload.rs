@@ -92,6 +92,7 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
             if !marked {
                 refuse_foreign(template, &workload, place, findings);
             }
+            refuse_missing_volumes(template, &wanted, &workload, findings);
             let made = made(&wanted, &workload, &name, options, findings);
             if findings.errors() == before {
                 let map_name = match &wanted.source {
@@ -143,6 +144,22 @@ fn refuse_foreign(template: &Node, workload: &str, place: Place, findings: &mut 
             let message =
                 format!("{workload}: `containers` has a `{name}` already, and names are unique in a pod");
             findings.error_with_help(place, message, "give that container another name, or take it out");
+        }
+    }
+}
+
+/// A mount of what is no volume of the pod would be refused by the API server, or would be one of ours.
+fn refuse_missing_volumes(template: &Node, wanted: &Wanted, workload: &str, findings: &mut Findings) {
+    let volumes = template.at(&["spec", "volumes"]).map_or(&[][..], Node::items);
+    for (name, _) in &wanted.mounts {
+        let is_there = |volume: &Node| volume.get("name").and_then(Node::text) == Some(name);
+        if VOLUMES.contains(&name.as_str()) || !volumes.iter().any(is_there) {
+            let message = format!(
+                "{workload}: `{PREFIX}{}`: the pods have no volume `{name}` of their own",
+                annotations::MOUNTS
+            );
+            let help = "write it in the `volumes` of the pod template, for instance as an `emptyDir`";
+            findings.error_with_help(wanted.place, message, help);
         }
     }
 }

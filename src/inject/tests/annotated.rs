@@ -307,3 +307,48 @@ fn the_manual_has_each_annotation_and_no_other() {
         assert!(manual.contains(&number), "{number}");
     }
 }
+
+#[test]
+fn pods_of_ipv6_get_listeners_and_probes_that_are_reached() {
+    let text = injected(&workload("Deployment", &format!("{GOOD}\nipv6: \"true\"")));
+    let all = documents(&text);
+    let config = all[0].at(&["data", "svidecar.yaml"]).unwrap().text().unwrap();
+    for needle in [
+        "listen: \"[::]:8443\"",
+        "probes: \"[::]:15021\"",
+        "listen: \"127.0.0.1:9001\"",
+    ] {
+        assert!(config.contains(needle), "{config}");
+    }
+}
+
+#[test]
+fn volumes_of_the_pod_are_mounted_and_no_others() {
+    let volumes = "      volumes: [{name: audit, emptyDir: {}}]\n";
+    let with = |mounts: &str| workload("Deployment", &format!("{GOOD}\nmounts: {mounts}")) + volumes;
+    let once = injected(&with("audit:/var/log/svidecar"));
+    assert_eq!(injected(&once), once);
+    let all = documents(&once);
+    let mounts = template(&all[1]).at(&["spec", "initContainers"]).unwrap().items()[0].get("volumeMounts");
+    let last = mounts.unwrap().items().last().unwrap();
+    assert_eq!(last.get("name").unwrap().text(), Some("audit"));
+    assert_eq!(last.get("mountPath").unwrap().text(), Some("/var/log/svidecar"));
+    assert!(last.get("readOnly").is_none());
+    for (mounts, needle) in [
+        ("log:/var/log", "no volume `log` of their own"),
+        ("svidecar-spiffe:/x", "no volume `svidecar-spiffe` of their own"),
+        ("audit", "`audit` is none"),
+        ("audit:var", "`audit:var` is none"),
+        ("audit:/", "`audit:/` is none"),
+        ("audit:/a/../etc", "is none"),
+        ("audit:/etc/svidecar", "`/etc/svidecar` is taken"),
+        ("audit:/etc/svidecar/policy/x", "is taken"),
+        ("audit:/a, audit:/a/", "`/a` is taken"),
+    ] {
+        assert!(
+            refused(&with(mounts)).contains(needle),
+            "{mounts}: {}",
+            refused(&with(mounts))
+        );
+    }
+}
