@@ -17,7 +17,7 @@ use crate::peers::{connect, expect_alert};
 use crate::plain::{Door, exchange};
 use crate::support::net::free_address;
 use crate::support::sidecar::Setup;
-use crate::support::{SOON, eventually, skip};
+use crate::support::{SOON, eventually};
 use crate::world::{
     Identity, Inbound, InboundSetup, ORDERS, REPORTS, STOREFRONT, STOREFRONT_ONLY, authority,
 };

@@ -23,7 +23,7 @@ use crate::support::workload_api::WorkloadApi;
 use crate::support::{SOON, eventually_ok, on_path, skip};
 
 /// Who the sidecars run as.
-pub(crate) const SIDECAR: u32 = 65532;
+pub(crate) const SIDECAR: u32 = 15065;
 pub(crate) const STOREFRONT: &str = "spiffe://example.org/storefront";
 pub(crate) const ORDERS: &str = "spiffe://example.org/orders";
 

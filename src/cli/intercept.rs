@@ -10,7 +10,7 @@ use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::config::network::network;
 use crate::config::{self, Environment};
 use crate::intercept::rules::{Options, Table};
-use crate::intercept::{self, InterceptError};
+use crate::intercept::{self, InterceptError, SIDECAR_USER};
 
 /// Redirect connections to transparent listeners
 ///
@@ -41,10 +41,11 @@ pub struct InterceptArgs {
     /// Print them as `nft -f` reads them, and change nothing
     #[arg(long)]
     pub print: bool,
-    /// A user whose outgoing connections are left out: the one that the sidecar runs as. Repeatable
-    #[arg(long = "uid", value_name = "UID", default_values_t = [DEFAULT_UID])]
+    /// A user whose outgoing connections are left out: the one that the sidecar runs as, and nobody else. Repeatable;
+    /// 15065 where neither a user nor a group is said
+    #[arg(long = "uid", value_name = "UID")]
     pub uids: Vec<u32>,
-    /// A group likewise
+    /// A group likewise; without `--uid` no user is left out
     #[arg(long = "gid", value_name = "GID")]
     pub gids: Vec<u32>,
     /// Outgoing connections to these ports are left out
@@ -66,9 +67,6 @@ pub struct InterceptArgs {
     #[arg(long, value_name = "NETWORKS", value_delimiter = ',', value_parser = net)]
     pub include_networks: Vec<IpNet>,
 }
-
-/// The user of the image.
-const DEFAULT_UID: u32 = 65532;
 
 fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
@@ -107,7 +105,10 @@ fn table(args: &InterceptArgs) -> Result<Table, u8> {
         EXIT_USAGE
     })?;
     let options = Options {
-        uids: args.uids.clone(),
+        uids: match args.uids.is_empty() && args.gids.is_empty() {
+            true => vec![SIDECAR_USER],
+            false => args.uids.clone(),
+        },
         gids: args.gids.clone(),
         exclude_outbound_ports: args.exclude_outbound_ports.clone(),
         include_outbound_ports: args.include_outbound_ports.clone(),

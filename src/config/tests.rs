@@ -315,6 +315,19 @@ fn refusals() {
         ),
         (
             with(
+                "inbound: [{ name: a, listen: '[::]:5', upstream: '1.2.3.4:5' }, { name: b, listen: '127.0.0.1:5', upstream: '1.2.3.4:5' }]",
+            ),
+            "which listener `a` takes with `[::]:5`",
+        ),
+        (
+            format!(
+                "{}admin: {{ listen: '127.0.0.1:1', probes: '0.0.0.0:15021' }}\n",
+                with("inbound: [{ name: a, listen: '[::]:15021', upstream: '1.2.3.4:5' }]\n")
+            ),
+            "which listener `a` takes with `[::]:15021`",
+        ),
+        (
+            with(
                 "inbound: [{ name: a, listen: 'unix:///x', upstream: '1.2.3.4:5' }, { name: b, listen: 'unix:/x', upstream: '1.2.3.4:5' }]",
             ),
             "listener `a` takes",

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 type Pair = (SocketAddr, SocketAddr);
 
 /// The connections of transparent listeners that are being set up: those that were redirected to us, and those that are
-/// made for them. No more than twice as many as there are connections. One lock for all workers: it is held for the time
+/// made for them. One that is passed through is, until something comes back from where it goes. No more than twice as many as there are connections. One lock for all workers: it is held for the time
 /// of a look, twice a connection, and only for connections that were redirected.
 #[derive(Debug, Default)]
 pub struct Loops(Mutex<HashSet<Pair>>);

@@ -38,9 +38,12 @@ pub(super) async fn serve(serving: &mut Serving<'_>, application: Stream, origin
     serving.draft.traffic = Some(traffic.clone());
     let meter = Meter::new(Direction::Outbound, traffic, serving.listener.metrics.clone());
     let idle = serving.worker.live.terms().limits.idle_timeout;
+    // Connected is not yet accepted: only what answers shows that the connection has not come back to us. From then on the
+    // caller may use its port for another one.
+    let between = std::mem::take(&mut serving.between);
     let close = async {
         serving.worker.drain.forced().await;
         serving.forced()
     };
-    plain::run(application, there, &meter, idle, close).await
+    plain::run(application, (there, between), &meter, idle, close).await
 }

@@ -17,10 +17,11 @@ use crate::sys::stream::Stream;
 /// What is moved at a time.
 const BUFFER: usize = 16 << 10;
 
-/// Moves bytes until both directions have ended, a side fails, nothing moved for `idle`, or `close` says so.
+/// Moves bytes until both directions have ended, a side fails, nothing moved for `idle`, or `close` says so. `until_answered`
+/// is dropped when a byte has come from `there`, or at the end.
 pub async fn run(
     application: Stream,
-    there: Stream,
+    (there, until_answered): (Stream, impl Sized),
     meter: &Meter,
     idle: Duration,
     close: impl Future<Output = Ending>,
@@ -41,10 +42,12 @@ pub async fn run(
                 moved();
             },
         );
+        let mut until_answered = Some(until_answered);
         let down = one_way(
             (&there, Reason::PeerReset),
             (&application, Reason::ApplicationReset),
             |bytes| {
+                until_answered = None;
                 meter.opened(bytes);
                 moved();
             },
@@ -79,7 +82,7 @@ pub async fn run(
 async fn one_way(
     (from, from_failed): (&Stream, Reason),
     (to, to_failed): (&Stream, Reason),
-    moved: impl Fn(usize),
+    mut moved: impl FnMut(usize),
 ) -> Result<(), Ending> {
     let failed = |reason| move |error: io::Error| Ending::with(reason, error.to_string());
     loop {
@@ -112,6 +115,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
+    use tokio::sync::oneshot::error::TryRecvError;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -126,6 +130,7 @@ mod tests {
         running: JoinHandle<Ending>,
         traffic: Arc<Traffic>,
         close: tokio::sync::oneshot::Sender<Ending>,
+        answered: tokio::sync::oneshot::Receiver<()>,
     }
 
     async fn scene(idle: Duration) -> Scene {
@@ -135,9 +140,10 @@ mod tests {
         let metrics = Metrics::new(None).listener(&"mesh".into(), Direction::Outbound);
         let meter = Meter::new(Direction::Outbound, traffic.clone(), metrics);
         let (close, told) = tokio::sync::oneshot::channel();
+        let (held, answered) = tokio::sync::oneshot::channel::<()>();
         let running = tokio::spawn(async move {
             let told = async { told.await.unwrap_or_else(|_| Ending::new(Reason::Internal)) };
-            run(Stream::Tcp(near), Stream::Tcp(far), &meter, idle, told).await
+            run(Stream::Tcp(near), (Stream::Tcp(far), held), &meter, idle, told).await
         });
         Scene {
             application,
@@ -145,10 +151,22 @@ mod tests {
             running,
             traffic,
             close,
+            answered,
         }
     }
 
     const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn what_is_held_until_there_is_an_answer_is_dropped_then() {
+        let mut scene = scene(LONG).await;
+        scene.application.write_all(b"question").await.unwrap();
+        scene.there.read_exact(&mut [0; 8]).await.unwrap();
+        assert_eq!(scene.answered.try_recv(), Err(TryRecvError::Empty));
+        scene.there.write_all(b"a").await.unwrap();
+        assert!((&mut scene.answered).await.is_err(), "dropped while it goes on");
+        assert!(!scene.running.is_finished());
+    }
 
     #[tokio::test]
     async fn each_direction_ends_by_itself_and_all_arrives() {

@@ -3,6 +3,7 @@
 mod listeners;
 mod misplaced;
 mod read;
+mod redirection;
 
 pub(super) use self::misplaced::{refuse_misplaced, refuse_unknown};
 pub(super) use self::read::{has_any, read};
@@ -35,6 +36,19 @@ pub const IMAGE: &str = "image";
 pub const MAX_CONNECTIONS: &str = "max-connections";
 /// How long connections may go on after the application has ended.
 pub const DRAIN_TIMEOUT: &str = "drain-timeout";
+/// Ports at which the application is reached past the sidecar.
+pub const EXCLUDE_INBOUND_PORTS: &str = "exclude-inbound-ports";
+/// The only ports at which it is not.
+pub const INCLUDE_INBOUND_PORTS: &str = "include-inbound-ports";
+/// What is redirected, as the options of `svidecar intercept` with these names say it.
+pub const REDIRECTION: &[&str] = &[
+    "exclude-outbound-ports",
+    "include-outbound-ports",
+    EXCLUDE_INBOUND_PORTS,
+    INCLUDE_INBOUND_PORTS,
+    "exclude-networks",
+    "include-networks",
+];
 
 /// The annotations that people set, each with what it must look like. `docs/inject.md` has the same table.
 pub const WANTED: &[(&str, &str)] = &[
@@ -71,7 +85,16 @@ pub const WANTED: &[(&str, &str)] = &[
         DRAIN_TIMEOUT,
         "a whole number and `s` or `m`, such as `25s`, up to an hour",
     ),
+    ("exclude-outbound-ports", PORTS),
+    ("include-outbound-ports", PORTS),
+    (EXCLUDE_INBOUND_PORTS, PORTS),
+    (INCLUDE_INBOUND_PORTS, PORTS),
+    ("exclude-networks", NETWORKS),
+    ("include-networks", NETWORKS),
 ];
+
+const PORTS: &str = "ports from 1 to 65535 with commas between, in quotes";
+const NETWORKS: &str = "IP networks or addresses with commas between, such as `10.96.0.1, fd00::/8`";
 
 /// Those that an earlier run left. They are written by us alone.
 pub const LEFT_BY_US: &[&str] = &[INJECTED, CONFIG_HASH, GRACE_RAISED];
@@ -143,6 +166,8 @@ pub struct Wanted {
     pub drain_seconds: u64,
     /// Whether application and sidecar share a folder of sockets.
     pub sockets: bool,
+    /// Options of `svidecar intercept`, with their values.
+    pub redirection: Vec<(&'static str, Vec<String>)>,
     /// Where the annotations stand that listeners are made of, for findings about them.
     pub place: Place,
 }

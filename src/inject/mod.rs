@@ -13,6 +13,7 @@ mod run;
 pub mod sidecar;
 #[cfg(test)]
 mod tests;
+mod transparent;
 mod tree;
 pub mod workload;
 mod write;

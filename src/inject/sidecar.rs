@@ -5,6 +5,7 @@ use super::Options;
 use super::annotations::{Source, Wanted};
 use super::config::CONFIG_KEY;
 use super::tree::{Node, map, texts};
+use crate::intercept::SIDECAR_USER;
 
 /// The sidecar's container.
 pub const CONTAINER: &str = "svidecar";
@@ -36,7 +37,7 @@ pub const PROBES_PORT: u16 = 15021;
 /// Threads that move bytes. Said, because without a CPU limit the default is as many as the node has, up to four,
 /// and memory goes with them.
 pub const WORKERS: u64 = 2;
-/// The image's user.
+/// The image's user. Where connections are redirected it is [`SIDECAR_USER`]: many applications' images have this one, too.
 pub const USER: u64 = 65532;
 /// Between the end of the drain and the kubelet's SIGKILL, in seconds.
 pub const MARGIN_SECONDS: u64 = 5;
@@ -94,6 +95,10 @@ pub(super) fn container(wanted: &Wanted, options: &Options) -> Node {
             ("mountPath", path.as_str().into()),
         ])
     }));
+    let user = match wanted.transparent {
+        true => u64::from(SIDECAR_USER),
+        false => USER,
+    };
     let mut ports = vec![port("svidecar-probe", PROBES_PORT)];
     if let Source::Listeners(inbound, _) = &wanted.source {
         for (index, listener) in inbound.iter().enumerate() {
@@ -141,9 +146,9 @@ pub(super) fn container(wanted: &Wanted, options: &Options) -> Node {
                 ("allowPrivilegeEscalation", false.into()),
                 ("capabilities", map([("drop", texts(["ALL"]))])),
                 ("readOnlyRootFilesystem", true.into()),
-                ("runAsGroup", USER.into()),
+                ("runAsGroup", user.into()),
                 ("runAsNonRoot", true.into()),
-                ("runAsUser", USER.into()),
+                ("runAsUser", user.into()),
                 ("seccompProfile", map([("type", "RuntimeDefault".into())])),
             ]),
         ),
@@ -155,6 +160,13 @@ pub(super) fn container(wanted: &Wanted, options: &Options) -> Node {
 /// right to change the pod's network.
 pub(super) fn intercept(wanted: &Wanted, options: &Options) -> Node {
     let config = format!("{CONFIG_FOLDER}/{CONFIG_KEY}");
+    let mut args = ["intercept", "--config", &config, "--apply"]
+        .map(str::to_owned)
+        .to_vec();
+    // Said, as an image of another version may leave out somebody else.
+    args.push(format!("--uid={SIDECAR_USER}"));
+    let options_of = |(name, values): &(&str, Vec<String>)| format!("--{name}={}", values.join(","));
+    args.extend(wanted.redirection.iter().map(options_of));
     let mut mounts = vec![mount(CONFIG_VOLUME, CONFIG_FOLDER)];
     if wanted.policy.is_some() {
         mounts.push(mount(POLICY_VOLUME, POLICY_FOLDER));
@@ -162,7 +174,7 @@ pub(super) fn intercept(wanted: &Wanted, options: &Options) -> Node {
     map([
         ("name", INTERCEPT.into()),
         ("image", image(wanted, options)),
-        ("args", texts(["intercept", "--config", &config, "--apply"])),
+        ("args", texts(args)),
         (
             "env",
             Node::List(vec![map([

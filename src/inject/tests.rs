@@ -4,6 +4,7 @@
 
 mod annotated;
 mod scalars;
+mod transparent;
 mod updates;
 
 use super::*;

@@ -84,6 +84,7 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
     }
     match wanted {
         Some(wanted) => {
+            super::transparent::refuse(template, &wanted, &workload, findings);
             if name.is_none() && matches!(wanted.source, Source::Listeners(..)) {
                 let message = format!("{workload}: has no name, and its config would have none");
                 findings.error_with_help(place, message, "give it a `metadata.name`");

@@ -13,15 +13,23 @@ use self::netlink::{Answer, Batch};
 use self::rules::Table;
 use crate::sys::netfilter;
 
+/// The user that a sidecar with transparent listeners runs as, where nothing else is said: what it calls is left out of the
+/// rules. So it must be nobody else's: it is no user of common images (65532, `nonroot` of many, is the user of ours without
+/// transparent listeners), in no range that people, packages or systemd are given users from by themselves, and in none of
+/// Istio's.
+pub const SIDECAR_USER: u32 = 15065;
+
 /// Why the rules are not what was asked for. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum InterceptError {
-    /// Without the capability.
+    /// Without the capability, or against who owns the table.
     #[error(
         "changing the packet filter needs the capability NET_ADMIN in this network namespace; in Kubernetes, run \
-         `svidecar intercept` in an init container with `capabilities: {{ add: [NET_ADMIN] }}`, and the sidecar without it"
+         `svidecar intercept` in an init container with `capabilities: {{ add: [NET_ADMIN] }}`, and the sidecar without it; \
+         with that capability, another program owns the table `inet svidecar`, or this user namespace is not the network's \
+         ({0})"
     )]
-    NotPermitted,
+    NotPermitted(String),
     /// The kernel has no nftables, or lacks a part of it.
     #[error(
         "this kernel lacks a part of nftables ({0}): it needs nf_tables with nft_chain_nat, nft_redir and nft_fib_inet, \
@@ -64,7 +72,7 @@ fn refused(error: io::Error, words: Option<String>) -> InterceptError {
     use io::ErrorKind::{NotFound, PermissionDenied, Unsupported};
     let said = words.map_or_else(|| error.to_string(), |words| format!("{error}: {words}"));
     match error.kind() {
-        PermissionDenied => InterceptError::NotPermitted,
+        PermissionDenied => InterceptError::NotPermitted(said),
         // A kind of expression or chain that the kernel does not know is not found.
         NotFound | Unsupported => InterceptError::Unsupported(said),
         _ => InterceptError::Refused(said),
@@ -79,6 +87,7 @@ mod tests {
     fn each_refusal_says_what_to_do() {
         for (errno, words, needle) in [
             (1, None, "capabilities: { add: [NET_ADMIN] }"),
+            (1, Some("table is owned"), "(os error 1): table is owned)"),
             (2, None, "nft_fib_inet"),
             (95, None, "nft_chain_nat"),
             (

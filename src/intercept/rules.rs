@@ -56,6 +56,17 @@ pub enum RulesError {
     /// Nothing of an option would have an effect.
     #[error("`{0}` is about {1} connections, and the config has no transparent listener for these")]
     NoSuchListener(&'static str, &'static str),
+    /// An included port would stay as it is, and the application open to everybody.
+    #[error(
+        "`--include-inbound-ports` names port {0}, which no transparent listener takes: add it to a listener's `ports`, or \
+         leave it out here"
+    )]
+    NotTaken(u16),
+    /// All ports of all listeners are left out again.
+    #[error(
+        "nothing that comes in would be redirected: the options leave out each port that a listener takes"
+    )]
+    NothingLeft,
     /// Too many.
     #[error("more than {MAX_RULES} rules: name networks in place of single addresses, or fewer ports")]
     TooMany,
@@ -232,10 +243,7 @@ fn prerouting(settings: &Settings, options: &Options) -> Result<Option<Chain>, R
         .collect();
     if listeners.is_empty() {
         let unused = [
-            (
-                "--exclude-inbound-ports",
-                options.exclude_inbound_ports.is_empty(),
-            ),
+            // To leave out more is no harm: the ports of probes are left out by who does not know the listeners.
             (
                 "--include-inbound-ports",
                 options.include_inbound_ports.is_empty(),
@@ -252,8 +260,15 @@ fn prerouting(settings: &Settings, options: &Options) -> Result<Option<Chain>, R
         .chain(options.exclude_inbound_ports.iter().copied().map(Match::Port))
         .map(Rule::leave_out)
         .collect();
+    let included = &options.include_inbound_ports;
+    let excluded = &options.exclude_inbound_ports;
+    let is_taken = |port: &u16| listeners.iter().any(|(_, redirected)| redirected.takes(*port));
+    if let Some(port) = included.iter().find(|port| !is_taken(port)) {
+        return Err(RulesError::NotTaken(*port));
+    }
+    let left_out = rules.len();
+    let mut taken: Vec<u16> = Vec::new();
     for (to, redirected) in listeners {
-        let included = &options.include_inbound_ports;
         let ports: Vec<u16> = match (redirected.ports.is_empty(), included.is_empty()) {
             (true, true) => {
                 rules.push(Rule::new(vec![Match::Tcp], Action::Redirect(to)));
@@ -266,8 +281,16 @@ fn prerouting(settings: &Settings, options: &Options) -> Result<Option<Chain>, R
                 both.copied().collect()
             }
         };
-        let redirects = ports.into_iter().map(|port| vec![Match::Port(port)]);
-        rules.extend(redirects.map(|matches| Rule::new(matches, Action::Redirect(to))));
+        for port in ports {
+            // Another listener has it already, or nobody is to have it.
+            if !taken.contains(&port) && !excluded.contains(&port) {
+                taken.push(port);
+                rules.push(Rule::new(vec![Match::Port(port)], Action::Redirect(to)));
+            }
+        }
+    }
+    if rules.len() == left_out {
+        return Err(RulesError::NothingLeft);
     }
     Ok(Some(Chain {
         hook: Hook::Prerouting,

@@ -161,6 +161,7 @@ impl<'n> Reader<'n, '_> {
             max_connections: self.max_connections(),
             drain_seconds: self.drain_seconds(),
             sockets,
+            redirection: self.redirection(transparent),
             place,
         })
     }

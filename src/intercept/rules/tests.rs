@@ -116,7 +116,6 @@ fn what_comes_in_goes_to_the_listener_of_its_port() {
         &[
             "tcp dport 22 return",
             "tcp dport 81 redirect to :15007",
-            "tcp dport 81 redirect to :15006",
             "tcp dport 9000 redirect to :15006",
         ],
     );
@@ -149,6 +148,23 @@ fn what_would_have_no_effect_or_a_bad_one_is_refused() {
     };
     let none = RulesError::NoSuchListener("--include-inbound-ports", "incoming");
     assert_eq!(wanted(OUT, &ports), none);
+    // Before it can be: a table without a redirect, and the application open to everybody.
+    let some = IN.replace("transparent: true }", "transparent: true, ports: [8080] }");
+    let ports = |include: &[u16], exclude: &[u16]| Options {
+        include_inbound_ports: include.to_vec(),
+        exclude_inbound_ports: exclude.to_vec(),
+        ..options()
+    };
+    assert_eq!(
+        wanted(&some, &ports(&[80, 9090], &[])),
+        RulesError::NotTaken(9090)
+    );
+    assert_eq!(
+        wanted(&some, &ports(&[], &[80, 81, 8080])),
+        RulesError::NothingLeft
+    );
+    assert_eq!(wanted(&some, &ports(&[80], &[80])), RulesError::NothingLeft);
+    assert!(Table::new(&settings(OUT), &ports(&[], &[8081])).is_ok());
     let many = Options {
         include_outbound_ports: (1..=100).collect(),
         include_networks: vec!["10.0.0.0/8".parse().unwrap(); 100],
