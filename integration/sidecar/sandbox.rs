@@ -42,7 +42,7 @@ fn in_full(scene: &Inbound) -> bool {
     let told = sandbox(scene);
     let whole = told["missing"] == Value::Array(Vec::new());
     if !whole {
-        skip(&format!(
+        crate::support::skip(&format!(
             "the sandbox in full: this system lacks {}",
             told["missing"]
         ));

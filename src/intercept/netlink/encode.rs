@@ -32,7 +32,8 @@ pub(super) fn nested(to: &mut Vec<u8>, kind: u16, inner: impl FnOnce(&mut Vec<u8
     attribute(to, kind | NESTED, inner);
 }
 
-fn bytes(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// An attribute that is these bytes.
+pub(super) fn bytes(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     attribute(to, kind, |to| to.extend(value));
 }
 

@@ -1,5 +1,6 @@
 //! Held to what `nft` sends for the same rules.
 
+use super::encode::bytes;
 use super::*;
 use crate::intercept::rules::{Action, Match};
 
