@@ -5,7 +5,8 @@
 #   build.sh [--fips] [DIR]      DIR gets `svidecar`, and `svidecar.buildinfo`, which names the tools;
 #                                target/dist-files by default
 #
-# CARGO_TARGET_DIR and CARGO_HOME are respected. SVIDECAR_COMMIT names the commit where this is no git work tree.
+# CARGO_TARGET_DIR and CARGO_HOME are respected. SVIDECAR_COMMIT names the commit where this is no git work tree, and
+# SVIDECAR_BUILD_IMAGE the image, by its digest, that all this runs in.
 # Needs cargo-auditable, which writes the list of what is linked into the binary; SVIDECAR_AUDITABLE=no does without.
 set -euo pipefail
 
@@ -17,7 +18,7 @@ if [ "${1-}" = --fips ]; then
 fi
 case ${1-} in
 -*)
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
@@ -63,8 +64,13 @@ for place in "$cargo_home=/cargo" "$root=/svidecar" "$CARGO_TARGET_DIR=/target";
     c_flags+=" -ffile-prefix-map=$place"
 done
 # A megabyte less: relative relocations in a bitmap, and one copy of functions that came out the same. Both of lld, which
-# rustc brings for this target; the C library reads the former from 2.36 on (Debian 12), which the run below would show.
+# rustc brings for this target; the static C library reads the former from 2.36 on (Debian 12).
 if [ "$target" = x86_64-unknown-linux-gnu ]; then
+    libc=$(ldd --version 2>&1 | sed -n '1s/.* \([0-9]*\.[0-9]*\)$/\1/p')
+    # What sorts first is the older of the two.
+    [ "$(printf '%s\n' 2.36 "$libc" | sort --version-sort | head -n 1)" = 2.36 ] ||
+        fail "the C library here is ${libc:-of no known version}, and releases need glibc 2.36 or later (Debian 12, Ubuntu 24.04): build in the image of docs/release.md"
+    # shellcheck disable=SC2054 # The commas are the linker's.
     flags+=(-C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all)
 fi
 # Nothing unwinds through C. The module of a FIPS build is left as its makers compile it.
@@ -83,6 +89,7 @@ install -m 755 "$CARGO_TARGET_DIR/$target/dist/svidecar" "$out/svidecar"
     printf 'sha256:    %s\n' "$(sha256sum "$out/svidecar" | cut -d ' ' -f 1)"
     printf 'features:  %s\n' "${features[1]-default}"
     printf 'auditable: %s\n' "$([ "${build[1]}" = auditable ] && cargo auditable --version | tr -d '\n' || echo no)"
+    printf 'image:     %s\n' "${SVIDECAR_BUILD_IMAGE:-none}"
     printf 'rustc:     %s\n' "$(rustc --version)"
     printf 'cargo:     %s\n' "$(cargo --version)"
     printf 'cc:        %s\n' "$(cc --version | head -n 1)"

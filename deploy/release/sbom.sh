@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Writes the bills of materials of a release: what is linked into it, with versions, sources and licences.
+# Writes the bills of materials of a release: what can be linked into it by Cargo.lock, whatever the features and the
+# platform (the FIPS module and Windows' crates among it), with versions, sources and licences. What is linked into one
+# binary is in that binary: docs/release.md.
 #
 #   sbom.sh DIR      DIR/svidecar.spdx.json (SPDX 2.3) and DIR/svidecar.cdx.json (CycloneDX 1.6)
 #

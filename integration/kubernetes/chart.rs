@@ -36,7 +36,7 @@ fn annotated(name: &str) -> String {
     let annotations = match name {
         "orders" => "inbound: orders:8443=8080\npolicy: orders-policy",
         "storefront" => {
-            "inbound: page:8443=8080,metrics:9443=metrics\npolicy: storefront-policy\noutbound: orders:9001=orders.shop.svc.cluster.local:8443\npeer.orders: spiffe://example.org/ns/shop/sa/orders\nmax-connections: \"10000\"\ndrain-timeout: 60s"
+            "inbound: page:8443=8080,metrics:9443=metrics\npolicy: storefront-policy\noutbound: orders:9001=orders.shop.svc.cluster.local:8443\npeer.orders: spiffe://example.org/ns/shop/sa/orders\nmax-connections: \"10000\"\ndrain-timeout: 60s\nipv6: \"true\"\nmounts: audit:/var/log/svidecar"
         }
         other => panic!("{other}"),
     };
@@ -45,7 +45,7 @@ fn annotated(name: &str) -> String {
         .map(|line| format!("        svidecar.dev/{line}\n"))
         .collect();
     format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n  template:\n    metadata:\n      annotations:\n        svidecar.dev/inject: \"true\"\n{annotations}    spec:\n      containers: []\n"
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n  template:\n    metadata:\n      annotations:\n        svidecar.dev/inject: \"true\"\n{annotations}    spec:\n      containers: []\n      volumes: [{{name: audit, emptyDir: {{}}}}]\n"
     )
 }
 
@@ -109,12 +109,21 @@ fn values_that_would_not_do_are_refused() {
             "exclude each other",
         ),
         ("sidecar.drainSeconds=0", "drainSeconds"),
+        ("sidecar.config.limits.idle=1s", "is made of the other values"),
     ] {
         let error = helm(&[&good[..], &["--set", more]].concat())
             .unwrap()
             .unwrap_err();
         assert!(error.contains(needle), "{more}: {error}");
     }
+    // What no value says can be written into the config.
+    let more = helm(&[&good[..], &["--set", "sidecar.config.audit.file=/a/b"]].concat());
+    let all = objects(&more.unwrap().unwrap());
+    let config = all
+        .iter()
+        .find_map(|object| object["data"]["svidecar.yaml"].as_str());
+    let config: Value = serde_saphyr::from_str(config.unwrap()).unwrap();
+    assert_eq!(config["audit"]["file"], "/a/b");
     // Off, it installs nothing and needs nothing.
     let nothing = helm(&["a", "--set", "application.enabled=false"])
         .unwrap()

@@ -80,6 +80,19 @@ fn files_are_replaced_whole_with_their_mode_and_through_links() {
     assert_eq!(run(&[]), once);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    // Standard error says what became of it.
+    let said = |arguments: &[&str], input: &str| {
+        String::from_utf8(svidecar(&[&["inject"], arguments, &["-"]].concat(), input).stderr).unwrap()
+    };
+    assert_eq!(
+        said(&[], &once),
+        "standard input: Pod/orders: the sidecar is in\n"
+    );
+    assert_eq!(
+        said(&["--remove"], &once),
+        "standard input: Pod/orders: the sidecar is out\n"
+    );
+    assert_eq!(said(&[], ""), "standard input: no workload asks for a sidecar\n");
     assert!(run(&["--image", "registry.example/s:2"]).contains("image: registry.example/s:2\n"));
     assert!(!run(&["--remove"]).contains("svidecar-"));
     assert_eq!(

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::peers::{client_config, connect, expect_alert, expect_refusal};
 use crate::plain::exchange;
 use crate::support::sidecar::SVIDECAR;
-use crate::support::{SOON, eventually};
+use crate::support::{SOON, eventually, skip};
 use crate::world::{Inbound, InboundSetup, ORDERS, OutboundSetup, REPORTS, STOREFRONT, STOREFRONT_ONLY};
 
 const FILE: &str = "audit.jsonl";
@@ -439,7 +439,7 @@ fn a_full_disk_refuses_and_what_could_not_be_kept_is_said() {
         .arg(&disk)
         .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a full disk: this user may not mount a file system");
+        skip("the audit log on a full disk: this user may not mount a file system");
         return;
     }
     let unmount = Unmount(disk.clone());

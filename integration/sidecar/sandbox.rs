@@ -44,7 +44,10 @@ fn in_full(scene: &Inbound) -> bool {
     let told = sandbox(scene);
     let whole = told["missing"] == Value::Array(Vec::new());
     if !whole {
-        eprintln!("SKIPPED: in part, as this system lacks {}", told["missing"]);
+        crate::support::skip(&format!(
+            "the sandbox in full: this system lacks {}",
+            told["missing"]
+        ));
     }
     whole
 }

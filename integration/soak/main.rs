@@ -145,7 +145,7 @@ fn possible(world: &World) -> Vec<Trouble> {
     possible.retain(|trouble| match (trouble.missing)(world) {
         None => true,
         Some(why) => {
-            support::skip(&format!("{}: {why}", trouble.name));
+            support::skip(&format!("soak, {}: {why}", trouble.name));
             false
         }
     });

@@ -28,7 +28,7 @@ fn installed() -> tempfile::TempDir {
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units_and_little_exposed() {
     if !on_path("systemd-analyze") {
-        skip("there is no systemd-analyze");
+        skip("the units of systemd: no systemd-analyze on PATH");
         return;
     }
     let folder = installed();

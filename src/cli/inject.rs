@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::output::report;
 use super::{EXIT_FAILED, EXIT_GOOD, EXIT_USAGE};
 use crate::inject::annotations::is_image;
-use crate::inject::{MAX_BYTES, Options, inject};
+use crate::inject::{Done, MAX_BYTES, Options, inject};
 use crate::yaml::{Diagnostic, counted};
 
 /// Put the sidecar into Kubernetes manifests
@@ -24,6 +24,8 @@ On the pod template:
     svidecar.dev/outbound: payments:9001=payments.shop.svc:8443
     svidecar.dev/peer.payments: spiffe://example.org/ns/shop/sa/payments
 docs/inject.md has all of them. Twice is once; annotations changed since are followed.
+
+What became of each workload is said on standard error.
 
 Exit code 0 when all is written, 2 when something in the manifests is wrong; nothing is written then.
 
@@ -77,24 +79,50 @@ pub fn run(args: &InjectArgs) -> u8 {
         return EXIT_USAGE;
     }
     // All is read and judged before anything is written.
-    let mut written = Vec::with_capacity(args.files.len());
-    let mut errors = 0;
+    let (mut before, mut found) = (Vec::with_capacity(args.files.len()), Vec::new());
     for file in &args.files {
-        match one(file, &options) {
-            Ok(texts) => written.push((file, texts)),
-            Err(found) => {
-                found.iter().for_each(|problem| report(&format!("{problem}\n")));
-                errors += found.iter().filter(|problem| problem.is_error()).count();
-            }
+        match text_of(file) {
+            Ok(text) => before.push((name_of(file), text)),
+            Err(problem) => found.push(problem),
         }
     }
-    if errors > 0 {
-        report(&format!("{}; nothing was written", counted(errors, "error")));
-        return EXIT_USAGE;
+    let texts: Vec<(&str, &str)> = before.iter().map(|(name, text)| (&**name, &**text)).collect();
+    let after = inject(&texts, &options);
+    found.extend(after.as_ref().err().into_iter().flatten().cloned());
+    let errors = found.iter().filter(|problem| problem.is_error()).count();
+    let after = match after {
+        Ok(after) if errors == 0 => after,
+        _ => {
+            found.iter().for_each(|problem| report(&format!("{problem}\n")));
+            report(&format!("{}; nothing was written", counted(errors, "error")));
+            return EXIT_USAGE;
+        }
+    };
+    let mut written = Vec::with_capacity(after.len());
+    for ((file, (name, before)), after) in args.files.iter().zip(before).zip(after) {
+        say(&name, &after.done, options.remove);
+        let after = after.text;
+        written.push((file, Texts { before, after }));
     }
     match args.in_place {
         true => in_place(&written),
         false => to_stdout(&written),
+    }
+}
+
+/// Says on standard error what became of a file's workloads, so that it is seen where nothing did.
+fn say(file: &str, done: &[(String, Done)], remove: bool) {
+    for (workload, what) in done {
+        report(&match what {
+            Done::PutIn => format!("{file}: {workload}: the sidecar is in"),
+            Done::TakenOut => format!("{file}: {workload}: the sidecar is out"),
+        });
+    }
+    if done.is_empty() {
+        report(&match remove {
+            true => format!("{file}: no workload had a sidecar"),
+            false => format!("{file}: no workload asks for a sidecar"),
+        });
     }
 }
 
@@ -108,12 +136,16 @@ fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-fn one(file: &Path, options: &Options) -> Result<Texts, Vec<Diagnostic>> {
-    let name = match is_stdin(file) {
+/// What messages call a file.
+fn name_of(file: &Path) -> String {
+    match is_stdin(file) {
         true => "standard input".to_owned(),
         false => file.display().to_string(),
-    };
-    let failed = |what: String| vec![Diagnostic::of_file(&name, what)];
+    }
+}
+
+fn text_of(file: &Path) -> Result<String, Diagnostic> {
+    let failed = |what: String| Diagnostic::of_file(&name_of(file), what);
     let bytes = match is_stdin(file) {
         true => read(io::stdin().lock()),
         false => File::open(file).and_then(read),
@@ -124,9 +156,7 @@ fn one(file: &Path, options: &Options) -> Result<Texts, Vec<Diagnostic>> {
             "the file is larger than {MAX_BYTES} bytes, the most that is read"
         )));
     }
-    let before = String::from_utf8(bytes).map_err(|_| failed("the file is not UTF-8".to_owned()))?;
-    let after = inject(&name, &before, options)?;
-    Ok(Texts { before, after })
+    String::from_utf8(bytes).map_err(|_| failed("the file is not UTF-8".to_owned()))
 }
 
 /// All there is, or one byte more than is allowed.

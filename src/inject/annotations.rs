@@ -1,10 +1,12 @@
 //! What a workload wants, read from the annotations of its pods.
 
 mod listeners;
+mod misplaced;
 mod read;
 mod redirection;
 
-pub(super) use self::read::{has_any, read, refuse_misplaced};
+pub(super) use self::misplaced::{refuse_misplaced, refuse_unknown};
+pub(super) use self::read::{has_any, read};
 use crate::yaml::Place;
 
 /// What all our annotations begin with.
@@ -24,6 +26,10 @@ pub const POLICY: &str = "policy";
 pub const CONFIG: &str = "config";
 /// Whether an init container redirects the application's connections.
 pub const TRANSPARENT: &str = "transparent";
+/// Whether the pods have IPv6 addresses.
+pub const IPV6: &str = "ipv6";
+/// Volumes of the pod that the sidecar gets, too.
+pub const MOUNTS: &str = "mounts";
 /// The image of the sidecar.
 pub const IMAGE: &str = "image";
 /// How many connections the sidecar serves at once.
@@ -65,6 +71,11 @@ pub const WANTED: &[(&str, &str)] = &[
         "the name of a ConfigMap whose key `svidecar.yaml` is a config file",
     ),
     (TRANSPARENT, "`\"true\"` or `\"false\"`"),
+    (IPV6, "`\"true\"` or `\"false\"`"),
+    (
+        MOUNTS,
+        "entries `VOLUME:/PATH`, such as `audit:/var/log/svidecar`, with commas between; VOLUME is one of the pod's",
+    ),
     (
         IMAGE,
         "the name of an image, such as `registry.example/svidecar:1.0`",
@@ -145,6 +156,10 @@ pub struct Wanted {
     pub image: Option<String>,
     /// Whether connections are redirected.
     pub transparent: bool,
+    /// Whether listeners and probes without an address are at `[::]`.
+    pub ipv6: bool,
+    /// Names of volumes, and where the sidecar has them.
+    pub mounts: Vec<(String, String)>,
     /// How many connections at once.
     pub max_connections: u64,
     /// The drain, in seconds.
@@ -155,6 +170,19 @@ pub struct Wanted {
     pub redirection: Vec<(&'static str, Vec<String>)>,
     /// Where the annotations stand that listeners are made of, for findings about them.
     pub place: Place,
+}
+
+impl Wanted {
+    /// All addresses of the pod, as a listener's.
+    #[must_use]
+    pub const fn any(&self) -> &'static str {
+        any(self.ipv6)
+    }
+}
+
+/// All addresses. `[::]` is those of IPv4 as well, but is none where the node's kernel has no IPv6.
+pub(super) const fn any(ipv6: bool) -> &'static str {
+    if ipv6 { "[::]" } else { "0.0.0.0" }
 }
 
 /// Whether an object of Kubernetes can have this name: a DNS subdomain (RFC 1123) of at most 253 characters.

@@ -64,7 +64,7 @@ pub(super) fn text(
         "admin",
         map([
             ("listen", "127.0.0.1:15000".into()),
-            ("probes", format!("0.0.0.0:{PROBES_PORT}").into()),
+            ("probes", format!("{}:{PROBES_PORT}", wanted.any()).into()),
         ]),
     );
     write(&config)

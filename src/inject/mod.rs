@@ -9,6 +9,7 @@
 pub mod annotations;
 pub mod config;
 mod read;
+mod run;
 pub mod sidecar;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,9 @@ pub mod workload;
 mod write;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 
 use self::read::{Chunk, chunks};
+use self::run::Run;
 pub use self::tree::{Node, Scalar};
 use self::write::write;
 use crate::yaml::{Diagnostic, Findings};
@@ -57,162 +58,132 @@ impl Default for Options {
     }
 }
 
-/// The manifests of `text`, with sidecars put in, brought up to date, or taken out. `file` is what findings call the file. What
-/// changes nothing is to the byte as it was; a document that changes loses its comments, but for those at its head.
+/// What became of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injected {
+    /// Its text now.
+    pub text: String,
+    /// Its workloads in which there is a sidecar now, and those that had one before.
+    pub done: Vec<(String, Done)>,
+}
+
+/// What became of one workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The sidecar is in it, as its annotations say.
+    PutIn,
+    /// What an earlier run put in was taken out.
+    TakenOut,
+}
+
+/// The manifests of `files` (each what findings call it, and its text), with sidecars put in, brought up to date, or taken out; one
+/// answer a file. What changes nothing is to the byte as it was; a document that changes loses its comments, but for those at its head.
+/// All files are seen as one set of objects: a ConfigMap of ours that is in another file than its workload is taken from there.
 ///
 /// # Errors
 /// All that is wrong, each with its place. There is no text then.
-pub fn inject(file: &str, text: &str, options: &Options) -> Result<String, Vec<Diagnostic>> {
-    let mut findings = Findings::new(file, text);
-    let chunks = chunks(text);
-    let before: Vec<Option<Node>> = chunks
-        .iter()
-        .map(|chunk| read::read(chunk, &mut findings))
-        .collect();
+pub fn inject(files: &[(&str, &str)], options: &Options) -> Result<Vec<Injected>, Vec<Diagnostic>> {
     let mut run = Run::default();
-    let mut after = before.clone();
-    let made: Vec<Vec<Option<Node>>> = after
-        .iter_mut()
-        .map(|document| match document {
-            Some(document) => run.process(document, options, &mut findings),
-            None => Vec::new(),
-        })
+    let mut all: Vec<File<'_>> = files
+        .iter()
+        .map(|(name, text)| File::read(name, text, options, &mut run))
         .collect();
-    run.refuse_names_that_are_taken(&after, &mut findings);
-    if findings.errors() > 0 {
-        return Err(findings.into_list());
+    run.refuse_names_that_are_taken(&mut all);
+    if all.iter().any(|file| file.findings.errors() > 0) {
+        let found = all.into_iter().flat_map(|file| file.findings.into_list());
+        return Err(found.collect());
     }
-    let mut pieces: Vec<Piece<'_>> = Vec::new();
-    for (((chunk, before), after), mut made) in chunks.iter().zip(before).zip(after).zip(made) {
-        let Some(mut after) = after else {
-            pieces.push(Piece::as_it_was(chunk));
-            continue;
+    Ok(all.into_iter().map(|file| file.written(&run)).collect())
+}
+
+/// One file, read and processed.
+struct File<'t> {
+    findings: Findings,
+    chunks: Vec<Chunk<'t>>,
+    before: Vec<Option<Node>>,
+    after: Vec<Option<Node>>,
+    /// Of each document the ConfigMaps that belong before it, or before its items.
+    made: Vec<Vec<Option<Node>>>,
+    done: Vec<(String, Done)>,
+}
+
+impl<'t> File<'t> {
+    fn read(name: &str, text: &'t str, options: &Options, run: &mut Run) -> Self {
+        let mut findings = Findings::new(name, text);
+        let chunks = chunks(text);
+        let before: Vec<Option<Node>> = chunks
+            .iter()
+            .map(|chunk| read::read(chunk, &mut findings))
+            .collect();
+        let mut file = Self {
+            findings,
+            chunks,
+            after: before.clone(),
+            before,
+            made: Vec::new(),
+            done: Vec::new(),
         };
-        if let Some(items) = list_items(&mut after) {
-            run.put_config_maps_into(items, made);
-        } else {
-            if run.is_stale(&after) {
-                continue;
-            }
-            pieces.extend(made.pop().flatten().map(|made| Piece {
-                separator: None,
-                body: write(&made).into(),
-            }));
+        for document in &mut file.after {
+            let objects = match document {
+                Some(document) if is_list(document) => {
+                    list_items(document).map_or(&mut [][..], Vec::as_mut_slice)
+                }
+                Some(document) => std::slice::from_mut(document),
+                None => &mut [],
+            };
+            let made = objects
+                .iter_mut()
+                .map(|object| run.object(object, options, &mut file.findings, &mut file.done));
+            file.made.push(made.collect());
         }
-        pieces.push(match before.as_ref() == Some(&after) {
-            true => Piece::as_it_was(chunk),
-            false => Piece::rewritten(chunk, &after),
-        });
+        run.file_ends();
+        file
     }
-    let begins_with_separator = chunks.first().is_some_and(|chunk| chunk.separator.is_some());
-    Ok(joined(&pieces, begins_with_separator))
+
+    fn written(self, run: &Run) -> Injected {
+        let mut pieces: Vec<Piece<'_>> = Vec::new();
+        let documents = self.before.into_iter().zip(self.after).zip(self.made);
+        for (chunk, ((before, after), mut made)) in self.chunks.iter().zip(documents) {
+            let Some(mut after) = after else {
+                pieces.push(Piece::as_it_was(chunk));
+                continue;
+            };
+            if let Some(items) = list_items(&mut after) {
+                run.put_config_maps_into(items, made);
+            } else {
+                if run.is_stale(&after) {
+                    continue;
+                }
+                pieces.extend(made.pop().flatten().map(|made| Piece {
+                    separator: None,
+                    body: write(&made).into(),
+                }));
+            }
+            pieces.push(match before.as_ref() == Some(&after) {
+                true => Piece::as_it_was(chunk),
+                false => Piece::rewritten(chunk, &after),
+            });
+        }
+        let begins_with_separator = self.chunks.first().is_some_and(|chunk| chunk.separator.is_some());
+        Injected {
+            text: joined(&pieces, begins_with_separator),
+            done: self.done,
+        }
+    }
 }
 
 /// The items of a `List`.
 fn list_items(object: &mut Node) -> Option<&mut Vec<Node>> {
-    let is_list = object.get("kind").and_then(Node::text) == Some("List");
+    let is_list = is_list(object);
     match object.get_mut("items").filter(|_| is_list)? {
         Node::List(items) => Some(items),
         _ => None,
     }
 }
 
-/// The name and the namespace of an object.
-type Name = (Option<String>, Option<String>);
-
-fn name_of(object: &Node) -> Name {
-    let text = |key| {
-        object
-            .at(&["metadata", key])
-            .and_then(Node::text)
-            .map(str::to_owned)
-    };
-    (text("name"), text("namespace"))
-}
-
-/// What is known of a file as a whole.
-#[derive(Default)]
-struct Run {
-    workloads: HashSet<String>,
-    /// The ConfigMaps that were made, with their workloads. More than one: they would overwrite each other.
-    made: HashMap<Name, Vec<String>>,
-}
-
-impl Run {
-    /// Processes a document, or each item of a list, and returns the ConfigMaps that belong before them.
-    fn process(
-        &mut self,
-        document: &mut Node,
-        options: &Options,
-        findings: &mut Findings,
-    ) -> Vec<Option<Node>> {
-        if let Some(items) = list_items(document) {
-            return items
-                .iter_mut()
-                .map(|item| self.object(item, options, findings))
-                .collect();
-        }
-        vec![self.object(document, options, findings)]
-    }
-
-    fn object(&mut self, object: &mut Node, options: &Options, findings: &mut Findings) -> Option<Node> {
-        let outcome = workload::process(object, options, findings);
-        let workload = outcome.workload?;
-        if let Some(made) = &outcome.config_map {
-            self.made.entry(name_of(made)).or_default().push(workload.clone());
-        }
-        self.workloads.insert(workload);
-        outcome.config_map
-    }
-
-    /// Whether an object is a ConfigMap that an earlier run made, for a workload that has another now or none.
-    fn is_stale(&self, object: &Node) -> bool {
-        config::is_for(object)
-            .is_some_and(|owner| self.workloads.contains(owner) || self.made.contains_key(&name_of(object)))
-    }
-
-    fn put_config_maps_into(&self, items: &mut Vec<Node>, made: Vec<Option<Node>>) {
-        for (item, made) in std::mem::take(items).into_iter().zip(made) {
-            if !self.is_stale(&item) {
-                items.extend(made);
-                items.push(item);
-            }
-        }
-    }
-
-    /// A ConfigMap of ours must not have the name of another, of ours or of somebody else.
-    fn refuse_names_that_are_taken(&self, documents: &[Option<Node>], findings: &mut Findings) {
-        let objects = documents
-            .iter()
-            .flatten()
-            .flat_map(|document| match document.get("items") {
-                Some(Node::List(items)) => items.as_slice(),
-                _ => std::slice::from_ref(document),
-            });
-        let is_foreign = |object: &&Node| {
-            object.get("kind").and_then(Node::text) == Some("ConfigMap") && config::is_for(object).is_none()
-        };
-        let foreign: HashSet<Name> = objects.filter(is_foreign).map(name_of).collect();
-        let mut taken: Vec<_> = self
-            .made
-            .iter()
-            .filter(|(name, owners)| owners.len() > 1 || foreign.contains(*name))
-            .collect();
-        taken.sort();
-        for (name, owners) in taken {
-            let message = format!(
-                "{}: the config would be the ConfigMap `{}`, which something else is already",
-                owners.join(" and "),
-                name.0.as_deref().unwrap_or_default()
-            );
-            let help = format!(
-                "give one of the two another name, or write a config of your own and name it with `{}{}`",
-                annotations::PREFIX,
-                annotations::CONFIG
-            );
-            findings.error_with_help(crate::yaml::Place::default(), message, help);
-        }
-    }
+fn is_list(object: &Node) -> bool {
+    object.get("kind").and_then(Node::text) == Some("List")
+        && matches!(object.get("items"), Some(Node::List(_)))
 }
 
 /// One document of what is written.

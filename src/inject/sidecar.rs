@@ -93,6 +93,12 @@ pub(super) fn container(wanted: &Wanted, options: &Options) -> Node {
     if wanted.sockets {
         mounts.push(sockets_mount());
     }
+    mounts.extend(wanted.mounts.iter().map(|(name, path)| {
+        map([
+            ("name", name.as_str().into()),
+            ("mountPath", path.as_str().into()),
+        ])
+    }));
     let mut ports = vec![port("svidecar-probe", PROBES_PORT)];
     if let Source::Listeners(inbound, _) = &wanted.source {
         for (index, listener) in inbound.iter().enumerate() {

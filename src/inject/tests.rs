@@ -46,8 +46,8 @@ fn injected(text: &str) -> String {
 }
 
 fn with(text: &str, options: &Options) -> String {
-    match inject("m.yaml", text, options) {
-        Ok(text) => text,
+    match inject(&[("m.yaml", text)], options) {
+        Ok(mut files) => files.remove(0).text,
         Err(found) => {
             let all: Vec<String> = found.iter().map(ToString::to_string).collect();
             panic!("{}\nin\n{text}", all.join("\n"))
@@ -121,7 +121,7 @@ fn every_kind_gets_the_same_sidecar_twice_is_once_and_removing_leaves_nothing() 
 
 #[test]
 fn what_is_not_concerned_is_the_same_to_the_byte() {
-    let other = "# a comment\napiVersion: v1\nkind:   Service\nmetadata: {name: a, annotations: {svidecar.dev/inject: 'true'}}\n--- # two\nkind: Deployment\napiVersion: apps/v1\nmetadata: {name: b}\nspec: {template: {spec: {containers: [{name: y, image: 010}]}}}\n...\n---\n# nothing\n--- {kind: Deployment, apiVersion: example.org/v1}\n";
+    let other = "# a comment\napiVersion: v1\nkind:   Service\nmetadata: {name: a, annotations: {example.org/inject: 'true'}}\n--- # two\nkind: Deployment\napiVersion: apps/v1\nmetadata: {name: b}\nspec: {template: {spec: {containers: [{name: y, image: 010}]}}}\n...\n---\n# nothing\n--- {kind: Deployment, apiVersion: example.org/v1}\n";
     assert_eq!(injected(other), other);
     assert_eq!(removed(other), other);
     for empty in [
@@ -223,7 +223,7 @@ fn what_is_no_yaml_for_kubernetes_is_refused_with_its_place() {
         (deep.as_str(), 1, ""),
         (bomb.as_str(), 6, "values"),
     ] {
-        let found = inject("m.yaml", text, &Options::default()).unwrap_err();
+        let found = inject(&[("m.yaml", text)], &Options::default()).unwrap_err();
         assert!(found[0].message.contains(needle), "{}", found[0]);
         if line != 4 || needle != "no YAML" {
             assert!(

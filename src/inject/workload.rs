@@ -3,7 +3,7 @@
 use super::annotations::{self, CONFIG_HASH, GRACE_RAISED, INJECTED, PREFIX, Source, Wanted};
 use super::sidecar::{self, CONTAINERS, DEFAULT_GRACE_SECONDS, MARGIN_SECONDS, SOCKETS_VOLUME, VOLUMES};
 use super::tree::Node;
-use super::{Options, config};
+use super::{Done, Options, config};
 use crate::config::{Environment, check};
 use crate::yaml::{Findings, Place};
 
@@ -26,6 +26,8 @@ pub(super) struct Outcome {
     pub workload: Option<String>,
     /// The ConfigMap that stands before it.
     pub config_map: Option<Node>,
+    /// Whether a sidecar was put in or taken out.
+    pub done: Option<Done>,
 }
 
 /// Injects into one object, or takes out of it. Objects that describe no pods are left alone.
@@ -37,6 +39,9 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
     );
     let known = KINDS.iter().find(|(name, _)| *name == kind);
     let Some((kind, path)) = known.filter(|_| GROUPS.contains(&group)) else {
+        if !options.remove && config::is_for(object).is_none() {
+            annotations::refuse_unknown(object, kind, group, findings);
+        }
         return Outcome::default();
     };
     let name_node = object.at(&["metadata", "name"]);
@@ -44,12 +49,12 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
     let namespace = object.at(&["metadata", "namespace"]).cloned();
     let workload = format!("{kind}/{}", name.as_deref().unwrap_or("?"));
     let place = place_of(object.entry("kind").map(|(key, _)| key.place));
-    if !path.is_empty() && !options.remove {
-        annotations::refuse_misplaced(object.at(&["metadata", "annotations"]), &workload, findings);
+    if !options.remove {
+        annotations::refuse_misplaced(object, path, &workload, findings);
     }
     let mut outcome = Outcome {
         workload: Some(workload.clone()),
-        config_map: None,
+        ..Outcome::default()
     };
     let Some(template) = object.at_mut(path) else {
         // A patch of something else, such as the number of replicas.
@@ -88,6 +93,7 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
             if !marked {
                 refuse_foreign(template, &workload, place, findings);
             }
+            refuse_missing_volumes(template, &wanted, &workload, findings);
             let made = made(&wanted, &workload, &name, options, findings);
             if findings.errors() == before {
                 let map_name = match &wanted.source {
@@ -95,11 +101,15 @@ pub(super) fn process(object: &mut Node, options: &Options, findings: &mut Findi
                     Source::Listeners(..) => format!("{name}-svidecar"),
                 };
                 put_in(template, &wanted, options, &map_name, made.as_deref());
+                outcome.done = Some(Done::PutIn);
                 outcome.config_map =
                     made.map(|text| config::config_map(&map_name, namespace.as_ref(), &workload, &text));
             }
         }
-        None if marked => take_out(template),
+        None if marked => {
+            take_out(template);
+            outcome.done = Some(Done::TakenOut);
+        }
         None => {}
     }
     outcome
@@ -135,6 +145,22 @@ fn refuse_foreign(template: &Node, workload: &str, place: Place, findings: &mut 
             let message =
                 format!("{workload}: `containers` has a `{name}` already, and names are unique in a pod");
             findings.error_with_help(place, message, "give that container another name, or take it out");
+        }
+    }
+}
+
+/// A mount of what is no volume of the pod would be refused by the API server, or would be one of ours.
+fn refuse_missing_volumes(template: &Node, wanted: &Wanted, workload: &str, findings: &mut Findings) {
+    let volumes = template.at(&["spec", "volumes"]).map_or(&[][..], Node::items);
+    for (name, _) in &wanted.mounts {
+        let is_there = |volume: &Node| volume.get("name").and_then(Node::text) == Some(name);
+        if VOLUMES.contains(&name.as_str()) || !volumes.iter().any(is_there) {
+            let message = format!(
+                "{workload}: `{PREFIX}{}`: the pods have no volume `{name}` of their own",
+                annotations::MOUNTS
+            );
+            let help = "write it in the `volumes` of the pod template, for instance as an `emptyDir`";
+            findings.error_with_help(wanted.place, message, help);
         }
     }
 }

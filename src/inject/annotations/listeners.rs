@@ -1,9 +1,11 @@
 //! The listeners that annotations name.
 
+use std::path::Path;
+
 use super::read::{Reader, expected};
-use super::{INBOUND, Inbound, OUTBOUND, Outbound, PEER, PREFIX};
+use super::{INBOUND, Inbound, MOUNTS, OUTBOUND, Outbound, PEER, PREFIX, is_object_name};
 use crate::config::is_listener_name;
-use crate::inject::sidecar::SOCKETS_FOLDER;
+use crate::inject::sidecar::{CONFIG_FOLDER, POLICY_FOLDER, SOCKETS_FOLDER, SPIFFE_FOLDER};
 use crate::yaml::Place;
 
 /// A target, or an address to listen on, in the folder that application and sidecar share.
@@ -30,11 +32,12 @@ impl<'n> Reader<'n, '_> {
         entries
     }
 
-    pub(super) fn inbound(&mut self) -> Vec<Inbound> {
+    /// `any` is the address of those that say none.
+    pub(super) fn inbound(&mut self, any: &str) -> Vec<Inbound> {
         let mut all: Vec<Inbound> = Vec::new();
         for (left, target, place) in self.entries(INBOUND) {
             let (name, listen) = named(left);
-            let Some((listen, port)) = listen_address(listen, "0.0.0.0") else {
+            let Some((listen, port)) = listen_address(listen, any) else {
                 self.bad(
                     place,
                     INBOUND,
@@ -124,6 +127,38 @@ impl<'n> Reader<'n, '_> {
         for (name, place) in strays {
             let why = format!("no listener of `{PREFIX}{OUTBOUND}` has this name");
             self.bad(place, name, &why);
+        }
+        all
+    }
+}
+
+/// Where a mount may not be: what the sidecar has there is ours.
+const OURS: &[&str] = &[SPIFFE_FOLDER, CONFIG_FOLDER, POLICY_FOLDER, SOCKETS_FOLDER];
+
+impl Reader<'_, '_> {
+    pub(super) fn mounts(&mut self) -> Vec<(String, String)> {
+        let Some((value, place)) = self.find(MOUNTS) else {
+            return Vec::new();
+        };
+        let mut all: Vec<(String, String)> = Vec::new();
+        for entry in split(value) {
+            let good = |volume: &str, path: &str| {
+                let clean = !path.split('/').any(|part| part == "..") && !path.contains(':');
+                is_object_name(volume) && path.starts_with('/') && path.len() > 1 && clean
+            };
+            let Some((volume, path)) = entry.split_once(':').filter(|(volume, path)| good(volume, path))
+            else {
+                self.bad(place, MOUNTS, &format!("`{entry}` is none"));
+                continue;
+            };
+            let path = path.trim_end_matches('/');
+            let is_taken =
+                |other: &str| Path::new(path).starts_with(other) || Path::new(other).starts_with(path);
+            if OURS.iter().any(|ours| is_taken(ours)) || all.iter().any(|(_, other)| other == path) {
+                self.bad(place, MOUNTS, &format!("`{path}` is taken already"));
+                continue;
+            }
+            all.push((volume.to_owned(), path.to_owned()));
         }
         all
     }

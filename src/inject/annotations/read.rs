@@ -1,8 +1,8 @@
 //! Reading the annotations of one pod template, with a finding for each that will not do.
 
 use super::{
-    CONFIG, DEFAULT_DRAIN_SECONDS, DEFAULT_MAX_CONNECTIONS, DRAIN_TIMEOUT, IMAGE, INBOUND, INJECT,
-    LEFT_BY_US, MAX_CONNECTIONS, OUTBOUND, PEER, POLICY, PREFIX, Source, TRANSPARENT, WANTED, Wanted,
+    CONFIG, DEFAULT_DRAIN_SECONDS, DEFAULT_MAX_CONNECTIONS, DRAIN_TIMEOUT, IMAGE, INBOUND, INJECT, IPV6,
+    LEFT_BY_US, MAX_CONNECTIONS, OUTBOUND, PEER, POLICY, PREFIX, Source, TRANSPARENT, WANTED, Wanted, any,
     is_image, is_object_name,
 };
 use crate::config::duration;
@@ -48,23 +48,6 @@ pub(in crate::inject) fn read(
 /// Whether there are annotations of ours.
 pub(in crate::inject) fn has_any(annotations: Option<&Node>) -> bool {
     matches!(annotations, Some(Node::Map(entries)) if entries.iter().any(|(key, _)| key.text.starts_with(PREFIX)))
-}
-
-/// Finds fault with annotations of ours on the workload itself, where they do nothing.
-pub(in crate::inject) fn refuse_misplaced(annotations: Option<&Node>, object: &str, findings: &mut Findings) {
-    let Some(Node::Map(entries)) = annotations else {
-        return;
-    };
-    for (key, _) in entries {
-        if key.text.starts_with(PREFIX) {
-            let message = format!(
-                "{object}: `{}` stands on the workload and would do nothing",
-                key.text
-            );
-            let help = "move it to the annotations of the pod template: `spec.template.metadata.annotations`";
-            findings.error_with_help(key.place, message, help);
-        }
-    }
 }
 
 impl<'n> Reader<'n, '_> {
@@ -155,7 +138,8 @@ impl<'n> Reader<'n, '_> {
             .find_map(|name| self.find(name))
             .map_or_else(Place::default, |(_, place)| place);
         let transparent = self.truth(TRANSPARENT).unwrap_or(false);
-        let source = self.source(transparent, place);
+        let ipv6 = self.truth(IPV6).unwrap_or(false);
+        let source = self.source(transparent, ipv6, place);
         let sockets = matches!(&source, Source::Listeners(inbound, outbound)
             if inbound.iter().any(|l| l.target.starts_with("unix:")) || outbound.iter().any(|l| l.listen.starts_with("unix:")));
         let policy = self.config_map(POLICY);
@@ -172,6 +156,8 @@ impl<'n> Reader<'n, '_> {
             policy,
             image: self.image(),
             transparent,
+            ipv6,
+            mounts: self.mounts(),
             max_connections: self.max_connections(),
             drain_seconds: self.drain_seconds(),
             sockets,
@@ -180,8 +166,8 @@ impl<'n> Reader<'n, '_> {
         })
     }
 
-    fn source(&mut self, transparent: bool, place: Place) -> Source {
-        let (inbound, outbound) = (self.inbound(), self.outbound());
+    fn source(&mut self, transparent: bool, ipv6: bool, place: Place) -> Source {
+        let (inbound, outbound) = (self.inbound(any(ipv6)), self.outbound());
         let listeners = [INBOUND, OUTBOUND]
             .iter()
             .find_map(|name| Some((*name, self.find(name)?.1)));

@@ -3,7 +3,7 @@
 use super::*;
 
 fn refused(text: &str) -> String {
-    let found = inject("m.yaml", text, &Options::default()).unwrap_err();
+    let found = inject(&[("m.yaml", text)], &Options::default()).unwrap_err();
     found.iter().map(|finding| format!("{finding}\n")).collect()
 }
 
@@ -154,7 +154,47 @@ fn annotations_on_the_workload_itself_are_not_passed_over() {
         "  namespace: shop\n  annotations: {svidecar.dev/inject: \"true\"}\n",
         1,
     );
-    assert!(refused(&text).contains("move it to the annotations of the pod template"));
+    assert!(
+        refused(&text)
+            .contains("move it to the annotations of the pods: `spec.template.metadata.annotations`")
+    );
+}
+
+#[test]
+fn annotations_that_nobody_reads_are_not_passed_over() {
+    let between = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec:\n  jobTemplate:\n    metadata:\n      annotations: {svidecar.dev/inject: \"true\"}\n    spec: {template: {spec: {containers: []}}}\n";
+    let said = refused(between);
+    for needle in [
+        "m.yaml:7:",
+        "`spec.jobTemplate.metadata.annotations`",
+        "`spec.jobTemplate.spec.template.metadata.annotations`",
+    ] {
+        assert!(said.contains(needle), "{said}");
+    }
+    let label = workload("Deployment", "inject: \"false\"").replacen(
+        "    metadata:\n",
+        "    metadata:\n      labels: {svidecar.dev/inject: \"true\"}\n",
+        1,
+    );
+    assert!(refused(&label).contains("`spec.template.metadata.labels`"));
+    for (group, kind) in [
+        ("argoproj.io/v1alpha1", "Rollout"),
+        ("v1", "ReplicationController"),
+        ("apps.openshift.io/v1", "DeploymentConfig"),
+        // A name that we know, of somebody else.
+        ("example.org/v1", "Deployment"),
+    ] {
+        let text = workload("Deployment", GOOD)
+            .replace("kind: Deployment", &format!("kind: {kind}"))
+            .replace("apps/v1", group);
+        let said = refused(&text);
+        let expected = format!(
+            "{kind}/orders: has `svidecar.dev/inject` in `spec.template.metadata.annotations`, but `{kind}` of `{group}`"
+        );
+        assert!(said.contains(&expected), "{said}");
+        // What is not put in need not be taken out.
+        assert_eq!(removed(&text), text);
+    }
 }
 
 #[test]
@@ -180,6 +220,27 @@ fn what_has_our_names_and_is_not_ours_is_not_overwritten() {
     assert!(refused(&format!("{text}---\n{foreign}")).contains("which something else is already"));
     let twins = format!("{text}---\n{}", workload("CronJob", GOOD));
     assert!(refused(&twins).contains("which something else is already"));
+    // In another file just so, since both are applied; but not the same workload in two.
+    let files = |texts: &[&str]| {
+        let files: Vec<(&str, &str)> = ["a.yaml", "b.yaml"]
+            .into_iter()
+            .zip(texts.iter().copied())
+            .collect();
+        inject(&files, &Options::default())
+            .map_err(|found| found.iter().map(ToString::to_string).collect::<String>())
+    };
+    let job = workload("CronJob", GOOD);
+    for second in [job.as_str(), foreign] {
+        let said = files(&[&text, second]).unwrap_err();
+        assert!(
+            said.contains("which something else is already")
+                && said.contains("a.yaml")
+                && said.contains("b.yaml"),
+            "{said}"
+        );
+    }
+    assert_eq!(files(&[&text, &text]).unwrap()[1].text, injected(&text));
+    assert!(files(&[&text, &job.replace("namespace: shop", "namespace: b")]).is_ok());
     let empty = text.split("    spec:\n").next().unwrap();
     assert!(refused(empty).contains("no `spec.template.spec`"));
     let nameless = text.replacen("  name: orders\n", "  generateName: orders-\n", 1);
@@ -244,5 +305,50 @@ fn the_manual_has_each_annotation_and_no_other() {
         sidecar::memory_limit(annotations::DEFAULT_MAX_CONNECTIONS),
     ] {
         assert!(manual.contains(&number), "{number}");
+    }
+}
+
+#[test]
+fn pods_of_ipv6_get_listeners_and_probes_that_are_reached() {
+    let text = injected(&workload("Deployment", &format!("{GOOD}\nipv6: \"true\"")));
+    let all = documents(&text);
+    let config = all[0].at(&["data", "svidecar.yaml"]).unwrap().text().unwrap();
+    for needle in [
+        "listen: \"[::]:8443\"",
+        "probes: \"[::]:15021\"",
+        "listen: \"127.0.0.1:9001\"",
+    ] {
+        assert!(config.contains(needle), "{config}");
+    }
+}
+
+#[test]
+fn volumes_of_the_pod_are_mounted_and_no_others() {
+    let volumes = "      volumes: [{name: audit, emptyDir: {}}]\n";
+    let with = |mounts: &str| workload("Deployment", &format!("{GOOD}\nmounts: {mounts}")) + volumes;
+    let once = injected(&with("audit:/var/log/svidecar"));
+    assert_eq!(injected(&once), once);
+    let all = documents(&once);
+    let mounts = template(&all[1]).at(&["spec", "initContainers"]).unwrap().items()[0].get("volumeMounts");
+    let last = mounts.unwrap().items().last().unwrap();
+    assert_eq!(last.get("name").unwrap().text(), Some("audit"));
+    assert_eq!(last.get("mountPath").unwrap().text(), Some("/var/log/svidecar"));
+    assert!(last.get("readOnly").is_none());
+    for (mounts, needle) in [
+        ("log:/var/log", "no volume `log` of their own"),
+        ("svidecar-spiffe:/x", "no volume `svidecar-spiffe` of their own"),
+        ("audit", "`audit` is none"),
+        ("audit:var", "`audit:var` is none"),
+        ("audit:/", "`audit:/` is none"),
+        ("audit:/a/../etc", "is none"),
+        ("audit:/etc/svidecar", "`/etc/svidecar` is taken"),
+        ("audit:/etc/svidecar/policy/x", "is taken"),
+        ("audit:/a, audit:/a/", "`/a` is taken"),
+    ] {
+        assert!(
+            refused(&with(mounts)).contains(needle),
+            "{mounts}: {}",
+            refused(&with(mounts))
+        );
     }
 }

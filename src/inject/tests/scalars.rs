@@ -190,13 +190,14 @@ proptest! {
     /// No text makes it panic, and what comes out goes in again and comes out the same.
     #[test]
     fn any_input_is_answered(text in any_text(), annotation in any_text()) {
-        let _ = inject("t", &text, &Options::default());
+        let _ = inject(&[("t", &text)], &Options::default());
         let quoted = serde_json::to_string(&annotation).unwrap();
         let pod = workload("Pod", &format!("inject: \"true\"\npolicy: p\ninbound: {quoted}"));
-        let _ = inject("t", &pod, &Options::default());
+        let _ = inject(&[("t", &pod)], &Options::default());
         let manifest = format!("{}---\n{text}", workload("Pod", GOOD));
-        if let Ok(once) = inject("t", &manifest, &Options::default()) {
-            prop_assert_eq!(inject("t", &once, &Options::default()).unwrap(), once);
+        if let Ok(once) = inject(&[("t", &manifest)], &Options::default()) {
+            let once = &once[0].text;
+            prop_assert_eq!(&inject(&[("t", once)], &Options::default()).unwrap()[0].text, once);
         }
     }
 }

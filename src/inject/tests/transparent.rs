@@ -5,7 +5,7 @@ use super::*;
 const WANTED: &str = "inject: \"true\"\nconfig: mine\ntransparent: \"true\"";
 
 fn refused(text: &str) -> String {
-    let found = inject("m.yaml", text, &Options::default()).unwrap_err();
+    let found = inject(&[("m.yaml", text)], &Options::default()).unwrap_err();
     found.iter().map(|finding| format!("{finding}\n")).collect()
 }
 

@@ -213,3 +213,19 @@ fn a_config_of_ours_follows_a_workload_that_changes_its_kind() {
         Some("StatefulSet/orders")
     );
 }
+
+#[test]
+fn a_config_of_ours_is_known_by_its_namespace_and_in_whatever_file() {
+    let once = injected(&workload("Deployment", GOOD));
+    let (config, deployment) = once.split_once("---\n").unwrap();
+    // The Deployment of another namespace is another.
+    let other = workload("Deployment", GOOD).replace("namespace: shop", "namespace: b");
+    let all = documents(&injected(&format!("{config}---\n{other}")));
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[0], documents(config)[0]);
+    // Of two files, the config goes to where the workload is.
+    let files = inject(&[("a", config), ("b", deployment)], &Options::default()).unwrap();
+    assert_eq!(documents(&files[0].text), []);
+    assert_eq!(files[1].text, once);
+    assert_eq!(files[1].done, [("Deployment/orders".to_owned(), Done::PutIn)]);
+}

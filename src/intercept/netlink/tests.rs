@@ -1,6 +1,8 @@
 //! Held to what `nft` sends for the same rules.
 
+use super::encode::bytes;
 use super::*;
+use crate::intercept::rules::{Action, Match};
 
 /// What nft 1.0.6 sent for the rules of [`all_kinds`] (`strace -xx nft -f`): the type and the body of each message.
 const NFT: &str = include_str!("nft.hex");

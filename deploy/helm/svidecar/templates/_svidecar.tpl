@@ -25,6 +25,12 @@ and `svidecar inject` makes the same of the same settings, which a test compares
 {{- if not (or .sidecar.inbound .sidecar.outbound) -}}
 {{- fail "sidecar: no listener; write `inbound` or `outbound`" -}}
 {{- end -}}
+{{- range $key, $_ := .sidecar.config }}
+{{- if has $key (list "identity" "policy" "inbound" "outbound" "limits" "workers" "admin") }}
+{{- fail (printf "sidecar.config: `%s` is made of the other values" $key) }}
+{{- end }}
+{{- end }}
+{{- $any := .sidecar.ipv6 | ternary "[::]" "0.0.0.0" -}}
 identity:
   socket: {{ printf "unix:///spiffe-workload-api/%s" .sidecar.socket | quote }}
 {{- if include "svidecar.policyName" . }}
@@ -35,7 +41,7 @@ policy:
 inbound:
 {{- range . }}
 - name: {{ .name | quote }}
-  listen: {{ printf "0.0.0.0:%d" (int .port) | quote }}
+  listen: {{ printf "%s:%d" $any (int .port) | quote }}
   {{- if has .target (list "metrics" "admin") }}
   serve: {{ .target }}
   {{- else }}
@@ -58,7 +64,10 @@ limits:
 workers: 2
 admin:
   listen: 127.0.0.1:15000
-  probes: 0.0.0.0:15021
+  probes: {{ printf "%s:15021" $any | quote }}
+{{- with .sidecar.config }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* The container: an item of `initContainers`, and best the first. */}}
@@ -136,6 +145,9 @@ volumeMounts:
 - name: svidecar-policy
   mountPath: /etc/svidecar/policy
   readOnly: true
+{{- end }}
+{{- with .sidecar.volumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
