@@ -24,6 +24,8 @@ use crate::config::settings::{
 
 /// Where names are asked for.
 const DNS: u16 = 53;
+/// What random numbers are read from by a library that finds no `getrandom(2)` in a static binary: the resolver's.
+const RANDOM: [&str; 2] = ["/dev/random", "/dev/urandom"];
 /// What the metrics of the process are read from. None of it belongs to another process.
 const PROCESS: [&str; 2] = ["/proc/self", "/proc/stat"];
 
@@ -406,6 +408,9 @@ impl Making<'_> {
     fn system(&mut self) {
         for path in PROCESS {
             self.grant("metrics of the process", Access::Read(path.into()));
+        }
+        for path in RANDOM {
+            self.grant("random numbers", Access::Read(path.into()));
         }
         if self.names {
             self.grant("resolving names", Access::Names);
