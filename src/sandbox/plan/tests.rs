@@ -33,13 +33,24 @@ const HELD: Held = Held {
 
 /// What the plan of `text` grants beyond what everybody has, in words.
 fn granted(text: &str) -> Vec<String> {
-    let always = |grant: &&Grant| !grant.why.starts_with("metrics of") && grant.why != "the config file";
+    const EVERYBODY: [&str; 3] = ["the config file", "metrics of the process", "random numbers"];
+    let always = |grant: &&Grant| !EVERYBODY.contains(&grant.why.as_str());
     plan(text)
         .grants()
         .iter()
         .filter(always)
         .map(ToString::to_string)
         .collect()
+}
+
+#[test]
+fn a_static_binary_finds_random_numbers() {
+    // Its resolver panicked in an image without them.
+    let plan = plan(&format!("{AGENT}{IN}"));
+    for file in ["/dev/random", "/dev/urandom"] {
+        let wanted = Access::Read(file.into());
+        assert!(plan.grants().iter().any(|grant| grant.access == wanted), "{file}");
+    }
 }
 
 #[test]
