@@ -282,7 +282,6 @@ async fn control(
         service: service.clone(),
         environment: started.environment,
         fitting,
-        granted: Arc::new(control.view.confined.plan.clone()),
         passed: Arc::new(started.passed),
         pin: pin.clone(),
     }));

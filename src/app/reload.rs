@@ -40,8 +40,6 @@ pub(super) struct Reloader {
     pub(super) environment: Environment,
     /// The most connections that the limit of open files allows.
     pub(super) fitting: usize,
-    /// What the process is confined to.
-    pub(super) granted: Arc<Plan>,
     /// The sockets that a service manager keeps open: each must have its listener.
     pub(super) passed: Arc<HashSet<Address>>,
     /// Whether the config file is ours to follow.
@@ -86,8 +84,9 @@ struct Read {
 }
 
 /// What a config is measured by, besides itself.
-struct Bounds {
-    granted: Arc<Plan>,
+struct Bounds<'a> {
+    /// What the process is confined to.
+    granted: &'a Plan,
     passed: Arc<HashSet<Address>>,
     /// Whether the process accepts no more connections.
     drains: bool,
@@ -151,13 +150,14 @@ pub(super) async fn follow(reloader: Reloader) {
             continue;
         }
         let (running, environment) = (control.running(), reloader.environment.clone());
-        let (read_from, time, granted) = (path.clone(), control.clock.now(), reloader.granted.clone());
-        let bounds = Bounds {
-            granted,
-            passed: reloader.passed.clone(),
-            drains: reloader.doors.are_closed(),
-        };
+        let (read_from, time, view) = (path.clone(), control.clock.now(), control.view.clone());
+        let (passed, drains) = (reloader.passed.clone(), reloader.doors.are_closed());
         let reading = tokio::task::spawn_blocking(move || {
+            let bounds = Bounds {
+                granted: &view.confined.plan,
+                passed,
+                drains,
+            };
             let reading = read(&read_from, &environment, &running.settings, &bounds, time);
             (reading, reload::fingerprint(&read_from))
         });
@@ -232,7 +232,7 @@ fn read(
     path: &Path,
     environment: &Environment,
     in_force: &Settings,
-    bounds: &Bounds,
+    bounds: &Bounds<'_>,
     now: SystemTime,
 ) -> Option<Reading> {
     let examination = config::examine(path, environment);
@@ -258,7 +258,7 @@ fn read(
             let message = stray_socket(stray, &settings).to_string();
             Diagnostic::of_file(&path.display().to_string(), message)
         });
-        let problem = stray.or_else(|| restart::needed(path, in_force, &settings, &bounds.granted));
+        let problem = stray.or_else(|| restart::needed(path, in_force, &settings, bounds.granted));
         if let Some(problem) = problem {
             return Some(Reading::Bad(vec![problem], paths));
         }
@@ -278,10 +278,7 @@ fn read(
                 warnings,
             }))
         }
-        Err(problems) => Reading::Bad(
-            confine::explain(problems, &bounds.granted, &settings, path),
-            paths,
-        ),
+        Err(problems) => Reading::Bad(confine::explain(problems, bounds.granted, &settings, path), paths),
     })
 }
 
