@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsStream;
 
@@ -92,6 +92,15 @@ impl Peer {
             TlsStream::Client(tls) => tls.get_mut().0,
             TlsStream::Server(tls) => tls.get_mut().0,
         }
+    }
+
+    /// Says close_notify and leaves the socket open, as TLS libraries other than tokio-rustls do.
+    pub(super) async fn end_data(&mut self) {
+        match &mut self.tls {
+            TlsStream::Client(tls) => tls.get_mut().1.send_close_notify(),
+            TlsStream::Server(tls) => tls.get_mut().1.send_close_notify(),
+        }
+        self.flush().await.unwrap();
     }
 
     /// The socket, without a word more of TLS.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::AlertDescription;
 
+use super::sealing::SealingState;
 use super::{Relay, Turn, application_failed, peer_failed};
 use crate::forward::incoming::{Fill, MAX_PIECES, Stop};
 use crate::record::{Ending, Reason};
@@ -144,17 +145,20 @@ impl Relay {
     /// After the peer's close_notify: a reset must still be seen while the other direction runs.
     fn poll_after_end(&mut self, cx: &mut Context<'_>, ignored: usize) -> Poll<Result<bool, Ending>> {
         self.incoming.clear();
-        if let Err(error) = ready!(self.tls.poll_read_ready(cx)) {
-            return Poll::Ready(Err(peer_failed(&error)));
-        }
         let mut sink = [0; 512];
-        self.opening = match self.tls.try_read(&mut sink) {
+        let read = match ready!(self.tls.poll_read_ready(cx)) {
+            Ok(()) => self.tls.try_read(&mut sink),
+            Err(error) => Err(error),
+        };
+        self.opening = match read {
             Ok(0) => OpeningState::Done,
             Ok(read) if ignored + read < MAX_AFTER_END => OpeningState::Ended {
                 ignored: ignored + read,
             },
             Ok(_) => OpeningState::Done,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.opening,
+            // Both had ended: a peer that closes with our close_notify unread has its system send a reset.
+            Err(_) if self.sealing != SealingState::Open && self.failed.is_none() => OpeningState::Done,
             Err(error) => return Poll::Ready(Err(peer_failed(&error))),
         };
         Poll::Ready(Ok(true))

@@ -174,6 +174,26 @@ async fn an_end_that_cannot_be_told_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_reset_when_both_had_ended_is_no_failure() {
+    let Bench {
+        ends,
+        mut peer,
+        mut app,
+    } = Bench::new(true, None).await;
+    let act = async {
+        app.shutdown().await.unwrap();
+        // Whoever closes a socket with our close_notify unread in it has its system answer by a reset.
+        peer.socket().peek(&mut [0; 1]).await.unwrap();
+        peer.end_data().await;
+        drop(peer.into_socket());
+        hear(&mut app).await
+    };
+    let (report, heard) = tokio::join!(relayed(ends), act);
+    assert_eq!(report.ending.reason, Reason::Finished, "{:?}", report.ending);
+    assert_eq!(heard, (Vec::new(), Ok(())));
+}
+
+#[tokio::test]
 async fn a_reset_after_the_end_of_data_is_seen_while_nothing_is_written() {
     for by_peer in [false, true] {
         let Bench {
