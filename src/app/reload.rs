@@ -83,6 +83,10 @@ struct Read {
     warnings: Vec<Diagnostic>,
 }
 
+/// Where documents are, and what they looked like before they were read: what is written while a reading fails, or while
+/// somebody is told that it did, is a change.
+type Suspects = Vec<(PathBuf, Fingerprint)>;
+
 /// What a config is measured by, besides itself.
 struct Bounds<'a> {
     /// What the process is confined to.
@@ -96,9 +100,10 @@ struct Bounds<'a> {
 enum Reading {
     /// The file's content is that of the config in force.
     Same,
-    Good(Box<Read>),
-    /// What is wrong, and where the documents are that may be part of it.
-    Bad(Vec<Diagnostic>, Vec<PathBuf>),
+    /// With the documents that it was read with.
+    Good(Box<Read>, Suspects),
+    /// What is wrong, and the documents that may be part of it.
+    Bad(Vec<Diagnostic>, Suspects),
 }
 
 /// Lowers `max_connections` to what the limit of open files allows; false where it need not be.
@@ -173,25 +178,20 @@ pub(super) async fn follow(reloader: Reloader) {
             }
         };
         reloads.saw(Document::Config, &path, now);
-        let mut suspects = Vec::new();
         match reading {
-            Reading::Same => reloader.unchanged(),
-            Reading::Good(read) => {
-                let named = named(&read.settings);
-                match reloader.apply(*read, asked).await {
-                    Ok(()) => control.count_what_it_would_end().await,
-                    Err(problems) => {
-                        control.config_refused(&problems);
-                        suspects = look_at(named).await;
-                    }
+            Reading::Same => {
+                reloads.suspect(Vec::new());
+                reloader.unchanged();
+            }
+            Reading::Good(read, read_with) => match reloader.apply(*read, asked).await {
+                Ok(()) => {
+                    reloads.suspect(Vec::new());
+                    control.count_what_it_would_end().await;
                 }
-            }
-            Reading::Bad(problems, named) => {
-                control.config_refused(&problems);
-                suspects = look_at(named).await;
-            }
+                Err(problems) => control.config_refused(&problems, read_with),
+            },
+            Reading::Bad(problems, read_with) => control.config_refused(&problems, read_with),
         }
-        reloads.suspect(suspects);
         reloads.answer(Document::Config, asked);
     }
 }
@@ -204,26 +204,23 @@ fn named(settings: &Settings) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether nobody writes any of these. Blocking.
-fn are_settled(paths: &[PathBuf]) -> bool {
-    let look = || -> Vec<Fingerprint> { paths.iter().map(|path| reload::fingerprint(path)).collect() };
-    let first = look();
-    std::thread::sleep(reload::SETTLE);
-    look() == first
+/// What these look like. Blocking.
+fn look_at(paths: impl IntoIterator<Item = PathBuf>) -> Suspects {
+    let paths = paths.into_iter();
+    paths
+        .map(|path| {
+            let fingerprint = reload::fingerprint(&path);
+            (path, fingerprint)
+        })
+        .collect()
 }
 
-async fn look_at(paths: Vec<PathBuf>) -> Vec<(PathBuf, Fingerprint)> {
-    let look = move || {
-        let paths = paths.into_iter();
-        paths
-            .map(|path| {
-                let fingerprint = reload::fingerprint(&path);
-                (path, fingerprint)
-            })
-            .collect()
-    };
-    // A panic is in the log.
-    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+/// Whether nobody writes any of these, which looked like this. Blocking.
+fn are_settled(documents: &Suspects) -> bool {
+    std::thread::sleep(reload::SETTLE);
+    documents
+        .iter()
+        .all(|(path, then)| reload::fingerprint(path) == *then)
 }
 
 /// Reads the config and, where it is another than the one in force, all that it names; `None` while somebody writes one of
@@ -241,13 +238,13 @@ fn read(
         Ok(good) => good,
         Err(problems) => {
             let paths = [policy.path, policy.deny_list, policy.candidate];
-            return Some(Reading::Bad(problems, paths.into_iter().flatten().collect()));
+            return Some(Reading::Bad(problems, look_at(paths.into_iter().flatten())));
         }
     };
     if settings.content_hash == in_force.content_hash {
         return Some(Reading::Same);
     }
-    let paths = named(&settings);
+    let read_with = look_at(named(&settings));
     // One that drains takes over what judges its open connections, and nothing else.
     if !bounds.drains {
         let stray = bounds.passed.iter().find(|passed| {
@@ -260,10 +257,10 @@ fn read(
         });
         let problem = stray.or_else(|| restart::needed(path, in_force, &settings, bounds.granted));
         if let Some(problem) = problem {
-            return Some(Reading::Bad(vec![problem], paths));
+            return Some(Reading::Bad(vec![problem], read_with));
         }
     }
-    if !are_settled(&paths) {
+    if !are_settled(&read_with) {
         return None;
     }
     Some(match policy::read_all(&settings, now) {
@@ -272,13 +269,17 @@ fn read(
         Ok((documents, found)) => {
             warnings.extend(found);
             warnings.extend(super::check_sandbox(&settings, path));
-            Reading::Good(Box::new(Read {
+            let read = Read {
                 settings,
                 documents,
                 warnings,
-            }))
+            };
+            Reading::Good(Box::new(read), read_with)
         }
-        Err(problems) => Reading::Bad(confine::explain(problems, bounds.granted, &settings, path), paths),
+        Err(problems) => {
+            let problems = confine::explain(problems, bounds.granted, &settings, path);
+            Reading::Bad(problems, read_with)
+        }
     })
 }
 
@@ -338,7 +339,10 @@ impl Control {
         self.readiness.set(Condition::Listeners, true, detail);
     }
 
-    fn config_refused(&self, problems: &[Diagnostic]) {
+    /// Says what is wrong; a change of any of `read_with` has the config read again.
+    fn config_refused(&self, problems: &[Diagnostic], read_with: Suspects) {
+        // First: whoever hears of it may write at once.
+        self.view.reloads.suspect(read_with);
         let generation = self.running().generation;
         for problem in problems.iter().filter(|problem| problem.is_error()) {
             tracing::error!(

@@ -28,7 +28,7 @@ pub(in crate::app) struct Reloads {
     last: Mutex<BTreeMap<Document, LastReload>>,
     /// Where each document was read last, and what its files looked like then.
     seen: Mutex<BTreeMap<Document, (PathBuf, Fingerprint)>>,
-    /// The documents that a refused config names, as they looked when it was.
+    /// The documents that a refused config names, as they looked before they were read with it.
     suspects: Mutex<Vec<(PathBuf, Fingerprint)>>,
     /// The last generation of each.
     generations: Mutex<BTreeMap<Document, u64>>,
