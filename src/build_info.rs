@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::OnceLock;
 
+use data_encoding::HEXLOWER;
+
 /// The version, as in `Cargo.toml`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit that the build was told of.
@@ -44,7 +46,7 @@ pub fn build_id() -> &'static str {
         // The file that was started, even where another one has its name by now (an upgrade).
         let read = File::open("/proc/self/exe").and_then(|file| file.take(HEAD).read_to_end(&mut head));
         let id = read.ok().and_then(|_| elf::build_id(&head));
-        id.map_or_else(|| UNKNOWN.to_owned(), hexadecimal)
+        id.map_or_else(|| UNKNOWN.to_owned(), |id| HEXLOWER.encode(id))
     })
 }
 
@@ -86,10 +88,6 @@ pub fn labels() -> Vec<(&'static str, String)> {
         ("target", TARGET.to_owned()),
         ("build_id", build_id().to_owned()),
     ]
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

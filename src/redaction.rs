@@ -17,6 +17,7 @@ use std::io;
 use std::net::IpAddr;
 
 use aws_lc_rs::hmac;
+use data_encoding::HEXLOWER;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -238,8 +239,8 @@ impl Redactor {
             return MASK.to_owned();
         };
         let tag = hmac::sign(key, text.as_bytes());
-        let shown = tag.as_ref().iter().take(SHOWN);
-        shown.fold(HASHED.to_owned(), |text, byte| format!("{text}{byte:02x}"))
+        let shown = tag.as_ref().get(..SHOWN).unwrap_or_default();
+        HASHED.to_owned() + &HEXLOWER.encode(shown)
     }
 }
 

@@ -14,22 +14,13 @@ readonly root
 readonly most_bytes=15000000
 # Every wait below ends by itself after this many seconds.
 readonly patience=60
+readonly suite='docker image'
+# shellcheck source=integration/docker/common.sh
+. "$root/integration/docker/common.sh"
 
 binary=$(readlink -f "${1:?image.sh needs the static binary}")
-say() { printf '== %s\n' "$*"; }
-skip() {
-    printf 'SKIPPED: docker image: %s\n' "$*" >&2
-    exit 0
-}
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    exit 1
-}
-command -v docker >/dev/null || skip 'no docker on PATH'
-docker info >/dev/null 2>&1 || skip 'no Docker Engine answers'
-if head -c 4096 "$binary" | LC_ALL=C grep -a '/lib[^ ]*/ld-' >/dev/null; then
-    fail "$binary is not static: it cannot run in an image made of it alone"
-fi
+need_docker
+need_static "$binary"
 
 readonly name=svidecar-image-test-$$
 readonly image=$name:local
@@ -53,19 +44,6 @@ trap take_down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# eventually WHAT COMMAND...: tries the command four times a second until it succeeds.
-eventually() {
-    local what=$1 deadline=$((SECONDS + patience))
-    shift
-    until "$@" >"$scratch/last" 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
-            tail -n 5 "$scratch/last" >&2
-            fail "not within $patience s: $what"
-        fi
-        sleep 0.25
-    done
-    say "$what"
-}
 equal() { [ "$2" = "$3" ] || fail "$1: '$2' in place of '$3'"; }
 inspected() { docker inspect --format "$2" "$1"; }
 

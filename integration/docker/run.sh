@@ -16,6 +16,9 @@ readonly patience=90
 # Short-lived, so that a rotation comes while we look: SPIRE renews an SVID at half its life.
 readonly svid_ttl=60
 readonly spire_version=1.15.3
+readonly suite='docker example'
+# shellcheck source=integration/docker/common.sh
+. "$here/common.sh"
 
 local_images=''
 case ${1-} in
@@ -27,18 +30,7 @@ case ${1-} in
     ;;
 esac
 
-say() { printf '== %s\n' "$*"; }
-skip() {
-    printf 'SKIPPED: docker example: %s\n' "$*" >&2
-    exit 0
-}
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    exit 1
-}
-
-command -v docker >/dev/null || skip 'no docker on PATH'
-docker info >/dev/null 2>&1 || skip 'no Docker Engine answers'
+need_docker
 if docker compose version >/dev/null 2>&1; then
     compose_command=(docker compose)
 elif command -v docker-compose >/dev/null; then
@@ -85,10 +77,7 @@ make_image() {
     if docker image inspect "$name" >/dev/null 2>&1; then
         fail "the image $name is here already; remove it or leave --local-images out"
     fi
-    # Nothing but the binary will be in the image, so neither is the loader it would ask for.
-    if head -c 4096 "$binary" | LC_ALL=C grep -a '/lib[^ ]*/ld-' >/dev/null; then
-        fail "$binary is not static: it cannot run in an image made of it alone"
-    fi
+    need_static "$binary"
     root=$scratch/root
     rm -rf "$root"
     install -D -m 755 "$binary" "$root$path"
@@ -120,20 +109,6 @@ if [ -n "$local_images" ]; then
     make_image svidecar:local 65532:65532 "$local_images/svidecar" /svidecar '["/svidecar"]'
     make_image svidecar-example-app:local 65532:65532 "$app" /app '["/app"]'
 fi
-
-# eventually WHAT COMMAND...: tries the command once a second until it succeeds.
-eventually() {
-    local what=$1 deadline=$((SECONDS + patience))
-    shift
-    until "$@" >"$scratch/last" 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
-            tail -n 5 "$scratch/last" >&2
-            fail "not within $patience s: $what"
-        fi
-        sleep 1
-    done
-    say "$what"
-}
 
 spire_server() { compose exec -T spire-server /opt/spire/bin/spire-server "$@"; }
 application() {

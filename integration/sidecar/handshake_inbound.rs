@@ -11,10 +11,11 @@ use rustls::{AlertDescription, ClientConfig, NamedGroup};
 use serde_json::Value;
 
 use crate::peers::{
-    Trusting, alert_of, client_config, connect, expect_alert, expect_refusal, handshake_client, try_connect,
+    alert_of, client_config, connect, expect_alert, expect_refusal, handshake_client, try_connect,
 };
 use crate::plain::{self, exchange};
 use crate::support::process::Mark;
+use crate::support::trusting::Trusting;
 use crate::support::{SOON, eventually};
 use crate::world::{
     HOUR, Identity, Inbound, InboundSetup, ORDERS, STOREFRONT, TRUST_PARTNER, authority, uri,

@@ -10,9 +10,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{AlertDescription, NamedGroup, RootCertStore, ServerConfig};
 use serde_json::Value;
 
-use crate::peers::{Trusting, accept, alert_of, provider, server_config, server_config_noting, try_accept};
+use crate::peers::{accept, alert_of, server_config, server_config_noting, try_accept};
 use crate::plain::{self, exchange, expect_reset, read_error};
 use crate::support::process::Mark;
+use crate::support::trusting::{Trusting, provider};
 use crate::world::{HOUR, Identity, ORDERS, Outbound, OutboundSetup, REPORTS, authority, uri};
 
 /// Lets this server answer, expects it to be refused with the alert before it has seen our certificate, and gives

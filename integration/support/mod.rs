@@ -22,6 +22,7 @@ pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod sidecar;
 pub(crate) mod spire;
+pub(crate) mod trusting;
 pub(crate) mod workload_api;
 
 use std::io::Write;

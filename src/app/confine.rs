@@ -38,8 +38,7 @@ pub(super) fn explain(
     settings: &Settings,
     config: &Path,
 ) -> Vec<Diagnostic> {
-    let is_denied = |problem: &Diagnostic| problem.message.contains("Permission denied");
-    if !problems.iter().any(is_denied) {
+    if !problems.iter().any(Diagnostic::is_denied) {
         return problems;
     }
     let lacks = granted.unreadable(&Plan::of(settings, config, &Surroundings::of_process()));
@@ -51,7 +50,7 @@ pub(super) fn explain(
         "the sandbox does not allow what no link led to when the process started ({}): restart it",
         lacks.join("; ")
     );
-    let explained = |problem: Diagnostic| match is_denied(&problem) {
+    let explained = |problem: Diagnostic| match problem.is_denied() {
         true => problem.with_help(help.as_str()),
         false => problem,
     };

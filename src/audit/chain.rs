@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 /// The longest line that is written or read, in bytes: verdicts are bounded far below, and a checkpoint's chain of
@@ -44,14 +45,7 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
-        let text: String = self
-            .0
-            .iter()
-            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-            .collect();
-        f.write_str(&text)
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
@@ -70,15 +64,14 @@ impl FromStr for Hash {
     type Err = NoHash;
 
     fn from_str(text: &str) -> Result<Self, NoHash> {
-        let digits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() != 64 || !text.bytes().all(digits) {
+        // Decoded into 32 bytes; another length there would be a panic.
+        if text.len() != 64 {
             return Err(NoHash);
         }
         let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| NoHash)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| NoHash)?;
-        }
+        HEXLOWER
+            .decode_mut(text.as_bytes(), &mut hash)
+            .map_err(|_| NoHash)?;
         Ok(Self(hash))
     }
 }

@@ -13,6 +13,8 @@ mod telemetry;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
+
 use super::settings::{ListenerName, Policy, Settings, listener_names};
 use super::{Environment, duration, size};
 use crate::yaml::{self, Diagnostic, Fields, Findings, Node, Place, Value};
@@ -177,7 +179,7 @@ fn read(
 
 fn content_hash(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(digest.as_ref())
 }
 
 /// A duration field within bounds.

@@ -8,12 +8,8 @@ use crate::yaml::{Diagnostic, MAX_FILE_BYTES};
 
 /// The bytes of the file at `path`; one more than [`MAX_FILE_BYTES`] at most, so that too large a file can be told.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Box<Diagnostic>> {
-    let failed = |error: &std::io::Error| {
-        Box::new(Diagnostic::of_file(
-            &path.display().to_string(),
-            format!("cannot read the file: {error}"),
-        ))
-    };
+    let failed =
+        |error: &std::io::Error| Box::new(Diagnostic::unreadable(path, "cannot read the file", error));
     // Asked before opening: to open a pipe waits for its writer.
     let kind = std::fs::metadata(path).map_err(|e| failed(&e))?;
     if !kind.is_file() {

@@ -1,6 +1,7 @@
 //! The config file of a sidecar, made of a workload's annotations, and the ConfigMap that holds it.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 
 use super::annotations::{Inbound, Outbound, PREFIX, Wanted};
 use super::sidecar::{POLICY_FOLDER, PROBES_PORT, WORKERS};
@@ -92,11 +93,7 @@ pub(super) fn config_map(name: &str, namespace: Option<&Node>, workload: &str, t
 /// What tells one config from another: the beginning of its SHA-256.
 pub(super) fn hash(text: &str) -> String {
     let hash = digest(&SHA256, text.as_bytes());
-    hash.as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    HEXLOWER.encode(hash.as_ref().get(..8).unwrap_or_default())
 }
 
 /// The workload whose config a ConfigMap of ours is; `None` for every other object.

@@ -3,9 +3,10 @@
 mod listeners;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use data_encoding::HEXLOWER;
 
 use self::listeners::Listeners;
 use super::budget::{Budget, CompiledBudget};
@@ -263,10 +264,5 @@ pub(super) fn content_hash<'f>(files: impl Iterator<Item = (&'f [u8], &'f [u8])>
             context.update(part);
         }
     }
-    let mut hex = String::with_capacity(64);
-    for byte in context.finish().as_ref() {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    HEXLOWER.encode(context.finish().as_ref())
 }

@@ -37,9 +37,9 @@ pub fn load(
         Ok(kind) if kind.is_dir() => files_of(path).map_err(|error| vec![*error])?,
         Ok(_) => vec![path.to_path_buf()],
         Err(error) => {
-            let message = format!("cannot read the policy: {error}");
             let help = "`policy.path` in the config names a file, or a folder of `*.yaml` files";
-            return Err(vec![Diagnostic::of_file(&name, message).with_help(help)]);
+            let problem = Diagnostic::unreadable(path, "cannot read the policy", &error);
+            return Err(vec![problem.with_help(help)]);
         }
     };
     let mut texts: Vec<(String, String)> = Vec::with_capacity(paths.len());
@@ -121,10 +121,8 @@ fn parse(texts: &[(String, String)], total: usize) -> Vec<RuleFile> {
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
     let name = folder.display().to_string();
     let failed = |error: &std::io::Error| {
-        Box::new(Diagnostic::of_file(
-            &name,
-            format!("cannot read the folder: {error}"),
-        ))
+        let problem = Diagnostic::unreadable(folder, "cannot read the folder", error);
+        Box::new(problem)
     };
     let mut paths = Vec::new();
     for (count, entry) in fs::read_dir(folder).map_err(|e| failed(&e))?.enumerate() {

@@ -2,6 +2,8 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -47,6 +49,9 @@ pub struct Diagnostic {
     /// How many characters the caret underlines.
     #[serde(skip)]
     width: u32,
+    /// What kept the file from being read.
+    #[serde(skip)]
+    unread: Option<io::ErrorKind>,
 }
 
 impl Diagnostic {
@@ -62,7 +67,23 @@ impl Diagnostic {
             snippet: None,
             help: None,
             width: 0,
+            unread: None,
         }
+    }
+
+    /// An error about a file, or folder, that cannot be read; `what` could not be done.
+    #[must_use]
+    pub fn unreadable(file: &Path, what: &str, error: &io::Error) -> Self {
+        Self {
+            unread: Some(error.kind()),
+            ..Self::of_file(&file.display().to_string(), format!("{what}: {error}"))
+        }
+    }
+
+    /// Whether it is that permission to read was denied.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.unread == Some(io::ErrorKind::PermissionDenied)
     }
 
     /// The same finding with advice.
@@ -220,6 +241,7 @@ impl Findings {
             snippet: self.line(place.line).map(shown),
             help,
             width: place.width,
+            unread: None,
         });
     }
 }

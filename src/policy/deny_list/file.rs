@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use super::{DenyList, Entry, What};
 use crate::policy::compile::content_hash;
 use crate::policy::file::values::{description, moment, name, patterns};
@@ -273,16 +275,6 @@ pub fn key(text: &str) -> Result<[u8; 32], (&'static str, &'static str)> {
     let help = "`sha256:` and the 64 digits of `openssl x509 -noout -pubkey -in leaf.pem | openssl pkey -pubin -outform der | sha256sum`";
     let wrong = ("is no key hash", help);
     let digits = text.strip_prefix("sha256:").ok_or(wrong)?;
-    if digits.len() != 64 || !digits.is_ascii() {
-        return Err(wrong);
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong)?;
-        if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(wrong);
-        }
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong)?;
-    }
-    Ok(hash)
+    let hash = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| wrong)?;
+    hash.try_into().map_err(|_| wrong)
 }

@@ -1,5 +1,7 @@
 //! Whether an entry hits, and how that is said.
 
+use data_encoding::HEXLOWER;
+
 use super::{Entry, What};
 use crate::policy::facts::CertificateFacts;
 use crate::spiffe::SpiffeId;
@@ -38,7 +40,7 @@ impl Entry {
             (What::Ids(_), _) => "its ID is listed".to_owned(),
             (_, None) => "its certificate is not known, which counts as listed".to_owned(),
             (What::Serials(_), Some(leaf)) => format!("serial number {} is listed", leaf.serial),
-            (What::Keys(_), Some(leaf)) => format!("key sha256:{} is listed", hex(leaf.key_hash)),
+            (What::Keys(_), Some(leaf)) => format!("key sha256:{} is listed", HEXLOWER.encode(leaf.key_hash)),
             (What::IssuedBefore(at), Some(leaf)) => format!(
                 "its certificate was issued at {}, before {}",
                 crate::clock::rfc3339(leaf.issued),
@@ -47,8 +49,4 @@ impl Entry {
         };
         format!("entry `{}` of the deny list names it: {by}", self.name)
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
