@@ -1,39 +1,31 @@
-//! The thread that writes: takes what waits, chains it, writes it with one call, and has the disk confirm it.
+//! The thread that writes: takes what waits, chains it ([`entries`]), writes it with one call, and has the disk confirm it
+//! ([`disk`]).
+
+mod disk;
+mod entries;
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::gauge::Gauge;
-use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Surroundings;
-use super::chain::{Head, MAX_LINE};
+use super::chain::Head;
 use super::checkpoint::Signer;
 use super::queue::{Message, Shared};
-use super::segment::{self, Active, Opened, Torn};
+use super::segment::{Active, Opened, Torn};
 use super::tend::Tender;
 use super::turn::Turn;
 use crate::config::settings::{self, AuditSync};
-use crate::record::TraceId;
-use crate::record::audit::{Actor, Change, Entry, EntryKind, EntryOutcome, Event, FIELDS, Operation};
 
 /// What is written with one call.
 const BATCH: usize = 1024 * 1024;
-/// How soon writing is tried again after it failed.
-const RETRY: Duration = Duration::from_millis(500);
-/// How often to look whether the file is still the one at its path.
-const LOOK: Duration = Duration::from_secs(1);
 /// A checkpoint is due after so many entries, whatever the time.
 pub(super) const CHECKPOINT_ENTRIES: u64 = 1000;
 /// How often older segments are looked after while no new one begins.
 const TEND: Duration = Duration::from_secs(3600);
-/// How soon a segment is ended after that failed.
-const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 /// Nothing is due.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -187,30 +179,6 @@ impl Writer {
         self.tend();
     }
 
-    /// What a new segment begins with, and what is to be said of a torn end.
-    fn begin_anew(&mut self) {
-        if self.active.size == 0 {
-            self.head_segment();
-        }
-        if let Some(torn) = self.torn.take() {
-            tracing::warn!(
-                bytes = torn.bytes,
-                kept = torn.kept.as_ref().map(|kept| kept.display().to_string()),
-                "the end of the audit log was torn, as by a crash, and is taken out of it"
-            );
-            let data = json!({
-                "bytes": torn.bytes,
-                "sha256": torn.hash.to_string(),
-                "kept": torn.kept.as_ref().and_then(|kept| kept.file_name()).map(|name| name.to_string_lossy().into_owned()),
-            });
-            self.note(
-                Operation::Repair,
-                Some("the log's end was torn, as by a crash".to_owned()),
-                data,
-            );
-        }
-    }
-
     /// Waits for our turn, and goes on where the other process has come to. False where that fails.
     fn enter(&mut self) -> bool {
         let entered = self.turn.take().and_then(|newly| match newly {
@@ -329,321 +297,9 @@ impl Writer {
         due.max(now)
     }
 
-    /// Chains an entry, and adds its line to the batch. False where it cannot be kept, which is counted.
-    fn append(&mut self, event: &Event) -> bool {
-        let prev = self.head.hash.to_string();
-        let upstreams = self.surroundings.upstreams.load();
-        let mut entry = Entry::new(
-            event,
-            (self.head.next, &prev),
-            &self.surroundings.host,
-            |listener| upstreams.get(listener).map(AsRef::as_ref),
-        );
-        if let (true, Some(connection)) = (self.surroundings.traced, entry.connection) {
-            entry.trace_id = Some(TraceId::of(entry.id.process(), connection));
-        }
-        let start = self.batch.len();
-        // Strings and numbers cannot fail, nor can writing to memory.
-        let written = match &self.surroundings.redactor {
-            // What the log says of itself must be what it is: signatures are over it.
-            Some(redactor) if entry.kind != EntryKind::Log => {
-                redactor.write_json(&entry, &FIELDS, &mut self.batch)
-            }
-            _ => serde_json::to_writer(&mut self.batch, &entry),
-        };
-        if written.is_err() || self.batch.len() - start > MAX_LINE {
-            self.batch.truncate(start);
-            self.lost = self.lost.saturating_add(1);
-            self.shared.count_lost(1);
-            return false;
-        }
-        let line = self.batch.get(start..).unwrap_or_default();
-        let now = self.surroundings.clock.now();
-        self.batch_first.get_or_insert((self.head.next, now));
-        self.head = Head::after(self.head.next, line);
-        self.batch.push(b'\n');
-        self.batch_entries += 1;
-        self.unsigned += 1;
-        true
-    }
-
-    /// An entry of the log about itself.
-    fn note(&mut self, operation: Operation, detail: Option<String>, data: Value) {
-        let change = Change {
-            id: self.surroundings.ids.next(),
-            time: self.surroundings.clock.now(),
-            kind: EntryKind::Log,
-            actor: Actor::Svidecar,
-            operation,
-            outcome: EntryOutcome::Success,
-            detail,
-            own_id: None,
-            policy_generation: None,
-            data,
-        };
-        self.append(&Event::Change(Box::new(change)));
-    }
-
     fn tend(&mut self) {
         self.tended = Instant::now();
         self.tender.start(&self.settings);
-    }
-
-    fn head_segment(&mut self) {
-        let mut random = [0; 16];
-        // Were the system to give no randomness there would be no TLS either; the chain holds without.
-        let _ = aws_lc_rs::rand::fill(&mut random);
-        let data = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            // What makes this log another than every other, from its first entry on.
-            "nonce": format!("{:032x}", u128::from_be_bytes(random)),
-        });
-        self.note(Operation::Segment, None, data);
-    }
-
-    /// Signs what was chained since the last time.
-    fn checkpoint(&mut self) {
-        if self.unsigned == 0 {
-            return;
-        }
-        let now = self.surroundings.clock.now();
-        let signer = self.signer.as_ref().filter(|signer| signer.svid.is_valid(now));
-        let data = signer.and_then(|signer| signer.sign(self.head.next, &self.head.hash, now));
-        // Also where there is nobody who could sign: the next time is as far away.
-        self.signed_at = Instant::now();
-        let Some(data) = data else { return };
-        let change = Change {
-            id: self.surroundings.ids.next(),
-            time: now,
-            kind: EntryKind::Log,
-            actor: Actor::Svidecar,
-            operation: Operation::Checkpoint,
-            outcome: EntryOutcome::Success,
-            detail: None,
-            own_id: None,
-            policy_generation: None,
-            data,
-        };
-        self.append(&Event::Change(Box::new(change)));
-        self.unsigned = 0;
-        self.shared.status().last_checkpoint = Some(now);
-    }
-
-    fn account_for_lost(&mut self) {
-        if let Some((first, last)) = self.doubtful.take() {
-            let detail =
-                format!("the disk failed to confirm entries {first} to {last}; they may not be on it");
-            self.note(
-                Operation::Gap,
-                Some(detail),
-                json!({ "lost": 0, "unconfirmed": [first, last] }),
-            );
-        }
-        if self.lost > 0 {
-            let lost = std::mem::take(&mut self.lost);
-            let detail = format!("{lost} entries could not be kept before this one");
-            self.note(Operation::Gap, Some(detail), json!({ "lost": lost }));
-        }
-    }
-
-    /// Whether the next entry belongs into a new segment.
-    fn is_full(&self) -> bool {
-        if self.no_rotation_before.is_some_and(|then| Instant::now() < then) {
-            return false;
-        }
-        let size = self.active.size.saturating_add(as_u64(self.batch.len()));
-        let first = self.active.first.or(self.batch_first);
-        let age = first.and_then(|(_, since)| self.surroundings.clock.now().duration_since(since).ok());
-        size >= self.settings.max_size || age.is_some_and(|age| age >= self.settings.max_age)
-    }
-
-    /// Ends the active segment and begins the next. False while nothing can be written. Where the file cannot be renamed it goes
-    /// on beyond its size: the log is worth more than its files' sizes.
-    fn rotate(&mut self) -> bool {
-        self.checkpoint();
-        self.commit();
-        // Whatever `sync` says: no write comes to it any more that would be confirmed.
-        self.unconfirmed.get_or_insert_with(Instant::now);
-        self.sync();
-        if self.failing.is_some() {
-            return false;
-        }
-        let Some((first, _)) = self.active.first else {
-            return true;
-        };
-        let path = &self.settings.path;
-        let name = segment::older_name(path, first);
-        let begun = if name.exists() || segment::beside(&name, "gz").exists() {
-            Err(io::Error::from(io::ErrorKind::AlreadyExists))
-        } else {
-            fs::rename(path, &name)
-        };
-        if let Err(error) = begun {
-            tracing::warn!(from = %path.display(), to = %name.display(), %error, "a file of the audit log cannot be renamed; it goes on in it");
-            self.no_rotation_before = Some(Instant::now() + ROTATE_AGAIN);
-            return true;
-        }
-        self.no_rotation_before = None;
-        let next = segment::open_active(path).and_then(|next| {
-            segment::sync_folder(path)?;
-            Ok(next)
-        });
-        match next {
-            Ok(next) => {
-                self.active = next;
-                self.head_segment();
-                self.tend();
-                true
-            }
-            Err(error) => {
-                self.fail(&error);
-                false
-            }
-        }
-    }
-
-    /// Writes the batch, and where `sync` is `always` has the disk confirm it, before who waits for it is told.
-    fn commit(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        match self.write() {
-            Ok(()) => self.committed(),
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// The batch is written.
-    fn committed(&mut self) {
-        self.surroundings.metrics.written.inc_by(self.batch_entries);
-        self.shared.status().written += self.batch_entries;
-        self.batch.clear();
-        self.batch.shrink_to(BATCH);
-        self.batch_entries = 0;
-        self.batch_first = None;
-        for answer in self.answers.drain(..) {
-            // Who asked may be gone.
-            let _ = answer.send(true);
-        }
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        self.look()?;
-        let written = self.active.file.write_all(&self.batch).and_then(|()| {
-            if self.settings.sync == AuditSync::Always {
-                self.active.file.sync_data()?;
-            }
-            Ok(())
-        });
-        if let Err(error) = written {
-            // What was half written is taken back; what can't be is found when the file is opened again.
-            let _ = self.active.file.set_len(self.active.size);
-            return Err(error);
-        }
-        self.active.size = self.active.size.saturating_add(as_u64(self.batch.len()));
-        self.active.first = self.active.first.or(self.batch_first);
-        match self.settings.sync {
-            AuditSync::Always => self.shared.status().durable = self.head.last(),
-            AuditSync::Interval => {
-                self.unconfirmed.get_or_insert_with(Instant::now);
-            }
-            AuditSync::Os => {}
-        }
-        Ok(())
-    }
-
-    /// Has the disk confirm what was written, where the settings ask for that.
-    fn confirm(&mut self) {
-        if self.settings.sync != AuditSync::Os {
-            self.sync();
-        }
-    }
-
-    fn sync(&mut self) {
-        if self.failing.is_some() || self.unconfirmed.is_none() {
-            return;
-        }
-        let Err(error) = self.active.file.sync_data() else {
-            self.unconfirmed = None;
-            self.shared.status().durable = self.head.last();
-            return;
-        };
-        // The system says so once, and takes what it could not write for written.
-        let durable = self.shared.status().durable;
-        let first = durable.map_or(0, |durable| durable.saturating_add(1));
-        self.doubtful = self
-            .head
-            .last()
-            .map(|last| (self.doubtful.map_or(first, |(first, _)| first), last));
-        self.unconfirmed = None;
-        self.fail(&error);
-    }
-
-    /// Sees whether the file was moved away or removed; then another is begun, where the chain goes on.
-    fn look(&mut self) -> io::Result<()> {
-        if self.looked.elapsed() < LOOK && self.failing.is_none() {
-            return Ok(());
-        }
-        self.looked = Instant::now();
-        let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let there = fs::symlink_metadata(&self.settings.path).ok().map(place);
-        if there != self.active.file.metadata().ok().map(place) {
-            let next = segment::open_active(&self.settings.path)?;
-            if next.size > 0 {
-                return Err(io::Error::other("another file was put in its place"));
-            }
-            tracing::warn!(path = %self.settings.path.display(), "the audit log was moved away; it goes on in a new file");
-            self.active = next;
-            segment::sync_folder(&self.settings.path)?;
-        }
-        Ok(())
-    }
-
-    /// Notes that writing fails. What is in the batch stays there; who waits is told what the settings say.
-    fn fail(&mut self, error: &io::Error) {
-        if self.failing.is_none() {
-            tracing::error!(
-                path = %self.settings.path.display(), %error, on_failure = self.settings.on_failure.as_str(),
-                "the audit log cannot be written; it is tried again twice a second"
-            );
-        }
-        self.failing = Some(Instant::now() + RETRY);
-        self.surroundings.metrics.failing.set(1);
-        self.shared.set_failing(Some(&error.to_string()));
-        let answer_now = self.shared.answer_while_failing();
-        let backlog = self.backlog.iter_mut().filter_map(|message| match message {
-            Message::Event(_, answer) => answer.take(),
-            Message::Signer(_) | Message::Flush(_) => None,
-        });
-        for answer in self.answers.drain(..).chain(backlog) {
-            let _ = answer.send(answer_now);
-        }
-    }
-
-    fn try_again(&mut self) {
-        if !self.enter() {
-            return;
-        }
-        // Whatever a failed write has left behind the last whole entry.
-        let mended = self
-            .look()
-            .and_then(|()| self.active.file.set_len(self.active.size));
-        let mended = mended.and_then(|()| match self.batch.is_empty() {
-            // Nothing to write: the file, or what was asked of its folder, must do.
-            true => self.active.file.sync_all(),
-            false => self.write(),
-        });
-        match mended {
-            Ok(()) => {
-                self.failing = None;
-                self.surroundings.metrics.failing.set(0);
-                self.committed();
-                self.shared.set_failing(None);
-                tracing::warn!(path = %self.settings.path.display(), "the audit log is written again");
-            }
-            Err(error) => self.fail(&error),
-        }
     }
 
     fn publish(&self) {
