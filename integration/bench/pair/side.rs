@@ -77,6 +77,9 @@ impl Setup<'_> {
                 self.certificates.path("ca.crt").display()
             ),
         };
+        // Of its own: a confined process may remove what lies beside a socket that it makes.
+        let admin = self.folder.join("admin");
+        fs::create_dir_all(&admin)?;
         let text = format!(
             "identity:\n  {identity}\n\
              policy: {{ path: policy.yaml }}\n{listener}\n{workers}\
@@ -87,7 +90,7 @@ impl Setup<'_> {
             self.resumption,
             self.max_connections,
             self.telemetry(name),
-            self.folder.join(format!("{name}.sock")).display(),
+            admin.join(format!("{name}.sock")).display(),
         );
         let policy = format!("rules:\n  - {{ name: bench, action: allow, from: [ \"{CLIENT_ID}\" ] }}\n");
         fs::write(self.folder.join("policy.yaml"), policy)?;
