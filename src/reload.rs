@@ -78,6 +78,9 @@ fn look(path: &Path, hasher: &mut impl Hasher) {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     use super::*;
 
@@ -127,19 +130,27 @@ mod tests {
         fs::write(&path, "rules: []").unwrap();
         let last = fingerprint(dir.path());
         assert_eq!(settled(dir.path(), Some(last)), Some(last));
+        let stop = Arc::<AtomicBool>::default();
         let writer = {
             let path = path.clone();
+            let stop = stop.clone();
             std::thread::spawn(move || {
-                // Longer than it is looked at, each write well within that time.
-                for number in 0..40 {
-                    fs::write(&path, "x".repeat(number)).unwrap();
+                let mut text = String::new();
+                while !stop.load(Ordering::SeqCst) {
+                    text.push('x');
+                    fs::write(&path, &text).unwrap();
                     std::thread::sleep(SETTLE / 10);
                 }
             })
         };
-        std::thread::sleep(SETTLE / 5);
-        assert_eq!(settled(dir.path(), Some(last)), None);
+        // On a busy machine the writer may rest for longer than it is looked at.
+        let begun = Instant::now();
+        let looks =
+            std::iter::from_fn(|| (begun.elapsed() < 100 * SETTLE).then(|| settled(dir.path(), Some(last))));
+        let seen = looks.into_iter().any(|look| look.is_none());
+        stop.store(true, Ordering::SeqCst);
         writer.join().unwrap();
+        assert!(seen);
         assert_eq!(settled(dir.path(), Some(last)), Some(fingerprint(dir.path())));
         assert_eq!(settled(dir.path(), None), Some(fingerprint(dir.path())));
     }

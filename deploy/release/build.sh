@@ -73,8 +73,8 @@ if [ "$target" = x86_64-unknown-linux-gnu ]; then
     # shellcheck disable=SC2054 # The commas are the linker's.
     flags+=(-C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--icf=all)
 fi
-# Nothing unwinds through C; and what is quick there is assembly, so that the compiler need not unroll the rest (-O3 is what cargo
-# asks for; -Os costs a handshake its eighth part). The module of a FIPS build is left as its makers compile it.
+# Nothing unwinds through C. -O2 is for AWS-LC, where what is quick is assembly, in place of the -O3 that cargo asks for; jemalloc
+# gets it, too. -Os was measured (docs/performance.md). The module of a FIPS build is left as its makers compile it.
 [ -n "${features[*]-}" ] || c_flags+=' -fno-asynchronous-unwind-tables -O2'
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf '%s' "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS CFLAGS="${c_flags# }" CXXFLAGS="${c_flags# }"

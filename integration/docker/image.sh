@@ -11,7 +11,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 readonly root
-readonly most_bytes=15000000
+readonly most_bytes=12500000
 # Every wait below ends by itself after this many seconds.
 readonly patience=60
 readonly suite='docker image'

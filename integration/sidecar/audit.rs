@@ -253,9 +253,11 @@ fn while_it_cannot_be_written_nobody_is_let_in_and_readiness_says_why() {
             denied_or_refused(&scene);
             (scene.sidecar.metric("svidecar_audit_failing ") == Some(1.0)).then_some(())
         });
-        let ready = scene.sidecar.get("/readyz").unwrap();
+        let ready = eventually("readiness says so", SOON, || {
+            let ready = scene.sidecar.get("/readyz").ok()?;
+            ready.body.contains("cannot be written").then_some(ready)
+        });
         assert_eq!(ready.status == 503, refuses, "{}", ready.body);
-        assert!(ready.body.contains("cannot be written"), "{}", ready.body);
         if refuses {
             let storefront = client_config(Some(&scene.api.peer(STOREFRONT)));
             expect_refusal(scene.tls, storefront, AlertDescription::InternalError);

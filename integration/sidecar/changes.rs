@@ -323,6 +323,11 @@ fn the_log_s_filter_changes_while_it_runs() {
                       reason=\"no_allow_rule\"}";
         (sidecar.metric(sample) == Some(1.0)).then_some(())
     });
+    // Its place is given back when its record, of which the metric is the first part, is done with.
+    eventually("it is over", SOON, || {
+        let shown = sidecar.get("/api/v1/connections").ok()?.json();
+        (shown["in_handshake_or_closing"] == 0).then_some(())
+    });
     assert_eq!(guarded.ask("PUT", "/api/v1/log", TOKEN, "info").status, 200);
     deny();
     sidecar.wait_record(mark, &[("reason", "no_allow_rule")]);

@@ -32,11 +32,13 @@ fn beyond_max_connections_a_peer_is_refused_and_never_queued() {
     }
     .start();
     let mut held: Vec<_> = (0..3).map(|_| open(&scene)).collect();
+    let peer = client_config(Some(&scene.api.peer(STOREFRONT)));
     for _ in 0..5 {
         let (begun, mark) = (Instant::now(), scene.sidecar.mark());
-        let refused = try_connect(scene.tls, client_config(Some(&scene.api.peer(STOREFRONT))));
+        let refused = try_connect(scene.tls, peer.clone());
         assert!(refused.is_err());
-        assert!(begun.elapsed() < Duration::from_secs(1), "it had to wait");
+        // Less than the handshake's time, for which whoever is queued would wait.
+        assert!(begun.elapsed() < Duration::from_secs(5), "it had to wait");
         let record = scene.sidecar.wait_record(mark, &[("reason", "max_connections")]);
         assert_eq!(record["result"], "refused", "{record}");
     }
@@ -175,8 +177,9 @@ fn many_slow_handshakes_hold_up_no_good_one() {
     for _ in 0..5 {
         let begun = Instant::now();
         open(&scene);
+        // Half of what the slow ones are given.
         assert!(
-            begun.elapsed() < Duration::from_secs(1),
+            begun.elapsed() < Duration::from_secs(5),
             "it took {:?}",
             begun.elapsed()
         );

@@ -25,7 +25,7 @@ use crate::world::{
 };
 
 /// What a change may take, with something on top for a machine that is busy with other tests.
-const IN_TIME: Duration = Duration::from_millis(1500);
+const IN_TIME: Duration = Duration::from_secs(5);
 
 const BOTH: &str = "rules:\n  - name: storefront\n    action: allow\n    \
      from: [\"spiffe://example.org/storefront\", \"spiffe://partner.example/**\"]\n  - name: reports\n    \
@@ -208,7 +208,7 @@ fn a_bad_new_policy_leaves_the_old_one_in_force_and_says_so() {
 
 #[test]
 fn a_rule_that_expires_ends_what_it_alone_admitted() {
-    let end = SystemTime::now() + Duration::from_secs(3);
+    let end = SystemTime::now() + Duration::from_secs(6);
     let end = SystemTime::UNIX_EPOCH
         + Duration::from_secs(end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
     let policy = format!(
@@ -303,7 +303,7 @@ fn a_federated_bundle_that_goes_away_ends_its_peers() {
 #[test]
 fn a_peers_svid_that_runs_out_ends_its_connection() {
     let scene = InboundSetup::default().start();
-    let end = SystemTime::now() + Duration::from_secs(2);
+    let end = SystemTime::now() + Duration::from_secs(4);
     let mut concerned = Open::through(&scene, &Identity::until(&scene.api.authority(), STOREFRONT, end));
     let mut control = Open::through(&scene, &scene.api.peer(STOREFRONT));
     let mark = scene.sidecar.mark();
@@ -317,7 +317,7 @@ fn a_peers_svid_that_runs_out_ends_its_connection() {
 
 #[test]
 fn our_svid_running_out_with_the_agent_gone_ends_all_and_refuses_the_next() {
-    let mut api = Api::with_ttl(&[ORDERS], Duration::from_secs(4));
+    let mut api = Api::with_ttl(&[ORDERS], Duration::from_secs(8));
     let peer = api.peer(STOREFRONT);
     let begun = SystemTime::now();
     // From now on nothing is renewed.
@@ -340,8 +340,8 @@ fn our_svid_running_out_with_the_agent_gone_ends_all_and_refuses_the_next() {
     let mark = scene.sidecar.mark();
     expect_alert(&mut open.client, AlertDescription::InternalError);
     let after = SystemTime::now().duration_since(begun).unwrap();
-    assert!(after < Duration::from_secs(4) + IN_TIME, "{after:?}");
-    assert!(after > Duration::from_secs(2), "{after:?}");
+    assert!(after < Duration::from_secs(8) + IN_TIME, "{after:?}");
+    assert!(after > Duration::from_secs(4), "{after:?}");
     expect_reset(&mut open.app);
     closed(&scene, mark, "own_expired");
 
@@ -470,7 +470,7 @@ fn a_change_that_is_only_logged_hides_none_that_closes() {
     let mut concerned = Open::through(&scene, &Identity::of(&old, REPORTS));
     let mut expired = Open::through(
         &scene,
-        &Identity::until(&new, REPORTS, SystemTime::now() + Duration::from_secs(1)),
+        &Identity::until(&new, REPORTS, SystemTime::now() + Duration::from_secs(3)),
     );
     let mut control = Open::through(&scene, &Identity::of(&new, STOREFRONT));
     let mark = scene.sidecar.mark();

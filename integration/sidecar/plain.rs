@@ -142,6 +142,14 @@ pub(crate) fn expect_reset(from: &mut impl Read) {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
 }
 
+/// Connects, and is reset at once; on a busy machine before the call that connects has returned.
+pub(crate) fn expect_reset_at_once(addr: SocketAddr) {
+    match TcpStream::connect(addr) {
+        Ok(stream) => expect_reset(&mut patient(stream)),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
 /// Ends a connection with a reset.
 pub(crate) fn reset(stream: TcpStream) {
     set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();

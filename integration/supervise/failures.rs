@@ -20,7 +20,7 @@ fn is_served(scene: &Supervised) {
 #[test]
 fn a_new_program_that_fails_leaves_the_old_one_in_charge() {
     let program = ProgramCopy::named("svidecar-replaced");
-    let arguments = ["supervise", "--ready-timeout", "1s"];
+    let arguments = ["supervise", "--ready-timeout", "5s"];
     let scene = Supervised::start_as("", program.path(), &arguments);
     let before = scene.child();
     let kept = program.path().with_extension("kept");
@@ -41,7 +41,7 @@ fn a_new_program_that_fails_leaves_the_old_one_in_charge() {
     )
     .unwrap();
     let outcome = scene.upgrade();
-    assert!(outcome.contains("was not ready within 1s"), "{outcome}");
+    assert!(outcome.contains("was not ready within 5s"), "{outcome}");
     is_served(&scene);
 
     // None at all.

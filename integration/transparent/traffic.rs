@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::pods::{Config, ORDERS, Pod, Pods, Running, STOREFRONT, a, assert_refused, assert_reset, b};
+use crate::support::{SOON, eventually};
 
 /// The port of each application.
 const APP: u16 = 8080;
@@ -277,8 +278,13 @@ fn a_sidecar_whose_own_connections_come_back_to_it_refuses_them() {
         }
         assert_eq!(scene.orders.accepted(), 0);
         // It ended by itself, and the sidecar is none the worse.
-        let open = scene.a.get("/api/v1/connections");
-        assert!(open["connections"].as_array().is_none_or(Vec::is_empty), "{open}");
+        eventually("no connection is left", SOON, || {
+            let open = scene.a.get("/api/v1/connections");
+            open["connections"]
+                .as_array()
+                .is_none_or(Vec::is_empty)
+                .then_some(())
+        });
     }
 }
 

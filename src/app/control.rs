@@ -162,7 +162,7 @@ async fn control(
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         decisions,
-        identity: source.state.clone(),
+        identity: watch::Sender::new(source.state.borrow().clone()),
         config: started.config,
         reloads: policy::Reloads::default(),
         own_trust_domain: settings.identity.trust_domain.clone(),
@@ -270,12 +270,12 @@ async fn control(
         (started.sockets.probes, admin::Kind::Probes),
     ];
     let mut admin_tasks = serve_admin(&control, sockets, admin_lent, &is_open, &admin_stopped);
-    for document in [Document::Policy, Document::DenyList, Document::Candidate] {
-        let following = tokio::spawn(policy::follow(control.clone(), document));
-        tasks.spawn(named("the watch over the policy's files", following));
-    }
     // A predecessor may still bind and give up listeners.
     let pin = Arc::new(Pin::new(!service.alone()));
+    for document in [Document::Policy, Document::DenyList, Document::Candidate] {
+        let following = tokio::spawn(policy::follow(control.clone(), pin.clone(), document));
+        tasks.spawn(named("the watch over the policy's files", following));
+    }
     let following = tokio::spawn(reload::follow(Reloader {
         control: control.clone(),
         doors: doors.clone(),
@@ -342,8 +342,7 @@ async fn control(
         .collect();
     doors.close();
     if superseded {
-        // Both are the other process's from here on, and so are the ports of listeners that it may bind anew. What its config
-        // says of open connections is for ours, too.
+        // Both are the other process's from here on, and so are the ports of listeners that it may bind anew.
         let _ = stop_admin.send(());
         outputs.leave_audit().await;
         let left = async {
@@ -354,8 +353,9 @@ async fn control(
         if tokio::time::timeout(LEFT, left).await.is_err() {
             tracing::warn!("workers still accept although another process has taken over: they are busy");
         }
-        pin.follow();
     }
+    // With the doors closed only what judges open connections is taken from it, whosever it was.
+    pin.follow();
     service.stopping();
     service.draining(control.live.capacity.connections(), superseded);
     let lost = Cell::new(None);

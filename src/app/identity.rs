@@ -90,6 +90,8 @@ pub(super) async fn follow(
                 }
             }
         }
+        // Shown when handshakes go by it.
+        control.view.identity.send_replace(state.clone());
         loop {
             control.show_identity(&state, unusable.as_deref());
             match tokio::time::timeout(LOOK, states.changed()).await {

@@ -50,6 +50,7 @@ pub(super) struct Reloader {
 /// bind it for itself alone.
 #[derive(Debug)]
 pub(super) struct Pin {
+    /// The file is another process's. Documents are followed all the same, and wait for no reading of it.
     keeps: AtomicBool,
     /// What was refused may have been so because of the other process.
     again: AtomicBool,
@@ -69,10 +70,17 @@ impl Pin {
         self.keeps.store(true, Ordering::Relaxed);
     }
 
-    /// The file is ours.
+    /// The file is ours; nothing happens where it was.
     pub(super) fn follow(&self) {
-        self.again.store(true, Ordering::Relaxed);
-        self.keeps.store(false, Ordering::Relaxed);
+        if self.keeps() {
+            self.again.store(true, Ordering::Relaxed);
+            self.keeps.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the file is another process's.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps.load(Ordering::Relaxed)
     }
 }
 
@@ -80,6 +88,8 @@ impl Pin {
 struct Read {
     settings: Settings,
     documents: Vec<Found>,
+    /// The generation of the deny list when these were read.
+    deny_list: u64,
     warnings: Vec<Diagnostic>,
 }
 
@@ -94,6 +104,8 @@ struct Bounds<'a> {
     passed: Arc<HashSet<Address>>,
     /// Whether the process accepts no more connections.
     drains: bool,
+    /// The generation of the deny list.
+    deny_list: u64,
 }
 
 /// What came of a reading.
@@ -126,7 +138,7 @@ pub(super) async fn follow(reloader: Reloader) {
         let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
         let asked = *reload_asked.borrow_and_update();
         let answered = reloads.answered_up_to(Document::Config);
-        if reloader.pin.keeps.load(Ordering::Relaxed) {
+        if reloader.pin.keeps() {
             if asked != answered {
                 tracing::info!("an upgrade is under way: the config is looked at again when it is over");
                 reloads.answer(Document::Config, asked);
@@ -157,11 +169,13 @@ pub(super) async fn follow(reloader: Reloader) {
         let (running, environment) = (control.running(), reloader.environment.clone());
         let (read_from, time, view) = (path.clone(), control.clock.now(), control.view.clone());
         let (passed, drains) = (reloader.passed.clone(), reloader.doors.are_closed());
+        let deny_list = reloads.generation(Document::DenyList);
         let reading = tokio::task::spawn_blocking(move || {
             let bounds = Bounds {
                 granted: &view.confined.plan,
                 passed,
                 drains,
+                deny_list,
             };
             let reading = read(&read_from, &environment, &running.settings, &bounds, time);
             (reading, reload::fingerprint(&read_from))
@@ -272,6 +286,7 @@ fn read(
             let read = Read {
                 settings,
                 documents,
+                deny_list: bounds.deny_list,
                 warnings,
             };
             Reading::Good(Box::new(read), read_with)

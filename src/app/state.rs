@@ -38,7 +38,7 @@ pub(super) struct View {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,
     pub(super) decisions: Arc<Decisions>,
-    pub(super) identity: watch::Receiver<Arc<State>>,
+    pub(super) identity: watch::Sender<Arc<State>>,
     /// What is in force of the config file. Replaced by one thread alone.
     pub(super) running: ArcSwap<Running>,
     /// The config file.

@@ -208,8 +208,8 @@ async fn admit(
     match admitted {
         Ok(admitted) => Ok(Open::new(admitted, draft, &worker, &listener, place, counted)),
         Err(Closing { ending, linger }) => {
-            live.records.record(&draft.finish(ending, live));
             drop(counted);
+            live.records.record(&draft.finish(ending, live));
             Err(Left {
                 linger,
                 place: Some(place),

@@ -74,9 +74,9 @@ impl Open {
             counted,
             ..
         } = *self;
-        drop((registered, in_use));
+        // Whoever reads of its end finds it gone.
+        drop((registered, in_use, counted));
         live.records.record(&draft.finish(ending, &live));
-        drop(counted);
         Left {
             linger,
             place: Some(place),

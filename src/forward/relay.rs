@@ -177,6 +177,8 @@ struct Relay {
     opening: OpeningState,
     outgoing: Outgoing,
     sealing: SealingState,
+    /// Our close_notify had to wait: before it is data that the peer has not taken.
+    end_waits: bool,
     /// Counts moves, for the idle time-out.
     moved: u64,
     last_move: Instant,
@@ -216,6 +218,7 @@ impl Relay {
             opening: OpeningState::Open,
             outgoing: Outgoing::new(),
             sealing: SealingState::Open,
+            end_waits: false,
             moved: 0,
             last_move: Instant::now(),
             sealing_first: false,
@@ -275,6 +278,12 @@ impl Relay {
         matches!(self.opening, OpeningState::Ended { .. } | OpeningState::Done)
     }
 
+    /// Whether all that the application said, and that there is no more, is in the system's hands: what becomes of the socket
+    /// then loses nothing that we know of.
+    fn end_has_left(&self) -> bool {
+        self.sealing != SealingState::Open && self.outgoing.is_empty() && self.failed.is_none()
+    }
+
     /// Whether one direction is through.
     fn half_ended(&self) -> bool {
         self.no_more_opened() || self.sealing != SealingState::Open
@@ -294,7 +303,8 @@ impl Relay {
         if self.sealing != SealingState::Open && opening_open && self.plain.is_broken() {
             return Some(application_failed(&error, "the application is gone"));
         }
-        (self.opening == OpeningState::Done && self.tls.is_broken()).then(|| peer_failed(&error))
+        let matters = self.opening == OpeningState::Done && !self.end_has_left();
+        (matters && self.tls.is_broken()).then(|| peer_failed(&error))
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod tests;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use data_encoding::HEXLOWER;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{BasicConstraints, KeyUsage, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
@@ -357,5 +358,5 @@ fn serial(cert: &X509Certificate<'_>) -> String {
         Some((0, rest)) if !rest.is_empty() => rest,
         _ => bytes,
     };
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(digits)
 }

@@ -272,4 +272,6 @@ fn build(
 }
 
 #[cfg(test)]
+pub(crate) mod beside;
+#[cfg(test)]
 pub(super) mod tests;

@@ -1,7 +1,8 @@
 //! Reads a document again when its files change or a signal asks for it.
 //!
 //! The config goes first: what it says of listeners is what a policy is read for, and it may name other files. It reads
-//! all of them together with itself where it is another one ([`crate::app::reload`]). The deny list alone waits for nobody.
+//! all of them together with itself where it is another one ([`crate::app::reload`]). The deny list alone waits for nobody, and
+//! no document does while the config is another process's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use super::{Loaded, in_force, load, name, path_of};
 use crate::app::confine;
+use crate::app::reload::Pin;
 use crate::app::shared::Control;
 use crate::connection::authority;
 use crate::reload::{self, Fingerprint};
@@ -18,16 +20,18 @@ use crate::yaml::Diagnostic;
 /// How long a document waits for the config to be read, where somebody asked for both.
 const CONFIG_FIRST: Duration = Duration::from_secs(2);
 
-/// Follows one document, wherever the config says that it is, for as long as it is polled.
-pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
+/// Follows one document, wherever the config says that it is, for as long as it is polled. `pin` knows whose the config is.
+pub(in crate::app) async fn follow(control: Arc<Control>, pin: Arc<Pin>, document: Document) {
     let reloads = &control.view.reloads;
     let mut reload_asked = reloads.asked();
+    let mut pause = reload::PERIOD;
     loop {
         // Either somebody asks, or it is time to look.
-        let _ = tokio::time::timeout(reload::PERIOD, reload_asked.changed()).await;
+        let _ = tokio::time::timeout(pause, reload_asked.changed()).await;
+        pause = reload::PERIOD;
         let asked = *reload_asked.borrow_and_update();
         // The deny list is for emergencies, and knows no listeners: it waits for nobody.
-        let waits = document != Document::DenyList;
+        let waits = document != Document::DenyList && !pin.keeps();
         if waits {
             let config_read = reloads.answered(&[Document::Config], asked);
             let _ = tokio::time::timeout(CONFIG_FIRST, config_read).await;
@@ -56,8 +60,11 @@ pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
         let now = match tokio::task::spawn_blocking(look).await {
             Ok(Some(now)) if seen == Some(now) && asked == answered => continue,
             Ok(Some(now)) => now,
-            // Somebody is writing: what lies there was perhaps never meant as a whole.
-            Ok(None) => continue,
+            // Somebody is writing: what lies there was perhaps never meant as a whole. Or the config goes first.
+            Ok(None) => {
+                pause = reload::SETTLE;
+                continue;
+            }
             // A panic, which is in the log.
             Err(_) => continue,
         };
@@ -72,7 +79,10 @@ pub(in crate::app) async fn follow(control: Arc<Control>, document: Document) {
         });
         let loaded = match reading.await {
             // Files were opened one after another: what was read may be of two minds.
-            Ok((_, after)) if after != now => continue,
+            Ok((_, after)) if after != now => {
+                pause = reload::SETTLE;
+                continue;
+            }
             Ok((loaded, _)) => loaded,
             Err(error) => {
                 let message = format!("reading it failed: {error}");

@@ -9,9 +9,9 @@ use crate::telemetry::metrics::{Document, ReloadResult};
 use crate::yaml::Diagnostic;
 
 impl Control {
-    /// Takes over the documents of a config that is in force already. `before` are the settings that they were read for
-    /// last.
-    pub(in crate::app) fn replace(&self, found: Vec<Found>, before: &Settings) {
+    /// Takes over the documents of a config that is in force already. `deny_list` is the generation of that one when they were
+    /// read, `before` are the settings that they were read for last.
+    pub(in crate::app) fn replace(&self, found: Vec<Found>, deny_list: u64, before: &Settings) {
         let running = self.running();
         let settings = &running.settings;
         let mode = settings.policy.mode;
@@ -32,6 +32,13 @@ impl Control {
             loaded,
         } in found
         {
+            // Nobody waits with the deny list: a newer one that came into force meanwhile stays.
+            let stays = document == Document::DenyList
+                && self.view.reloads.generation(document) != deny_list
+                && path_of(before, document) == Some(&path);
+            if stays {
+                continue;
+            }
             self.view.reloads.saw(document, &path, fingerprint);
             match loaded {
                 Ok(loaded) => {

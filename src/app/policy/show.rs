@@ -89,6 +89,14 @@ impl Reloads {
         *generation
     }
 
+    /// The number of the last one that came into force; 0 where none did.
+    pub(in crate::app) fn generation(&self, document: Document) -> u64 {
+        lock(&self.generations)
+            .get(&document)
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// Up to which of the times that somebody asked the document was read.
     pub(in crate::app) fn answered_up_to(&self, document: Document) -> u64 {
         self.answered.borrow().get(&document).copied().unwrap_or_default()

@@ -64,6 +64,7 @@ impl Reloader {
         let Read {
             mut settings,
             documents,
+            deny_list,
             warnings,
         } = read;
         let (control, running) = (&self.control, self.control.running());
@@ -71,7 +72,7 @@ impl Reloader {
         let lowered = fit(&mut settings.limits, self.fitting);
         let difference = Difference::between(&running.settings, &settings);
         if self.doors.are_closed() {
-            self.apply_to_open(settings, documents, &running, &difference);
+            self.apply_to_open(settings, (documents, deny_list), &running, &difference);
             for document in Document::ALL {
                 control.view.reloads.answer(*document, asked);
             }
@@ -114,7 +115,7 @@ impl Reloader {
             generation: control.view.reloads.next_generation(Document::Config),
             since: control.clock.now(),
         }));
-        control.replace(documents, &running.settings);
+        control.replace(documents, deny_list, &running.settings);
         if let Some(context) = context {
             control.live.set_identity(IdentityView::Held(Arc::new(context)));
         }
@@ -153,7 +154,7 @@ impl Reloader {
     fn apply_to_open(
         &self,
         settings: Settings,
-        documents: Vec<Found>,
+        (documents, deny_list): (Vec<Found>, u64),
         running: &Running,
         difference: &Difference,
     ) {
@@ -175,7 +176,7 @@ impl Reloader {
             generation: control.view.reloads.next_generation(Document::Config),
             since: control.clock.now(),
         }));
-        control.replace(documents, &running.settings);
+        control.replace(documents, deny_list, &running.settings);
         tracing::info!(
             "no more connections are accepted: of the new config only what judges open ones is taken over"
         );

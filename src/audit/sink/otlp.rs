@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -180,8 +181,7 @@ fn nanoseconds(time: SystemTime) -> u64 {
 
 /// The bytes of a trace's id.
 fn hex(text: &str) -> Option<Vec<u8>> {
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
-    Some(number.to_be_bytes().to_vec())
+    HEXLOWER.decode(text.as_bytes()).ok().filter(|id| id.len() == 16)
 }
 
 #[cfg(test)]

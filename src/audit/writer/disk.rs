@@ -85,7 +85,7 @@ impl Writer {
     }
 
     /// The batch is written.
-    pub(super) fn committed(&mut self) {
+    fn committed(&mut self) {
         self.surroundings.metrics.written.inc_by(self.batch_entries);
         self.shared.status().written += self.batch_entries;
         self.batch.clear();
@@ -98,7 +98,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self) -> io::Result<()> {
         self.look()?;
         let written = self.active.file.write_all(&self.batch).and_then(|()| {
             if self.settings.sync == AuditSync::Always {
@@ -130,7 +130,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn sync(&mut self) {
+    fn sync(&mut self) {
         if self.failing.is_some() || self.unconfirmed.is_none() {
             return;
         }
@@ -151,7 +151,7 @@ impl Writer {
     }
 
     /// Sees whether the file was moved away or removed; then another is begun, where the chain goes on.
-    pub(super) fn look(&mut self) -> io::Result<()> {
+    fn look(&mut self) -> io::Result<()> {
         if self.looked.elapsed() < LOOK && self.failing.is_none() {
             return Ok(());
         }
@@ -179,8 +179,8 @@ impl Writer {
             );
         }
         self.failing = Some(Instant::now() + RETRY);
-        self.surroundings.metrics.failing.set(1);
         self.shared.set_failing(Some(&error.to_string()));
+        self.surroundings.metrics.failing.set(1);
         let answer_now = self.shared.answer_while_failing();
         let backlog = self.backlog.iter_mut().filter_map(|message| match message {
             Message::Event(_, answer) => answer.take(),

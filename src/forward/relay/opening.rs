@@ -5,7 +5,6 @@ use std::task::{Context, Poll, ready};
 
 use rustls::AlertDescription;
 
-use super::sealing::SealingState;
 use super::{Relay, Turn, application_failed, peer_failed};
 use crate::forward::incoming::{Fill, MAX_PIECES, Stop};
 use crate::record::{Ending, Reason};
@@ -158,7 +157,9 @@ impl Relay {
             Ok(_) => OpeningState::Done,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.opening,
             // Both had ended: a peer that closes with our close_notify unread has its system send a reset.
-            Err(_) if self.sealing != SealingState::Open && self.failed.is_none() => OpeningState::Done,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && self.end_has_left() => {
+                OpeningState::Done
+            }
             Err(error) => return Poll::Ready(Err(peer_failed(&error))),
         };
         Poll::Ready(Ok(true))

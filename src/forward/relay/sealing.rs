@@ -77,7 +77,11 @@ impl Relay {
 
     fn poll_write_sealed(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<Result<bool, Ending>> {
         let is_traffic = self.outgoing.has_payload();
-        match ready!(self.outgoing.poll_write_to(cx, &self.tls)) {
+        let Poll::Ready(written) = self.outgoing.poll_write_to(cx, &self.tls) else {
+            self.end_waits |= self.sealing == SealingState::Ending;
+            return Poll::Pending;
+        };
+        match written {
             Ok(payload) => {
                 turn.moved(payload);
                 self.meter.sealed(payload);
@@ -87,7 +91,7 @@ impl Relay {
             Err(error) => {
                 // Only where data is lost is it a failure: if all that could not be told is that there is no more,
                 // what the peer says, or how it ended, decides.
-                if self.sealing == SealingState::Open {
+                if self.sealing == SealingState::Open || self.end_waits {
                     self.failed = Some(peer_failed(&error));
                 }
                 self.outgoing.clear();

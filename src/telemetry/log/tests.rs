@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use super::beside::another_subscriber;
 use super::*;
 use crate::record::decision::FIELDS;
 use crate::record::decision::tests::{bare, denial};
@@ -28,6 +29,7 @@ impl Write for Captured {
 
 /// What `work` logs under this filter.
 pub(in crate::telemetry) fn logged(style: Style, level: &str, work: impl FnOnce(&LogSink)) -> String {
+    another_subscriber();
     let captured = Captured::default();
     let (filter, control) = LogControl::new(level).unwrap();
     let (subscriber, sink, guard) = build(captured.clone(), 1000, style, filter, control);
@@ -313,6 +315,7 @@ fn a_full_queue_drops_and_counts() {
             Ok(())
         }
     }
+    another_subscriber();
     let (let_go, stuck) = std::sync::mpsc::channel();
     let (filter, control) = LogControl::new("info").unwrap();
     let (subscriber, sink, guard) = build(Stuck(stuck), 4, Style::Json, filter, control);

@@ -9,6 +9,7 @@ use super::super::*;
 use super::world::*;
 use crate::config::settings::OpenConnections;
 use crate::record::RenewalResult as R;
+use crate::telemetry::log::beside::another_subscriber;
 use crate::workload_api::authority::Authority;
 
 /// What is logged meanwhile.
@@ -17,6 +18,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        another_subscriber();
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
@@ -205,7 +207,6 @@ async fn what_may_heal_leaves_the_connection_as_it_was() {
         );
     }
     let log = log.text();
-    // Lines for whoever debugs may be missing: which of them are let through is decided once for all threads.
     assert!(log.contains("counts to its end: unknown_trust_domain"), "{log}");
     // Peers are named by records alone, out of which redaction takes them.
     assert!(!log.contains("spiffe:"), "{log}");

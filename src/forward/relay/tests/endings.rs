@@ -194,6 +194,37 @@ async fn a_reset_when_both_had_ended_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_reset_before_our_end_has_left_is_a_failure() {
+    // As often as it takes for each direction to be the one that sees it.
+    for _ in 0..2 {
+        let Bench {
+            ends,
+            mut peer,
+            mut app,
+        } = Bench::new(true, Some(4096)).await;
+        // As much as the peer's system has room for: our close_notify must wait behind it.
+        let fill = async || {
+            poll_fn(|cx| ends.tls.poll_try_write(cx, &[0; 4096]))
+                .await
+                .unwrap()
+        };
+        while timeout(Duration::from_millis(500), fill()).await.is_ok() {}
+        app.shutdown().await.unwrap();
+        peer.end_data().await;
+        let act = async {
+            assert_eq!(
+                app.read(&mut [0; 1]).await.unwrap(),
+                0,
+                "the peer's end is passed on"
+            );
+            reset(peer.into_socket());
+        };
+        let (report, ()) = tokio::join!(relayed(ends), act);
+        assert_eq!(report.ending.reason, Reason::PeerReset, "{:?}", report.ending);
+    }
+}
+
+#[tokio::test]
 async fn a_reset_after_the_end_of_data_is_seen_while_nothing_is_written() {
     for by_peer in [false, true] {
         let Bench {
