@@ -11,7 +11,7 @@ use crate::plain::exchange;
 use crate::scene::{Supervised, wait_upgrade};
 use crate::support::net::free_address;
 use crate::support::{SOON, eventually};
-use crate::world::{HOUR, Identity, ORDERS, STOREFRONT};
+use crate::world::{HOUR, Identity, ORDERS, REPORTS, STOREFRONT, STOREFRONT_ONLY};
 
 /// A confined process may bind no other ports than those it was started with.
 const UNCONFINED: &str = "sandbox: off\n";
@@ -108,4 +108,40 @@ fn a_process_that_drains_heeds_a_deny_list_that_the_config_names_since() {
         .sidecar
         .wait_record(mark, &[("reason", "deny_list_change"), ("peer_id", STOREFRONT)]);
     expect_alert(&mut old, rustls::AlertDescription::AccessDenied);
+}
+
+#[test]
+fn a_process_whose_upgrade_is_under_way_follows_its_policy_also_when_it_is_to_end() {
+    const BOTH: &str = "rules:\n  - name: both\n    action: allow\n    from: [\"spiffe://example.org/*\"]\n";
+    const NOBODY: &str = "rules: []\n";
+    let mut scene = Supervised::start("limits: { drain_timeout: 10m }\n");
+    let mark = scene.sidecar.mark();
+    scene.sidecar.set_policy(BOTH);
+    scene.sidecar.wait_words(mark, "a new policy is in force");
+    let mut open = [REPORTS, STOREFRONT].map(|id| {
+        let mut client = connect(scene.tls, &scene.api.peer(id));
+        let mut app = scene.app.accept();
+        exchange(&mut client, &mut app, "before");
+        (client, app)
+    });
+    // Refused by the old one, which may be for what the policy says; the new one waits for its identity.
+    let text = fs::read_to_string(scene.config()).unwrap();
+    let mark = scene.sidecar.mark();
+    fs::write(scene.config(), text + "workers: 3\n").unwrap();
+    scene.sidecar.wait_words(mark, "restart needed");
+    scene.api.go();
+    scene.sidecar.process().signal(Signal::USR2);
+    scene
+        .sidecar
+        .wait_words(mark, "not accepted from before everything else is ready");
+
+    scene.sidecar.set_policy(STOREFRONT_ONLY);
+    expect_alert(&mut open[0].0, rustls::AlertDescription::AccessDenied);
+    let (client, app) = &mut open[1];
+    exchange(client, app, "still here");
+    scene.sidecar.process().signal(Signal::TERM);
+    scene.sidecar.wait_words(mark, "shutting down");
+    scene.sidecar.set_policy(NOBODY);
+    expect_alert(client, rustls::AlertDescription::AccessDenied);
+    assert!(scene.sidecar.process_mut().wait(SOON).success());
 }
