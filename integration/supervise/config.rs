@@ -34,14 +34,8 @@ fn is_refused(tls: SocketAddr) {
 fn a_listener_that_comes_and_one_that_goes_during_an_upgrade_do_so_after_it() {
     let mut scene = Supervised::start(UNCONFINED);
     let (before, after) = (scene.tls, free_address());
-    // The new one waits for its identity.
     let peer = scene.api.peer(STOREFRONT);
-    scene.api.go();
-    let mark = scene.sidecar.mark();
-    scene.sidecar.process().signal(Signal::USR2);
-    scene
-        .sidecar
-        .wait_words(mark, "not accepted from before everything else is ready");
+    let mark = scene.upgrade_that_waits();
     let text = fs::read_to_string(scene.config()).unwrap();
     fs::write(
         scene.config(),
@@ -72,13 +66,8 @@ fn a_config_that_came_during_an_upgrade_that_fails_is_taken_over_by_the_old_proc
     );
     let (before, after) = (scene.tls, free_address());
     let peer = scene.api.peer(STOREFRONT);
-    scene.api.go();
     let text = fs::read_to_string(scene.config()).unwrap();
-    let mark = scene.sidecar.mark();
-    scene.sidecar.process().signal(Signal::USR2);
-    scene
-        .sidecar
-        .wait_words(mark, "not accepted from before everything else is ready");
+    let mark = scene.upgrade_that_waits();
     fs::write(
         scene.config(),
         text.replace(&before.to_string(), &after.to_string()),
@@ -124,16 +113,12 @@ fn a_process_whose_upgrade_is_under_way_follows_its_policy_also_when_it_is_to_en
         exchange(&mut client, &mut app, "before");
         (client, app)
     });
-    // Refused by the old one, which may be for what the policy says; the new one waits for its identity.
+    // Refused by the old one, which may be for what the policy says.
     let text = fs::read_to_string(scene.config()).unwrap();
     let mark = scene.sidecar.mark();
     fs::write(scene.config(), text + "workers: 3\n").unwrap();
     scene.sidecar.wait_words(mark, "restart needed");
-    scene.api.go();
-    scene.sidecar.process().signal(Signal::USR2);
-    scene
-        .sidecar
-        .wait_words(mark, "not accepted from before everything else is ready");
+    scene.upgrade_that_waits();
 
     scene.sidecar.set_policy(STOREFRONT_ONLY);
     expect_alert(&mut open[0].0, rustls::AlertDescription::AccessDenied);

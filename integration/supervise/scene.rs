@@ -62,6 +62,17 @@ impl Supervised {
         upgrade(&self.sidecar)
     }
 
+    /// SIGUSR2 with no agent to ask: the new child waits for its identity, and the old one holds what it has. Says where the log
+    /// was before.
+    pub(crate) fn upgrade_that_waits(&mut self) -> Mark {
+        self.api.go();
+        let mark = self.sidecar.mark();
+        self.sidecar.process().signal(Signal::USR2);
+        self.sidecar
+            .wait_words(mark, "not accepted from before everything else is ready");
+        mark
+    }
+
     pub(crate) fn config(&self) -> std::path::PathBuf {
         self.sidecar.folder().join("svidecar.yaml")
     }

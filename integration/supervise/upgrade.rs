@@ -247,13 +247,7 @@ fn a_second_signal_ends_every_child_at_once() {
 fn a_new_process_refuses_nobody_while_it_waits_for_its_identity() {
     let mut scene = Supervised::start_as("", Path::new(SVIDECAR), &["supervise", "--ready-timeout", "2s"]);
     let peer = scene.api.peer(STOREFRONT);
-    // From here on the new one would have nobody to ask; the old one holds what it has.
-    scene.api.go();
-    let mark = scene.sidecar.mark();
-    scene.sidecar.process().signal(Signal::USR2);
-    scene
-        .sidecar
-        .wait_words(mark, "not accepted from before everything else is ready");
+    let mark = scene.upgrade_that_waits();
     let mut served = 0;
     let outcome = loop {
         let mut client = connect(scene.tls, &peer);

@@ -162,7 +162,7 @@ async fn control(
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         decisions,
-        identity: watch::Sender::new(source.state.borrow().clone()),
+        identity: ArcSwap::new(source.state.borrow().clone()),
         config: started.config,
         reloads: policy::Reloads::default(),
         own_trust_domain: settings.identity.trust_domain.clone(),

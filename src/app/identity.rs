@@ -91,7 +91,7 @@ pub(super) async fn follow(
             }
         }
         // Shown when handshakes go by it.
-        control.view.identity.send_replace(state.clone());
+        control.view.identity.store(state.clone());
         loop {
             control.show_identity(&state, unusable.as_deref());
             match tokio::time::timeout(LOOK, states.changed()).await {

@@ -38,7 +38,7 @@ pub(super) struct View {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,
     pub(super) decisions: Arc<Decisions>,
-    pub(super) identity: watch::Sender<Arc<State>>,
+    pub(super) identity: ArcSwap<State>,
     /// What is in force of the config file. Replaced by one thread alone.
     pub(super) running: ArcSwap<Running>,
     /// The config file.
@@ -75,7 +75,7 @@ impl AdminState for View {
     }
 
     fn identity(&self) -> Value {
-        let state = self.identity.borrow().clone();
+        let state = self.identity.load();
         let material = state.material.as_deref();
         json!({
             "status": state.status.as_str(),

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::leaving::see_out;
 use super::{Read, Reloader, fit};
-use crate::app::policy::Found;
 use crate::app::running::{Running, features};
 use crate::app::sockets;
 use crate::config::Difference;
@@ -60,24 +59,24 @@ impl Reloader {
     ///
     /// # Errors
     /// Why the last one stays in force: nothing was changed.
-    pub(super) async fn apply(&self, read: Read, asked: u64) -> Result<(), Vec<Diagnostic>> {
+    pub(super) async fn apply(&self, mut read: Read, asked: u64) -> Result<(), Vec<Diagnostic>> {
+        let (control, running) = (&self.control, self.control.running());
+        let wanted = read.settings.limits.max_connections;
+        let lowered = fit(&mut read.settings.limits, self.fitting);
+        let difference = Difference::between(&running.settings, &read.settings);
+        if self.doors.are_closed() {
+            self.apply_to_open(read, &running, &difference);
+            for document in Document::ALL {
+                control.view.reloads.answer(*document, asked);
+            }
+            return Ok(());
+        }
         let Read {
             mut settings,
             documents,
             deny_list,
             warnings,
         } = read;
-        let (control, running) = (&self.control, self.control.running());
-        let wanted = settings.limits.max_connections;
-        let lowered = fit(&mut settings.limits, self.fitting);
-        let difference = Difference::between(&running.settings, &settings);
-        if self.doors.are_closed() {
-            self.apply_to_open(settings, (documents, deny_list), &running, &difference);
-            for document in Document::ALL {
-                control.view.reloads.answer(*document, asked);
-            }
-            return Ok(());
-        }
         let prepared = self
             .prepare(&running, &mut settings)
             .map_err(|problem| vec![problem])?;
@@ -151,18 +150,12 @@ impl Reloader {
 
     /// What a process that drains takes over of a config: all by which its open connections are judged. Its listeners are
     /// closed, and what it serves with stays as it is.
-    fn apply_to_open(
-        &self,
-        settings: Settings,
-        (documents, deny_list): (Vec<Found>, u64),
-        running: &Running,
-        difference: &Difference,
-    ) {
+    fn apply_to_open(&self, read: Read, running: &Running, difference: &Difference) {
         let control = &self.control;
         let settings = Settings {
-            policy: settings.policy,
-            open_connections: settings.open_connections,
-            content_hash: settings.content_hash,
+            policy: read.settings.policy,
+            open_connections: read.settings.open_connections,
+            content_hash: read.settings.content_hash,
             ..running.settings.clone()
         };
         control.live.set_terms(Terms {
@@ -176,7 +169,7 @@ impl Reloader {
             generation: control.view.reloads.next_generation(Document::Config),
             since: control.clock.now(),
         }));
-        control.replace(documents, deny_list, &running.settings);
+        control.replace(read.documents, read.deny_list, &running.settings);
         tracing::info!(
             "no more connections are accepted: of the new config only what judges open ones is taken over"
         );

@@ -42,6 +42,14 @@ const fn drained_by_operator() -> ToParent {
     }
 }
 
+/// What a child says that accepts no more because another one does, with so many connections.
+const fn superseded(open: usize) -> ToParent {
+    ToParent::Draining {
+        open,
+        superseded: true,
+    }
+}
+
 /// Plays events and compares what is done, but for words, with what must be.
 struct Play(Machine);
 
@@ -108,16 +116,7 @@ fn an_upgrade_hands_over_once_the_new_child_is_ready() {
     );
     assert!(play.0.in_charge(B));
     // The old one still sends the audit log on.
-    play.expect(
-        said(
-            A,
-            ToParent::Draining {
-                open: 3,
-                superseded: true,
-            },
-        ),
-        &[Action::Tell(B, ToChild::Alone)],
-    );
+    play.expect(said(A, superseded(3)), &[Action::Tell(B, ToChild::Alone)]);
     play.expect(exited(A, Some(0)), &[]);
     play.expect(Event::Due(Timer::Ready(B)), &[]);
     // The next one's predecessor is the second.
@@ -241,26 +240,8 @@ fn one_upgrade_waits_for_the_one_before() {
         ],
     );
     // Both old ones have to give the audit log up.
-    play.expect(
-        said(
-            B,
-            ToParent::Draining {
-                open: 0,
-                superseded: true,
-            },
-        ),
-        &[],
-    );
-    play.expect(
-        said(
-            A,
-            ToParent::Draining {
-                open: 0,
-                superseded: true,
-            },
-        ),
-        &[Action::Tell(C, ToChild::Alone)],
-    );
+    play.expect(said(B, superseded(0)), &[]);
+    play.expect(said(A, superseded(0)), &[Action::Tell(C, ToChild::Alone)]);
 }
 
 #[test]
@@ -531,13 +512,7 @@ fn a_superseded_child_that_does_not_heed_or_does_not_end_is_killed() {
     // One that heeds has the time that its config gives.
     let mut play = Play::upgrading();
     play.words(said(B, ToParent::Ready));
-    play.words(said(
-        A,
-        ToParent::Draining {
-            open: 1,
-            superseded: true,
-        },
-    ));
+    play.words(said(A, superseded(1)));
     play.expect(Event::Due(Timer::Heed(A)), &[]);
     play.expect(Event::Due(Timer::Kill(A)), &[signal(A, Signal::Kill)]);
 }
@@ -557,16 +532,7 @@ fn an_operators_drain_during_an_upgrade_is_the_old_childs_alone() {
     );
     // It still sends the audit log on, until it has heard.
     play.expect(said(A, drained_by_operator()), &[]);
-    play.expect(
-        said(
-            A,
-            ToParent::Draining {
-                open: 0,
-                superseded: true,
-            },
-        ),
-        &[Action::Tell(B, ToChild::Alone)],
-    );
+    play.expect(said(A, superseded(0)), &[Action::Tell(B, ToChild::Alone)]);
 }
 
 #[test]

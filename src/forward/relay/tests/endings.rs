@@ -195,7 +195,7 @@ async fn a_reset_when_both_had_ended_is_no_failure() {
 
 #[tokio::test]
 async fn a_reset_before_our_end_has_left_is_a_failure() {
-    // As often as it takes for each direction to be the one that sees it.
+    // Which direction sees it may differ.
     for _ in 0..2 {
         let Bench {
             ends,
